@@ -1,0 +1,1 @@
+//! Aggregates as commutative monoids with a portable state: init, add, merge, finalize, encode.

@@ -1,0 +1,1 @@
+//! The offset-chained commit: which source ranges a stream commit may carry.

@@ -1,0 +1,1 @@
+//! Drift statistics: two-sample tests with an effect size and a p-value.

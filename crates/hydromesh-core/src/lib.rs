@@ -1,0 +1,9 @@
+//! The pure core of Hydromesh: everything that decides, nothing that touches the world.
+#![forbid(unsafe_code)]
+
+pub mod aggregate;
+pub mod checkpoint;
+pub mod drift;
+pub mod slo;
+pub mod tile;
+pub mod time;

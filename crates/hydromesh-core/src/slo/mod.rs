@@ -1,0 +1,1 @@
+//! Service level objectives as interval arithmetic over ledger facts.

@@ -1,0 +1,1 @@
+//! Hopping tiles and sawtooth windows over partial aggregates.

@@ -1,0 +1,1 @@
+//! Durations, partitions, half-open intervals, cron schedules, watermarks.

@@ -1,0 +1,1 @@
+//! Performs one attempt of a step; idempotent and fenced by generation.

@@ -1,0 +1,1 @@
+//! Turns the world into events and performs the effects that core decides.

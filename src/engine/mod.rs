@@ -1,0 +1,1 @@
+//! DataFusion: describes SQL offline and executes it over pinned inputs.

@@ -1,0 +1,1 @@
+//! Tables in the lake: Delta and Iceberg behind one interface (stage, audit, publish).

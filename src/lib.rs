@@ -1,0 +1,20 @@
+//! Hydromesh: a GitOps orchestrator for a hydrated data mesh.
+//!
+//! The folder list is the flow: `repo -> (core: syntax, model, check, plan) -> policy -> apply -> control -> report, site`.
+
+pub mod apply;
+pub mod cli;
+pub mod control;
+pub mod demo;
+pub mod engine;
+pub mod lake;
+pub mod notify;
+pub mod policy;
+pub mod repo;
+pub mod report;
+pub mod serve;
+pub mod site;
+pub mod store;
+pub mod stream;
+pub mod train;
+pub mod vector;

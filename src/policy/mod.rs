@@ -1,0 +1,1 @@
+//! The gate: regorus and opa-wasm behind one interface that fails closed.

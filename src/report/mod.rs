@@ -1,0 +1,1 @@
+//! Human, JSON and CI renderings of core values.

@@ -1,0 +1,1 @@
+//! HTTP: the site, health, metrics, feature look-ups, search, commands.

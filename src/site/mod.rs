@@ -1,0 +1,1 @@
+//! The static status site: templates in, files out, published atomically.

@@ -1,0 +1,1 @@
+//! The ledger's store: append with an expected epoch, read, snapshot, lease.

@@ -1,0 +1,1 @@
+//! Trainers that really fit a model, and their registry.
