@@ -4,6 +4,8 @@
 pub mod aggregate;
 pub mod checkpoint;
 pub mod drift;
+pub mod ids;
+pub mod model;
 pub mod slo;
 pub mod tile;
 pub mod time;

@@ -1,0 +1,199 @@
+//! What an output port promises: schema, quality, service levels, classification. Source: ODCS v3.2.0.
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::Span;
+
+/// One data contract; one schema object per port.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Contract {
+    /// The contract's id; by convention the port's address.
+    pub id: String,
+    /// SemVer.
+    pub version: String,
+    /// `proposed`, `draft`, `active`, `deprecated`, `retired`.
+    pub status: String,
+    /// For people.
+    pub description: String,
+    /// Columns in order.
+    pub columns: Vec<Column>,
+    /// Quality rules in order, of the object and of its columns.
+    pub quality: Vec<Quality>,
+    /// Service level promises in order.
+    pub slas: Vec<Sla>,
+    /// The repository path that it was read from.
+    pub file: String,
+}
+
+/// One column.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// Its logical type.
+    pub logical: LogicalType,
+    /// The physical type as written, if any; `DECIMAL(p,s)` refines a number.
+    pub physical: Option<String>,
+    /// NOT NULL.
+    pub required: bool,
+    /// No duplicates.
+    pub unique: bool,
+    /// Part of the primary key.
+    pub primary_key: bool,
+    /// Its classification; `None` when the contract does not say.
+    pub classification: Option<Classification>,
+    /// For people.
+    pub description: String,
+    /// Line in the contract's file, 1-based; 0 when inferred.
+    pub line: u32,
+}
+
+/// How sensitive a column is, in rising order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Classification {
+    /// Anyone may see it.
+    Public,
+    /// Anyone in the company.
+    Internal,
+    /// Those who need it. Also spelled `restricted` or `sensitive`.
+    Confidential,
+    /// Identifies a person.
+    Pii,
+}
+
+/// ODCS logical types.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogicalType {
+    /// UTF-8 text.
+    String,
+    /// Calendar day.
+    Date,
+    /// Instant, UTC, microseconds.
+    Timestamp,
+    /// Time of day.
+    Time,
+    /// IEEE double, or a decimal when the physical type says so.
+    Number,
+    /// 64-bit signed integer.
+    Integer,
+    /// True or false.
+    Boolean,
+    /// Bytes; not of ODCS, used for encoded tile states.
+    Binary,
+    /// Embedding of so many dimensions.
+    Vector(u32),
+}
+
+/// One quality rule.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Quality {
+    /// Stable within the contract; generated from metric and column when the author gives none.
+    pub id: String,
+    /// The column that it is about, if one.
+    pub column: Option<String>,
+    /// What is measured.
+    pub check: QualityCheck,
+    /// What the measure must satisfy.
+    pub threshold: Threshold,
+    /// Blocks the publication, or only tells.
+    pub severity: QualitySeverity,
+    /// Line in the contract's file.
+    pub line: u32,
+}
+
+/// What a quality rule measures. The measure is a number of rows, or a percentage of all rows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QualityCheck {
+    /// Rows whose column is null.
+    NullValues,
+    /// Rows whose column is null or one of these.
+    MissingValues(Vec<String>),
+    /// Rows whose column is neither null nor one of the values nor matches the pattern.
+    InvalidValues {
+        /// Allowed values, when given.
+        valid: Vec<String>,
+        /// Regular expression that a value must match, when given.
+        pattern: Option<String>,
+    },
+    /// Rows beyond the first of each value (of the column, or of these columns together).
+    DuplicateValues(Vec<String>),
+    /// Number of rows.
+    RowCount,
+    /// One SELECT that yields one number; `{object}` and `{property}` are replaced.
+    Sql(String),
+}
+
+/// A quality rule's operator and operands; inclusive where ODCS is ambiguous.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Threshold {
+    /// `mustBe`, `mustBeLessThan`, ... as in ODCS.
+    pub operator: String,
+    /// One operand, or two for the `Between` operators.
+    pub operands: Vec<f64>,
+    /// Operands are percentages of all rows.
+    pub percent: bool,
+}
+
+impl Threshold {
+    /// Returns whether a measure (in rows, or in percent when `percent`) satisfies the threshold.
+    #[must_use]
+    pub fn holds(&self, measure: f64) -> bool {
+        let at = |index: usize| self.operands.get(index).copied().unwrap_or(f64::NAN);
+        match self.operator.as_str() {
+            "mustBe" => measure == at(0),
+            "mustNotBe" => measure != at(0),
+            "mustBeGreaterThan" => measure > at(0),
+            "mustBeGreaterOrEqualTo" => measure >= at(0),
+            "mustBeLessThan" => measure < at(0),
+            "mustBeLessOrEqualTo" => measure <= at(0),
+            "mustBeBetween" => measure >= at(0) && measure <= at(1),
+            "mustNotBeBetween" => measure < at(0) || measure > at(1),
+            _ => false,
+        }
+    }
+}
+
+/// What a failed quality rule does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum QualitySeverity {
+    /// The partition is not published.
+    Error,
+    /// The partition is published and the owner hears of it.
+    Warning,
+}
+
+/// One service level promise that Hydromesh evaluates.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sla {
+    /// Stable within the contract: `id`, else property and element.
+    pub id: String,
+    /// What is promised.
+    pub kind: SlaKind,
+    /// Share of time (or of partitions) that it must hold, 0 to 1.
+    pub target: f64,
+    /// Line in the contract's file.
+    pub line: u32,
+}
+
+/// What a service level promises.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SlaKind {
+    /// The newest published data is at most this old (ODCS `latency`, also spelled `freshness`).
+    DataAge(Span),
+    /// Something is published at least this often (ODCS `frequency`).
+    Heartbeat(Span),
+    /// At least this percentage of quality rules passes (`qualityPassRate`).
+    QualityPassRate(f64),
+    /// Kept, shown, not evaluated: property and value as written.
+    Other {
+        /// The ODCS property.
+        property: String,
+        /// Value with unit, as text.
+        value: String,
+    },
+}

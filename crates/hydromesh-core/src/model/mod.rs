@@ -1,0 +1,248 @@
+//! The mesh with its names resolved and its invariants held; what `check` yields and `plan` reads.
+
+mod contract;
+mod pipeline;
+mod shape;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use contract::{
+    Classification, Column, Contract, LogicalType, Quality, QualityCheck, QualitySeverity, Sla, SlaKind, Threshold,
+};
+pub use pipeline::{
+    Available, BatchPipeline, Chunking, DriftRule, EmbeddingPipeline, EventSource, FeaturePipeline, Late, LateBeyond, Partitioning,
+    Pipeline, PipelineKind, RetrainOn, Retry, Schedule, SqlText, StreamPipeline, TrainGate, Trainer, TrainingPipeline,
+};
+pub use shape::{ColumnShape, Influence, QueryShape, SourceColumn};
+
+use crate::ids::{DomainName, PipelineName, PortId, PortName, ProductId};
+use crate::time::Span;
+
+/// A whole mesh at one commit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Mesh {
+    /// From `mesh.yaml`.
+    pub name: String,
+    /// Title of the status site.
+    pub title: String,
+    /// Environments by name.
+    pub environments: BTreeMap<String, Environment>,
+    /// Where alerts go, first match wins.
+    pub routes: Vec<Route>,
+    /// Domains by name.
+    pub domains: BTreeMap<DomainName, Domain>,
+    /// Every product that resolved; a broken one is absent and named by its findings.
+    pub products: BTreeMap<ProductId, Product>,
+}
+
+/// One environment of `mesh.yaml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Environment {
+    /// The git reference that it follows, such as `refs/heads/main`.
+    pub r#ref: String,
+    /// Follows this environment: the same commit, once healthy there.
+    pub after: Option<String>,
+    /// Folder of the lake; relative to the state folder.
+    pub lake_path: String,
+    /// Table format when a port does not choose: `delta` or `iceberg`.
+    pub lake_format: TableFormat,
+    /// Where topics live.
+    pub stream: StreamKind,
+    /// SMTP server as `host:port`; mails become `.eml` files without one.
+    pub smtp: Option<String>,
+    /// Sender of mails.
+    pub mail_from: Option<String>,
+    /// Domains whose commands and trainers may run.
+    pub allow_commands: Vec<DomainName>,
+}
+
+/// Where an environment's topics live.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum StreamKind {
+    /// Topic folders under the state folder.
+    TopicFolder,
+    /// Apache Kafka.
+    Kafka {
+        /// Bootstrap servers, `host:port,host:port`.
+        brokers: String,
+    },
+}
+
+/// The format of a table in the lake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TableFormat {
+    /// Delta Lake.
+    Delta,
+    /// Apache Iceberg.
+    Iceberg,
+}
+
+/// An alert route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Only this domain's alerts; every domain's when absent.
+    pub domain: Option<DomainName>,
+    /// Mail addresses.
+    pub mail: Vec<String>,
+}
+
+/// One domain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Domain {
+    /// Its folder's name.
+    pub name: DomainName,
+    /// For people.
+    pub title: String,
+    /// Mail addresses of the owners.
+    pub owners: Vec<String>,
+    /// Mail address of whoever is on call.
+    pub oncall: Option<String>,
+    /// 1 (wakes people) to 3 (best effort); products may override.
+    pub tier: u8,
+}
+
+/// One data product.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Product {
+    /// `domain/product`.
+    pub id: ProductId,
+    /// For people.
+    pub title: String,
+    /// What it is for.
+    pub description: String,
+    /// SemVer of the product.
+    pub version: String,
+    /// `draft`, `active`, `deprecated`, `retired`.
+    pub status: String,
+    /// 1 to 3, from the product or its domain.
+    pub tier: u8,
+    /// Owners' mail addresses, from the product's team or its domain.
+    pub owners: Vec<String>,
+    /// Link to the runbook.
+    pub runbook: Option<String>,
+    /// Input ports by name, which is the table's name in SQL.
+    pub inputs: BTreeMap<PortName, InputPort>,
+    /// Output ports by name.
+    pub outputs: BTreeMap<PortName, OutputPort>,
+    /// Pipelines by name.
+    pub pipelines: BTreeMap<PipelineName, Pipeline>,
+    /// Every file of the product's folder with its git blob id (or content hash), for change detection.
+    pub files: BTreeMap<String, String>,
+    /// Folder in the repository, such as `domains/commerce/orders`.
+    pub folder: String,
+}
+
+/// What an input port reads.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InputPort {
+    /// The table's name in SQL.
+    pub name: PortName,
+    /// Where it comes from.
+    pub source: InputSource,
+}
+
+/// Where an input port's rows come from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum InputSource {
+    /// Another product's output port.
+    Port {
+        /// Its address.
+        port: PortId,
+    },
+    /// Files of the product's own folder, by glob; CSV with a header, or `.jsonl`.
+    Files {
+        /// The glob, relative to the product's folder.
+        glob: String,
+        /// Shape of the raw rows.
+        contract: Contract,
+    },
+    /// A topic that the mesh does not produce.
+    Topic {
+        /// Its name.
+        topic: String,
+        /// Shape of the raw messages.
+        contract: Contract,
+    },
+}
+
+/// One output port.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OutputPort {
+    /// Its name.
+    pub name: PortName,
+    /// For people.
+    pub description: String,
+    /// What it promises.
+    pub contract: Contract,
+    /// Table format.
+    pub format: TableFormat,
+    /// How it may be read.
+    pub access: Access,
+}
+
+/// How a port may be read; access belongs to the port, not to the pipeline's kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Access {
+    /// As a table in the lake.
+    pub table: bool,
+    /// As a topic.
+    pub topic: bool,
+    /// By key, over HTTP: the key column.
+    pub lookup: Option<String>,
+    /// By text, over HTTP: the text column.
+    pub search: Option<String>,
+}
+
+impl Product {
+    /// Returns the addresses of the ports of other products that this one reads, in order.
+    pub fn reads(&self) -> impl Iterator<Item = &PortId> {
+        self.inputs.values().filter_map(|input| match &input.source {
+            InputSource::Port { port } => Some(port),
+            InputSource::Files { .. } | InputSource::Topic { .. } => None,
+        })
+    }
+
+    /// Returns the address of one of this product's output ports.
+    #[must_use]
+    pub fn port(&self, name: &PortName) -> PortId {
+        PortId { product: self.id.clone(), port: name.clone() }
+    }
+}
+
+impl Mesh {
+    /// Returns the output port at an address.
+    #[must_use]
+    pub fn output(&self, id: &PortId) -> Option<&OutputPort> {
+        self.products.get(&id.product)?.outputs.get(&id.port)
+    }
+
+    /// Returns the products that read a port of `product`, in order.
+    pub fn readers<'a>(&'a self, product: &'a ProductId) -> impl Iterator<Item = &'a Product> {
+        self.products.values().filter(move |reader| {
+            reader.id != *product
+                && (reader.reads().any(|port| port.product == *product)
+                    || reader.pipelines.values().any(|pipeline| match pipeline {
+                        Pipeline::Training(training) => training.features.iter().any(|port| port.product == *product),
+                        _ => false,
+                    }))
+        })
+    }
+
+    /// Returns the mail addresses for a domain's alerts: the first matching route, else its owners.
+    #[must_use]
+    pub fn mail_for(&self, domain: &DomainName) -> Vec<String> {
+        let route = self.routes.iter().find(|route| route.domain.as_ref().is_none_or(|wanted| wanted == domain));
+        match route {
+            Some(route) => route.mail.clone(),
+            None => self.domains.get(domain).map(|domain| domain.owners.clone()).unwrap_or_default(),
+        }
+    }
+}
+
+/// How often a source is due, without a schedule of its own.
+pub const DEFAULT_WATERMARK_BOUND: Span = Span::from_millis(30_000);
