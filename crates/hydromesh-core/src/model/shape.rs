@@ -2,7 +2,7 @@
 //!
 //! Engines describe queries offline, against contract schemas, and hand the description in; core never plans SQL.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -55,8 +55,8 @@ pub struct QueryShape {
     pub rows: String,
     /// Source columns that decide the rows.
     pub indirect: BTreeSet<SourceColumn>,
-    /// Input tables read.
-    pub tables: BTreeSet<String>,
+    /// Input tables read, and how often each is scanned.
+    pub tables: BTreeMap<String, u32>,
     /// Calls of functions whose result differs between two runs (`now`, `random`), as written.
     pub volatile: Vec<String>,
 }

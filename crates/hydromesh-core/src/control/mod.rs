@@ -1,0 +1,311 @@
+//! The state machine of control: `step(event) -> effects`. It decides; the shell performs.
+//!
+//! Events say what happened, with the time of the injected clock. Effects are performed in order; an `Append` is
+//! durable before anything after it is tried, so that a crash between the two leaves a fact and no effect, never an
+//! effect without its fact. The same machine runs over the real world and over an in-memory one.
+
+mod alerts;
+mod commit;
+mod work;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use crate::diag::Diagnostic;
+use crate::ids::ProductId;
+use crate::ledger::{Alert, Command, Decision, Entry, Fact, LedgerState, RunOutcome};
+use crate::plan::{Desired, Plan, StepKey};
+
+pub use alerts::outbox_id;
+
+/// Limits of one controller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Steps that end by themselves, at once.
+    pub steps: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        // Two: one scan keeps a small machine busy, a second hides its waits.
+        Self { steps: 2 }
+    }
+}
+
+/// Something that happened.
+#[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "events live one at a time")]
+pub enum Event {
+    /// Time passed.
+    Tick,
+    /// The watched reference is at a commit: once after each move, and once after a start.
+    Commit {
+        /// The commit.
+        commit: String,
+        /// The reference.
+        r#ref: String,
+        /// First line of the message.
+        message: String,
+        /// Author's name.
+        author: String,
+        /// What it asks for; findings when the mesh as a whole does not load.
+        desired: Result<Box<Desired>, Vec<Diagnostic>>,
+    },
+    /// Commits that were never looked at, because a newer one came first.
+    Superseded {
+        /// The commits with message and author, oldest first.
+        commits: Vec<(String, String, String)>,
+        /// The newer one.
+        by: String,
+    },
+    /// The gate answered.
+    Decided(Decision),
+    /// A step reports facts while it runs.
+    Progress {
+        /// The run.
+        run: String,
+        /// Facts.
+        facts: Vec<Fact>,
+    },
+    /// A step ended.
+    Finished {
+        /// The run.
+        run: String,
+        /// Facts that it leaves.
+        facts: Vec<Fact>,
+        /// How it ended.
+        outcome: RunOutcome,
+        /// Real time it took.
+        took_ms: i64,
+    },
+    /// Someone asked for something.
+    Asked(Command),
+    /// A message was accepted.
+    Sent {
+        /// Outbox id.
+        outbox: String,
+        /// Episode and transition.
+        episode: String,
+        /// See above.
+        transition: u32,
+        /// Address.
+        to: String,
+        /// Receipt.
+        receipt: String,
+    },
+    /// A message was refused; it stays in the outbox and is tried again.
+    NotSent {
+        /// Outbox id.
+        outbox: String,
+        /// Why.
+        why: String,
+    },
+}
+
+/// Something to be done.
+#[derive(Debug, Clone, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "effects live one at a time")]
+pub enum Effect {
+    /// Make these durable, in order, before anything after.
+    Append(Vec<Entry>),
+    /// Ask the gate; answered by [`Event::Decided`].
+    Decide(Question),
+    /// Begin a step; answered by [`Event::Finished`].
+    Start(Start),
+    /// Stop a step; it still answers with [`Event::Finished`].
+    Cancel {
+        /// The run.
+        run: String,
+    },
+    /// Deliver a message; answered by [`Event::Sent`] or [`Event::NotSent`].
+    Deliver {
+        /// Outbox id: the same message has the same id for ever.
+        outbox: String,
+        /// To whom.
+        to: String,
+        /// What.
+        alert: Alert,
+    },
+    /// What the site shows has changed.
+    Publish,
+}
+
+/// A question to the gate.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Question {
+    /// The product.
+    pub product: ProductId,
+    /// `deploy`, `backfill`, `retire`, `promote`.
+    pub action: String,
+    /// The commit.
+    pub commit: String,
+    /// What the decision covers.
+    pub fingerprint: String,
+    /// What would change, as JSON for the gate's input.
+    pub change: Value,
+}
+
+/// A step to begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Start {
+    /// The run.
+    pub run: String,
+    /// What to do.
+    pub key: StepKey,
+    /// Attempt, from 1.
+    pub attempt: u32,
+    /// The product's generation that it works for.
+    pub generation: u64,
+    /// The decision that it runs under.
+    pub decision: String,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// A step in flight.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Flight {
+    run: String,
+    generation: u64,
+    cancelled: bool,
+}
+
+/// The state of control: the ledger folded, and what is in flight.
+#[derive(Debug)]
+pub struct Control {
+    /// The ledger folded.
+    pub ledger: LedgerState,
+    environment: String,
+    limits: Limits,
+    now_ms: i64,
+    /// What the last readable commit asks for.
+    desired: Option<Box<Desired>>,
+    /// The commit being decided about.
+    pending: Option<Pending>,
+    flights: BTreeMap<StepKey, Flight>,
+    /// Messages handed to the shell and not yet answered, with when to try again.
+    delivering: BTreeMap<String, i64>,
+    /// The policies' digest, for looking decisions up.
+    policy: String,
+    effects: Vec<Effect>,
+    batch: Vec<Entry>,
+    changed: bool,
+}
+
+/// A commit that waits for the gate.
+#[derive(Debug)]
+struct Pending {
+    plan: Plan,
+    asked: BTreeSet<ProductId>,
+}
+
+impl Control {
+    /// Returns a controller over a replayed ledger.
+    #[must_use]
+    pub fn new(ledger: LedgerState, environment: &str, policy: &str, limits: Limits) -> Self {
+        let now_ms = ledger.at_ms;
+        Self {
+            ledger,
+            environment: environment.to_owned(),
+            limits,
+            now_ms,
+            desired: None,
+            pending: None,
+            flights: BTreeMap::new(),
+            delivering: BTreeMap::new(),
+            policy: policy.to_owned(),
+            effects: Vec::new(),
+            batch: Vec::new(),
+            changed: false,
+        }
+    }
+
+    /// Returns what the last readable commit asks for.
+    #[must_use]
+    pub fn desired(&self) -> Option<&Desired> {
+        self.desired.as_deref()
+    }
+
+    /// Returns the steps in flight with their runs.
+    pub fn in_flight(&self) -> impl Iterator<Item = (&StepKey, &str)> {
+        self.flights.iter().map(|(key, flight)| (key, flight.run.as_str()))
+    }
+
+    /// Returns the time of the last event, milliseconds UTC.
+    #[must_use]
+    pub fn now_ms(&self) -> i64 {
+        self.now_ms
+    }
+
+    /// Takes the lease: the first fact of a writer.
+    #[must_use]
+    pub fn open(&mut self, now_ms: i64, epoch: u64, version: &str) -> Vec<Effect> {
+        self.now_ms = self.now_ms.max(now_ms);
+        let environment = self.environment.clone();
+        self.record(Fact::Opened { environment, epoch, version: version.to_owned() });
+        self.settle();
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Returns what is to be done about an event.
+    ///
+    /// The clock never runs backwards here: an earlier `now_ms` counts as the latest one seen.
+    #[must_use]
+    pub fn step(&mut self, now_ms: i64, event: Event) -> Vec<Effect> {
+        self.now_ms = self.now_ms.max(now_ms);
+        match event {
+            Event::Tick => {}
+            Event::Commit { commit, r#ref, message, author, desired } => {
+                self.commit(&commit, r#ref, message, author, desired);
+            }
+            Event::Superseded { commits, by } => self.superseded(commits, &by),
+            Event::Decided(decision) => self.decided(decision),
+            Event::Progress { run, facts } => self.progress(&run, facts),
+            Event::Finished { run, facts, outcome, took_ms } => self.finished(&run, facts, outcome, took_ms),
+            Event::Asked(command) => self.asked(command),
+            Event::Sent { outbox, episode, transition, to, receipt } => {
+                self.delivering.remove(&outbox);
+                if !self.ledger.sent.contains_key(&outbox) {
+                    self.record(Fact::Sent { outbox, episode, transition, to, receipt });
+                }
+            }
+            Event::NotSent { outbox, .. } => {
+                // A minute: long enough for a mail server to come back, short enough for a page.
+                self.delivering.insert(outbox, self.now_ms + 60_000);
+            }
+        }
+        self.settle();
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Brings everything that follows from the facts up to date: steps, alerts, messages, the site.
+    fn settle(&mut self) {
+        self.schedule();
+        self.judge();
+        self.deliver();
+        self.flush();
+        if std::mem::take(&mut self.changed) {
+            self.effects.push(Effect::Publish);
+        }
+    }
+
+    fn record(&mut self, fact: Fact) {
+        let entry = Entry { seq: self.ledger.seq + 1, at_ms: self.now_ms, fact };
+        self.ledger.apply(&entry);
+        self.batch.push(entry);
+        self.changed = true;
+    }
+
+    /// Moves recorded facts in front of the effects that follow them.
+    fn flush(&mut self) {
+        if !self.batch.is_empty() {
+            self.effects.push(Effect::Append(std::mem::take(&mut self.batch)));
+        }
+    }
+
+    fn effect(&mut self, effect: Effect) {
+        self.flush();
+        self.effects.push(effect);
+    }
+}

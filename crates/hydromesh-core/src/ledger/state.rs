@@ -1,0 +1,458 @@
+//! The ledger folded: what is deployed, published, running, drifting, firing. A projection, rebuildable at any time.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::{
+    Alert, AlertState, Command, Decision, Entry, ErrorKind, Fact, FeatureDrift, Outcome, Published, RunOutcome,
+    StreamRows, Trained, Verb,
+};
+use crate::checkpoint::CheckpointRecord;
+use crate::ids::{PipelineId, PortId, ProductId};
+use crate::model::{Product, QualitySeverity};
+use crate::plan::{Print, StepKey};
+
+/// Finished runs, decisions and outcomes kept for show; older ones stay in the ledger.
+const KEEP: usize = 500;
+/// Publications kept per port for service levels: a year of one every 25 minutes.
+const KEEP_PUBLISHES: usize = 20_000;
+/// Drift results kept per product.
+const KEEP_DRIFT: usize = 200;
+
+/// The ledger folded.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LedgerState {
+    /// Last entry folded in.
+    pub seq: u64,
+    /// Its time, milliseconds UTC.
+    pub at_ms: i64,
+    /// The last commit seen on the watched reference.
+    pub head: Option<String>,
+    /// Seen commits, oldest first, with message and author.
+    pub commits: VecDeque<SeenCommit>,
+    /// What became of each product in each commit.
+    pub outcomes: VecDeque<(String, Option<ProductId>, Outcome, String)>,
+    /// Decisions, oldest first.
+    pub decisions: VecDeque<(i64, Decision)>,
+    /// What runs.
+    pub deployed: BTreeMap<ProductId, Deployed>,
+    /// What is visible.
+    pub ports: BTreeMap<PortId, PortState>,
+    /// Runs begun and not ended, by run id.
+    pub running: BTreeMap<String, StepKey>,
+    /// Finished runs, oldest first.
+    pub runs: VecDeque<FinishedRun>,
+    /// Steps that failed and were not repaired since.
+    pub failed: BTreeMap<StepKey, Attempts>,
+    /// Number of finished attempts, by end.
+    pub succeeded: u64,
+    /// Number of failed attempts.
+    pub failures: u64,
+    /// Streams by pipeline.
+    pub streams: BTreeMap<PipelineId, StreamState>,
+    /// Drift results by product, oldest first.
+    pub drift: BTreeMap<ProductId, VecDeque<(i64, Vec<FeatureDrift>, bool)>>,
+    /// Models by product.
+    pub models: BTreeMap<ProductId, Champion>,
+    /// The last retrain decision by product.
+    pub retrain: BTreeMap<ProductId, (i64, String, String)>,
+    /// Alert episodes by id.
+    pub episodes: BTreeMap<String, EpisodeRecord>,
+    /// Outbox ids that were accepted.
+    pub sent: BTreeMap<String, i64>,
+    /// Commands that nobody answered yet.
+    pub pending: BTreeMap<String, Command>,
+    /// Silenced products, until when.
+    pub silenced: BTreeMap<ProductId, i64>,
+    /// Rows set aside, by port.
+    pub quarantined: BTreeMap<PortId, (u64, Vec<String>)>,
+    /// The latest results of quality rules by port: rule to (partition, severity, passed, measure, threshold, at).
+    pub quality: BTreeMap<PortId, BTreeMap<String, QualityRecord>>,
+}
+
+/// A commit that was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenCommit {
+    /// The commit.
+    pub commit: String,
+    /// First line of its message.
+    pub message: String,
+    /// Name of its author.
+    pub author: String,
+    /// When it was seen.
+    pub at_ms: i64,
+}
+
+/// What runs of a product.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Deployed {
+    /// Counts deploys.
+    pub generation: u64,
+    /// The commit that it came from.
+    pub commit: String,
+    /// The decision that it runs under.
+    pub decision: String,
+    /// The definition.
+    pub product: Product,
+    /// What it depends on, hashed.
+    pub print: Print,
+    /// When.
+    pub at_ms: i64,
+}
+
+/// What is visible of a port.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PortState {
+    /// The table's newest version.
+    pub version: i64,
+    /// Partitions by key; an unpartitioned table has the one key "".
+    pub partitions: BTreeMap<String, PublishedPartition>,
+    /// Publications in order: when, and newest data time in them.
+    pub publishes: VecDeque<(i64, Option<i64>)>,
+    /// Publications since ever.
+    pub published: u64,
+    /// Partitions published per run of data fingerprint, for the summary of a commit.
+    pub newest_data_ms: Option<i64>,
+}
+
+/// One visible partition.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PublishedPartition {
+    /// The publication.
+    pub published: Published,
+    /// When.
+    pub at_ms: i64,
+    /// Someone asked to compute it again.
+    pub forced: bool,
+}
+
+/// Failed attempts of a step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attempts {
+    /// How many.
+    pub count: u32,
+    /// When the last one ended.
+    pub at_ms: i64,
+    /// Whose fault.
+    pub kind: ErrorKind,
+    /// Stable code.
+    pub code: String,
+    /// For people.
+    pub message: String,
+    /// The generation of the product that failed.
+    pub generation: u64,
+    /// Sum of input versions that the attempt could have seen: a later one is worth another try.
+    pub inputs: i64,
+}
+
+/// A finished run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FinishedRun {
+    /// The run.
+    pub run: String,
+    /// What it did.
+    pub step: StepKey,
+    /// How it ended.
+    pub outcome: RunOutcome,
+    /// When it ended.
+    pub at_ms: i64,
+    /// Real time it took.
+    pub took_ms: i64,
+}
+
+/// A stream's progress.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StreamState {
+    /// The last committed epoch.
+    pub checkpoint: CheckpointRecord,
+    /// Totals since the start of this definition.
+    pub rows: StreamRows,
+    /// Newest event time, milliseconds UTC.
+    pub newest_event_ms: Option<i64>,
+    /// Data fingerprint.
+    pub data: String,
+    /// When the last epoch was committed.
+    pub at_ms: i64,
+}
+
+/// A product's models.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Champion {
+    /// Every model, oldest first, with when.
+    pub trained: Vec<(i64, Trained)>,
+    /// The champion's version, and when it was promoted.
+    pub champion: Option<(u64, i64)>,
+}
+
+/// One alert episode.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EpisodeRecord {
+    /// Its transitions in order.
+    pub transitions: Vec<(i64, Alert)>,
+}
+
+impl EpisodeRecord {
+    /// Returns the last transition.
+    #[must_use]
+    pub fn last(&self) -> &Alert {
+        &self.transitions.last().expect("an episode begins with a transition").1
+    }
+
+    /// Returns whether the episode is over.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.last().state != AlertState::Resolved
+    }
+}
+
+/// The latest result of a quality rule.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QualityRecord {
+    /// The partition.
+    pub partition: Option<String>,
+    /// Blocks or tells.
+    pub severity: QualitySeverity,
+    /// It held.
+    pub passed: bool,
+    /// What was measured.
+    pub measure: Option<f64>,
+    /// The threshold.
+    pub threshold: String,
+    /// When.
+    pub at_ms: i64,
+    /// Evaluations and failures since ever.
+    pub counts: (u64, u64),
+}
+
+fn keep<T>(queue: &mut VecDeque<T>, item: T, most: usize) {
+    queue.push_back(item);
+    while queue.len() > most {
+        queue.pop_front();
+    }
+}
+
+impl LedgerState {
+    /// Folds entries in order.
+    #[must_use]
+    pub fn replay<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Self {
+        let mut state = Self::default();
+        for entry in entries {
+            state.apply(entry);
+        }
+        state
+    }
+
+    /// Folds one entry in.
+    pub fn apply(&mut self, entry: &Entry) {
+        self.seq = entry.seq;
+        self.at_ms = self.at_ms.max(entry.at_ms);
+        let at_ms = entry.at_ms;
+        match &entry.fact {
+            Fact::Opened { .. } => {
+                // Whatever the last writer had in flight died with it; its steps are due again.
+                self.running.clear();
+            }
+            Fact::CommitSeen { commit, message, author, .. } => {
+                self.head = Some(commit.clone());
+                let seen =
+                    SeenCommit { commit: commit.clone(), message: message.clone(), author: author.clone(), at_ms };
+                keep(&mut self.commits, seen, KEEP);
+            }
+            Fact::CommitOutcome { commit, product, outcome, why } => {
+                keep(&mut self.outcomes, (commit.clone(), product.clone(), *outcome, why.clone()), 4 * KEEP);
+            }
+            Fact::Decided(decision) => keep(&mut self.decisions, (at_ms, decision.clone()), 4 * KEEP),
+            Fact::Deployed { generation, commit, decision, product, print } => {
+                let id = product.id.clone();
+                self.failed.retain(|step, _| step.pipeline.product != id);
+                let deployed = Deployed {
+                    generation: *generation,
+                    commit: commit.clone(),
+                    decision: decision.clone(),
+                    product: (**product).clone(),
+                    print: print.clone(),
+                    at_ms,
+                };
+                self.deployed.insert(id, deployed);
+            }
+            Fact::Retired { product, .. } => {
+                self.deployed.remove(product);
+                self.failed.retain(|step, _| step.pipeline.product != *product);
+            }
+            Fact::RunStarted { run, step, .. } => {
+                self.running.insert(run.clone(), step.clone());
+            }
+            Fact::RunFinished { run, step, outcome, took_ms } => self.finish(at_ms, run, step, outcome, *took_ms),
+            Fact::Published(published) => self.publish(at_ms, published),
+            Fact::Quality { port, partition, rule, severity, passed, measure, threshold, .. } => {
+                let records = self.quality.entry(port.clone()).or_default();
+                let before = records.get(rule).map_or((0, 0), |record| record.counts);
+                let counts = (before.0 + 1, before.1 + u64::from(!passed));
+                let record = QualityRecord {
+                    partition: partition.clone(),
+                    severity: *severity,
+                    passed: *passed,
+                    measure: *measure,
+                    threshold: threshold.clone(),
+                    at_ms,
+                    counts,
+                };
+                records.insert(rule.clone(), record);
+            }
+            Fact::Quarantined { port, rows, reasons, .. } => {
+                let entry = self.quarantined.entry(port.clone()).or_default();
+                entry.0 += rows;
+                entry.1 = reasons.clone();
+            }
+            Fact::Epoch(epoch) => {
+                let before = self.streams.get(&epoch.pipeline).filter(|stream| stream.data == epoch.data);
+                let mut rows = before.map(|stream| stream.rows).unwrap_or_default();
+                rows.accepted += epoch.rows.accepted;
+                rows.corrected += epoch.rows.corrected;
+                rows.quarantined += epoch.rows.quarantined;
+                rows.dead += epoch.rows.dead;
+                let newest = before.and_then(|stream| stream.newest_event_ms).max(epoch.newest_event_ms);
+                let stream = StreamState {
+                    checkpoint: epoch.checkpoint.clone(),
+                    rows,
+                    newest_event_ms: newest,
+                    data: epoch.data.clone(),
+                    at_ms,
+                };
+                self.streams.insert(epoch.pipeline.clone(), stream);
+                let port = self.ports.entry(epoch.port.clone()).or_default();
+                port.version = port.version.max(epoch.version);
+                port.newest_data_ms = port.newest_data_ms.max(epoch.newest_event_ms);
+                keep(&mut port.publishes, (at_ms, epoch.newest_event_ms), KEEP_PUBLISHES);
+            }
+            Fact::Drift { product, verdicts, drifted } => {
+                let history = self.drift.entry(product.clone()).or_default();
+                keep(history, (at_ms, verdicts.clone(), *drifted), KEEP_DRIFT);
+            }
+            Fact::Retrain { product, decision, reason } => {
+                self.retrain.insert(product.clone(), (at_ms, decision.clone(), reason.clone()));
+            }
+            Fact::Trained(trained) => {
+                self.models.entry(trained.product.clone()).or_default().trained.push((at_ms, trained.clone()));
+            }
+            Fact::Promoted { product, version, .. } => {
+                self.models.entry(product.clone()).or_default().champion = Some((*version, at_ms));
+            }
+            Fact::Alert(alert) => self
+                .episodes
+                .entry(alert.episode.clone())
+                .or_insert_with(|| EpisodeRecord { transitions: Vec::new() })
+                .transitions
+                .push((at_ms, alert.clone())),
+            Fact::Sent { outbox, .. } => {
+                self.sent.insert(outbox.clone(), at_ms);
+            }
+            Fact::Command(command) => {
+                self.pending.insert(command.id.clone(), command.clone());
+            }
+            Fact::CommandAnswered { id, accepted, .. } => {
+                if let Some(command) = self.pending.remove(id).filter(|_| *accepted) {
+                    self.obey(&command.verb);
+                }
+            }
+        }
+    }
+
+    fn finish(&mut self, at_ms: i64, run: &str, step: &StepKey, outcome: &RunOutcome, took_ms: i64) {
+        self.running.remove(run);
+        match outcome {
+            RunOutcome::Succeeded { .. } => {
+                self.succeeded += 1;
+                self.failed.remove(step);
+            }
+            RunOutcome::Failed { kind, code, message } => {
+                self.failures += 1;
+                let generation = self.deployed.get(&step.pipeline.product).map_or(0, |deployed| deployed.generation);
+                let inputs = self.input_versions(&step.pipeline.product);
+                let attempts = self.failed.entry(step.clone()).or_insert(Attempts {
+                    count: 0,
+                    at_ms,
+                    kind: *kind,
+                    code: String::new(),
+                    message: String::new(),
+                    generation,
+                    inputs,
+                });
+                // Another generation or newer inputs make it another story.
+                if attempts.generation != generation || attempts.inputs != inputs {
+                    attempts.count = 0;
+                }
+                attempts.count += 1;
+                attempts.at_ms = at_ms;
+                attempts.kind = *kind;
+                attempts.code.clone_from(code);
+                attempts.message.clone_from(message);
+                attempts.generation = generation;
+                attempts.inputs = inputs;
+            }
+            RunOutcome::Cancelled => {}
+        }
+        let finished = FinishedRun { run: run.to_owned(), step: step.clone(), outcome: outcome.clone(), at_ms, took_ms };
+        keep(&mut self.runs, finished, 4 * KEEP);
+    }
+
+    fn publish(&mut self, at_ms: i64, published: &Published) {
+        let port = self.ports.entry(published.port.clone()).or_default();
+        port.version = port.version.max(published.version);
+        port.published += 1;
+        port.newest_data_ms = port.newest_data_ms.max(published.data_time_ms);
+        let key = published.partition.clone().unwrap_or_default();
+        port.partitions.insert(key, PublishedPartition { published: published.clone(), at_ms, forced: false });
+        keep(&mut port.publishes, (at_ms, published.data_time_ms), KEEP_PUBLISHES);
+    }
+
+    fn obey(&mut self, verb: &Verb) {
+        match verb {
+            Verb::Backfill { product, from, to } => self.force(product, |key| from.as_str() <= key && key <= to.as_str()),
+            Verb::Run { product } => self.force(product, |_| true),
+            Verb::Retry { product } => self.failed.retain(|step, _| step.pipeline.product != *product),
+            Verb::Silence { product, until_ms } => {
+                self.silenced.insert(product.clone(), *until_ms);
+            }
+        }
+    }
+
+    fn force(&mut self, product: &ProductId, chosen: impl Fn(&str) -> bool) {
+        for (port, state) in &mut self.ports {
+            if port.product == *product {
+                for (_, partition) in state.partitions.iter_mut().filter(|(key, _)| chosen(key)) {
+                    partition.forced = true;
+                }
+            }
+        }
+        self.failed.retain(|step, _| step.pipeline.product != *product);
+    }
+
+    /// Returns the sum of the versions of a product's inputs: it moves when any of them does.
+    #[must_use]
+    pub fn input_versions(&self, product: &ProductId) -> i64 {
+        let Some(deployed) = self.deployed.get(product) else { return 0 };
+        let ports: BTreeSet<&PortId> = deployed.product.reads().collect();
+        ports.into_iter().filter_map(|port| self.ports.get(port)).map(|port| port.version + 1).sum()
+    }
+
+    /// Returns the newest decision about an action on a product's fingerprint under these policies.
+    #[must_use]
+    pub fn decision(&self, product: &ProductId, action: &str, fingerprint: &str, policy: &str) -> Option<&Decision> {
+        self.decisions.iter().rev().map(|(_, decision)| decision).find(|decision| {
+            decision.product == *product
+                && decision.action == action
+                && decision.fingerprint == fingerprint
+                && decision.policy_digest == policy
+        })
+    }
+
+    /// Returns the final outcome of a commit as a whole.
+    #[must_use]
+    pub fn outcome(&self, commit: &str) -> Option<Outcome> {
+        self.outcomes
+            .iter()
+            .rev()
+            .find(|(of, product, ..)| of == commit && product.is_none())
+            .map(|(_, _, outcome, _)| *outcome)
+    }
+}

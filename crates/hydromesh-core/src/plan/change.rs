@@ -1,0 +1,261 @@
+//! Changes: desired minus deployed; and admission, which keeps every deployed reader able to read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Desired, Print, ended_partitions};
+use crate::ids::{PortId, ProductId};
+use crate::ledger::{Deployed, LedgerState};
+use crate::model::{Contract, LogicalType, Pipeline, Product};
+
+/// What a commit would change, and what would have to be computed for it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[must_use]
+pub struct Plan {
+    /// The environment.
+    pub environment: String,
+    /// The commit.
+    pub commit: String,
+    /// Changes in dependency order.
+    pub changes: Vec<Change>,
+    /// Products that do not check; they stay as deployed.
+    pub broken: Vec<ProductId>,
+}
+
+impl Plan {
+    /// Returns whether nothing would change.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+}
+
+/// One product's change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// The product.
+    pub product: ProductId,
+    /// What kind.
+    pub kind: ChangeKind,
+    /// Why, for people, most important first.
+    pub reasons: Vec<String>,
+    /// The fingerprint that it leads to.
+    pub fingerprint: String,
+    /// Partitions to compute by port; 1 for an unpartitioned table.
+    pub partitions: BTreeMap<PortId, u64>,
+}
+
+/// The kind of a change, in rising severity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeKind {
+    /// Nothing is computed again.
+    Metadata,
+    /// A new product.
+    Create,
+    /// Data is computed again.
+    Update,
+    /// The product leaves the mesh; its tables stay.
+    Retire,
+}
+
+impl fmt::Display for ChangeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Metadata => "metadata",
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Retire => "retire",
+        })
+    }
+}
+
+/// Returns what a commit would change in an environment.
+///
+/// `order` is the desired products in dependency order; `now_ms` bounds the partitions that are counted.
+pub fn plan(desired: &Desired, order: &[ProductId], ledger: &LedgerState, environment: &str, now_ms: i64) -> Plan {
+    let mut changes = Vec::new();
+    for id in order {
+        let (Some(product), Some(print)) = (desired.mesh.products.get(id), desired.prints.get(id)) else { continue };
+        let deployed = ledger.deployed.get(id);
+        if deployed.is_some_and(|deployed| deployed.print.all == print.all) {
+            continue;
+        }
+        let partitions = to_compute(product, print, deployed, now_ms);
+        let (kind, reasons) = match deployed {
+            None => (ChangeKind::Create, vec!["new product".to_owned()]),
+            Some(deployed) => compare(deployed, product, print),
+        };
+        changes.push(Change { product: id.clone(), kind, reasons, fingerprint: print.all.clone(), partitions });
+    }
+    for id in ledger.deployed.keys() {
+        if !desired.mesh.products.contains_key(id) && !desired.broken.contains_key(id) {
+            changes.push(Change {
+                product: id.clone(),
+                kind: ChangeKind::Retire,
+                reasons: vec!["no longer in the mesh; its tables stay".to_owned()],
+                fingerprint: String::new(),
+                partitions: BTreeMap::new(),
+            });
+        }
+    }
+    Plan {
+        environment: environment.to_owned(),
+        commit: desired.commit.clone(),
+        changes,
+        broken: desired.broken.keys().cloned().collect(),
+    }
+}
+
+fn to_compute(
+    product: &Product,
+    print: &Print,
+    deployed: Option<&Deployed>,
+    now_ms: i64,
+) -> BTreeMap<PortId, u64> {
+    let mut counts = BTreeMap::new();
+    for pipeline in product.pipelines.values() {
+        let output = pipeline.output();
+        let new = print.ports.get(output).map(|port| &port.data);
+        let old = deployed.and_then(|deployed| deployed.print.ports.get(output)).map(|port| &port.data);
+        if new == old {
+            continue;
+        }
+        let count = match pipeline {
+            Pipeline::Batch(batch) => {
+                batch.partition.as_ref().map_or(1, |cut| ended_partitions(cut, now_ms).len() as u64)
+            }
+            _ => 1,
+        };
+        counts.insert(product.port(output), count);
+    }
+    counts
+}
+
+fn compare(deployed: &Deployed, product: &Product, print: &Print) -> (ChangeKind, Vec<String>) {
+    let mut reasons = Vec::new();
+    let mut kind = ChangeKind::Metadata;
+    for (name, new) in &print.ports {
+        let Some(old) = deployed.print.ports.get(name) else {
+            kind = ChangeKind::Update;
+            reasons.push(format!("port {name} is new"));
+            continue;
+        };
+        if old.data == new.data {
+            continue;
+        }
+        kind = ChangeKind::Update;
+        if old.rows != new.rows {
+            reasons.push(format!("what decides the rows of {name} changed (filter, join, group, input rows or source)"));
+        }
+        let changed = |column: &&String| old.columns.get(*column).is_some_and(|print| *print != new.columns[*column]);
+        let added = new.columns.keys().filter(|column| !old.columns.contains_key(*column));
+        list(&mut reasons, name.as_str(), "added", added.collect());
+        list(&mut reasons, name.as_str(), "changed", new.columns.keys().filter(changed).collect());
+        let removed = old.columns.keys().filter(|column| !new.columns.contains_key(*column));
+        list(&mut reasons, name.as_str(), "removed", removed.collect());
+    }
+    for name in deployed.print.ports.keys().filter(|name| !print.ports.contains_key(*name)) {
+        reasons.push(format!("port {name} is gone"));
+    }
+    if kind == ChangeKind::Metadata {
+        for (name, port) in &product.outputs {
+            let old = deployed.product.outputs.get(name);
+            if old.is_some_and(|old| old.contract.version != port.contract.version) {
+                reasons.push(format!("contract of {name} is now {}", port.contract.version));
+            }
+        }
+        if reasons.is_empty() {
+            reasons.push("description, owners, service levels or settings changed; no data".to_owned());
+        }
+    }
+    (kind, reasons)
+}
+
+fn list(reasons: &mut Vec<String>, port: &str, verb: &str, columns: Vec<&String>) {
+    if !columns.is_empty() {
+        let names: Vec<&str> = columns.iter().map(|column| column.as_str()).collect();
+        reasons.push(format!("{port}: {verb} {}", names.join(", ")));
+    }
+}
+
+/// Which of a plan's changes may be deployed, and what holds the others back.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Admission {
+    /// Deployed now, in dependency order.
+    pub deploy: Vec<ProductId>,
+    /// Wait, with why.
+    pub held: BTreeMap<ProductId, String>,
+}
+
+/// Decides which allowed changes may be deployed together.
+///
+/// A product is held while a deployed reader that does not advance with it would lose a column or find it with another
+/// type, and while an upstream that it was checked against does not advance. Invariant: no deployed reader ever fails
+/// to check against its deployed input.
+pub fn admit(plan: &Plan, desired: &Desired, ledger: &LedgerState, allowed: &BTreeSet<ProductId>) -> Admission {
+    let mut admission = Admission::default();
+    let mut advancing: BTreeSet<ProductId> =
+        plan.changes.iter().map(|change| &change.product).filter(|id| allowed.contains(*id)).cloned().collect();
+    // Holding one product can hold another; at most one leaves a round, so this ends.
+    while let Some((id, why)) = advancing.iter().find_map(|id| {
+        obstacle(id, &advancing, desired, ledger).map(|why| (id.clone(), why))
+    }) {
+        advancing.remove(&id);
+        admission.held.insert(id, why);
+    }
+    admission.deploy =
+        plan.changes.iter().map(|change| change.product.clone()).filter(|id| advancing.contains(id)).collect();
+    admission
+}
+
+fn obstacle(
+    id: &ProductId,
+    advancing: &BTreeSet<ProductId>,
+    desired: &Desired,
+    ledger: &LedgerState,
+) -> Option<String> {
+    let after = |port: &PortId| -> Option<&Contract> {
+        let product = if advancing.contains(&port.product) {
+            desired.mesh.products.get(&port.product)
+        } else {
+            ledger.deployed.get(&port.product).map(|deployed| &deployed.product)
+        };
+        product.and_then(|product| product.outputs.get(&port.port)).map(|output| &output.contract)
+    };
+    // What it would read once deployed.
+    if let Some(print) = desired.prints.get(id) {
+        for (port, columns) in &print.reads {
+            let checked = desired.mesh.output(port).map(|output| &output.contract);
+            if let Some(why) = missing(columns, checked, after(port)) {
+                return Some(format!("it was checked against {port}, which does not advance with it: {why}"));
+            }
+        }
+    }
+    // What deployed readers that stay would read of it.
+    for (reader, deployed) in ledger.deployed.iter().filter(|(reader, _)| *reader != id && !advancing.contains(*reader)) {
+        for (port, columns) in deployed.print.reads.iter().filter(|(port, _)| port.product == *id) {
+            let now = ledger.deployed.get(id).and_then(|it| it.product.outputs.get(&port.port)).map(|it| &it.contract);
+            if let Some(why) = missing(columns, now, after(port)) {
+                return Some(format!("deployed reader {reader} would break: {why}"));
+            }
+        }
+    }
+    None
+}
+
+/// Returns what a reader of `columns` would miss when the contract is `then` instead of `now`.
+fn missing(columns: &BTreeSet<String>, now: Option<&Contract>, then: Option<&Contract>) -> Option<String> {
+    let Some(then) = then else { return Some("the port is not there".to_owned()) };
+    let kind = |contract: &Contract, name: &str| -> Option<LogicalType> {
+        contract.columns.iter().find(|column| column.name == name).map(|column| column.logical.clone())
+    };
+    columns.iter().find_map(|name| match (now.and_then(|it| kind(it, name)), kind(then, name)) {
+        (_, None) => Some(format!("column {name} is not there")),
+        (Some(old), Some(new)) if old != new => Some(format!("column {name} has another type")),
+        _ => None,
+    })
+}

@@ -1,0 +1,334 @@
+//! Fingerprints: a product's identity is what it depends on, not the commit that carries it.
+//!
+//! Each output column has a hash of its expression and of the hashes of the source columns it reads; each port has a
+//! hash of what decides its rows. A reader depends on the columns it reads and on the rows, so that an added column
+//! changes nothing for those who do not read it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::ids::{PipelineName, PortId, PortName, ProductId};
+use crate::model::{InputSource, Mesh, Pipeline, Product, QueryShape, SourceColumn};
+
+/// Version of everything hashed here. Hashes of different versions are never compared: both sides are derived anew.
+const PRINT_VERSION: &str = "1";
+
+/// A product's fingerprints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Print {
+    /// Everything that a deploy covers: contracts, pipelines, ports, files.
+    pub all: String,
+    /// Per output port.
+    pub ports: BTreeMap<PortName, PortPrint>,
+    /// Columns of other products' ports that it reads: they must stay while this is deployed.
+    #[serde(default)]
+    pub reads: BTreeMap<PortId, BTreeSet<String>>,
+    /// Pairs of an own output port and an input port that are cut alike: a partition of one rests on that partition of
+    /// the other alone.
+    #[serde(default)]
+    pub aligned: BTreeSet<(PortName, PortId)>,
+}
+
+/// A port's fingerprints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortPrint {
+    /// Rows and all columns: data made with another one is stale.
+    pub data: String,
+    /// What decides the rows.
+    pub rows: String,
+    /// Each column's expression with its sources.
+    pub columns: BTreeMap<String, String>,
+}
+
+fn hash(parts: &[&str]) -> String {
+    let mut hasher = Sha256::new();
+    hasher.update(PRINT_VERSION);
+    for part in parts {
+        // The length keeps ("ab", "c") and ("a", "bc") apart.
+        hasher.update((part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    let digest = hasher.finalize();
+    digest.iter().take(16).fold(String::with_capacity(32), |mut text, byte| {
+        use std::fmt::Write as _;
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("model types serialise: string keys, no failing impl")
+}
+
+/// The fingerprints of the tables that a query may read, by table name.
+type Inputs<'a> = BTreeMap<&'a str, &'a PortPrint>;
+
+fn source(inputs: &Inputs<'_>, column: &SourceColumn) -> String {
+    let known = inputs.get(column.table.as_str()).and_then(|port| port.columns.get(&column.column));
+    format!("{}.{}={}", column.table, column.column, known.map_or("?", String::as_str))
+}
+
+fn query_print(shape: &QueryShape, inputs: &Inputs<'_>, extra: &str) -> PortPrint {
+    let mut rows = vec![shape.rows.clone(), extra.to_owned()];
+    rows.extend(shape.indirect.iter().map(|column| source(inputs, column)));
+    rows.extend(shape.tables.keys().map(|table| inputs.get(table.as_str()).map_or("?", |it| it.rows.as_str()).to_owned()));
+    let rows = hash(&rows.iter().map(String::as_str).collect::<Vec<_>>());
+    let columns: BTreeMap<String, String> = shape
+        .columns
+        .iter()
+        .map(|column| {
+            let mut parts = vec![column.expression.clone()];
+            parts.extend(column.direct.iter().map(|direct| source(inputs, direct)));
+            (column.name.clone(), hash(&parts.iter().map(String::as_str).collect::<Vec<_>>()))
+        })
+        .collect();
+    finish(rows, columns)
+}
+
+fn finish(rows: String, columns: BTreeMap<String, String>) -> PortPrint {
+    let data = hash(&[&rows, &json(&columns)]);
+    PortPrint { data, rows, columns }
+}
+
+/// Returns the fingerprint of an external input: its raw shape, and the contents of its files.
+fn external(product: &Product, input: &InputSource) -> Option<PortPrint> {
+    let (contract, identity) = match input {
+        InputSource::Port { .. } => return None,
+        InputSource::Files { glob, contract } => {
+            let files: Vec<(&String, &String)> =
+                product.files.iter().filter(|(path, _)| glob_matches(glob, path)).collect();
+            (contract, json(&(glob, files)))
+        }
+        InputSource::Topic { topic, contract } => (contract, topic.clone()),
+    };
+    let columns = contract
+        .columns
+        .iter()
+        .map(|column| (column.name.clone(), hash(&[&column.name, &json(&column.logical), &json(&column.physical)])))
+        .collect();
+    Some(finish(hash(&[&identity]), columns))
+}
+
+/// Returns whether a path, relative to the product's folder, matches a glob with `*` (within a folder) and `**`.
+#[must_use]
+pub fn glob_matches(glob: &str, path: &str) -> bool {
+    fn matches(glob: &[u8], path: &[u8]) -> bool {
+        match (glob.first(), path.first()) {
+            (None, None) => true,
+            (Some(b'*'), _) if glob.get(1) == Some(&b'*') => {
+                let rest = glob.get(2..).unwrap_or_default();
+                let rest = rest.strip_prefix(b"/").unwrap_or(rest);
+                (0..=path.len()).any(|at| matches(rest, &path[at..]))
+            }
+            (Some(b'*'), _) => {
+                let end = path.iter().position(|byte| *byte == b'/').unwrap_or(path.len());
+                (0..=end).any(|at| matches(&glob[1..], &path[at..]))
+            }
+            (Some(b'?'), Some(byte)) if *byte != b'/' => matches(&glob[1..], &path[1..]),
+            (Some(wanted), Some(byte)) if wanted == byte => matches(&glob[1..], &path[1..]),
+            _ => false,
+        }
+    }
+    matches(glob.as_bytes(), path.as_bytes())
+}
+
+/// Returns the fingerprints of every product of a mesh, in dependency order of `order`.
+///
+/// `shapes` holds the described query of each batch, stream, feature (its select) and training (its spine) pipeline.
+#[must_use]
+pub fn print_mesh(
+    mesh: &Mesh,
+    order: &[ProductId],
+    shapes: &BTreeMap<(ProductId, PipelineName), QueryShape>,
+) -> BTreeMap<ProductId, Print> {
+    let mut ports: BTreeMap<PortId, PortPrint> = BTreeMap::new();
+    let mut prints = BTreeMap::new();
+    for id in order {
+        let Some(product) = mesh.products.get(id) else { continue };
+        let own: BTreeMap<&str, PortPrint> = product
+            .inputs
+            .values()
+            .filter_map(|input| {
+                let print = match &input.source {
+                    InputSource::Port { port } => ports.get(port).cloned(),
+                    other => external(product, other),
+                };
+                Some((input.name.as_str(), print?))
+            })
+            .collect();
+        let inputs: Inputs<'_> = own.iter().map(|(name, print)| (*name, print)).collect();
+        let mut outputs = BTreeMap::new();
+        let mut reads: BTreeMap<PortId, BTreeSet<String>> = BTreeMap::new();
+        let mut aligned = BTreeSet::new();
+        for (name, pipeline) in &product.pipelines {
+            let shape = shapes.get(&(id.clone(), name.clone()));
+            note_reads(product, pipeline, shape, mesh, &mut reads);
+            aligned.extend(alignments(product, pipeline, shape, mesh));
+            let print = pipeline_print(product, pipeline, shape, &inputs, &ports);
+            outputs.insert(pipeline.output().clone(), print);
+        }
+        let definition = product.outputs.values().map(|port| (&port.name, &port.contract, port.format, &port.access));
+        let all = hash(&[
+            &json(&definition.collect::<Vec<_>>()),
+            &json(&(&product.version, &product.status, product.tier, &product.owners, &product.runbook)),
+            &json(&product.pipelines.values().map(settings).collect::<Vec<_>>()),
+            &json(&outputs),
+        ]);
+        for (name, print) in &outputs {
+            ports.insert(product.port(name), print.clone());
+        }
+        prints.insert(id.clone(), Print { all, ports: outputs, reads, aligned });
+    }
+    prints
+}
+
+fn note_reads(
+    product: &Product,
+    pipeline: &Pipeline,
+    shape: Option<&QueryShape>,
+    mesh: &Mesh,
+    reads: &mut BTreeMap<PortId, BTreeSet<String>>,
+) {
+    let upstream = |table: &str| {
+        product.inputs.values().find(|input| input.name.as_str() == table).and_then(|input| match &input.source {
+            InputSource::Port { port } => Some(port.clone()),
+            InputSource::Files { .. } | InputSource::Topic { .. } => None,
+        })
+    };
+    if let Some(shape) = shape {
+        for column in shape.columns.iter().flat_map(|column| &column.direct).chain(&shape.indirect) {
+            if let Some(port) = upstream(&column.table) {
+                reads.entry(port).or_default().insert(column.column.clone());
+            }
+        }
+    }
+    match pipeline {
+        Pipeline::Embedding(embedding) => {
+            if let Some(port) = upstream(embedding.port.as_str()) {
+                reads.entry(port).or_default().extend([embedding.id.clone(), embedding.text.clone()]);
+            }
+        }
+        Pipeline::Training(training) => {
+            for port in &training.features {
+                let columns = mesh.output(port).into_iter().flat_map(|output| &output.contract.columns);
+                reads.entry(port.clone()).or_default().extend(columns.map(|column| column.name.clone()));
+            }
+        }
+        Pipeline::Batch(_) | Pipeline::Stream(_) | Pipeline::Feature(_) => {}
+    }
+}
+
+/// Returns the input ports of which a partition of the output reads the same partition and nothing else: the output's
+/// partition column is the input's, the input is scanned once, and nothing looks across rows of other partitions.
+fn alignments(
+    product: &Product,
+    pipeline: &Pipeline,
+    shape: Option<&QueryShape>,
+    mesh: &Mesh,
+) -> Vec<(PortName, PortId)> {
+    let (Pipeline::Batch(batch), Some(shape)) = (pipeline, shape) else { return Vec::new() };
+    let Some(partition) = &batch.partition else { return Vec::new() };
+    let looks_across = ["Window", "Limit", "Sort"].iter().any(|node| shape.rows.contains(node));
+    let Some(by) = shape.columns.iter().find(|column| column.name == partition.by) else { return Vec::new() };
+    let (Some(source), 1) = (by.direct.first(), by.direct.len()) else { return Vec::new() };
+    let bare = by.expression == format!("{}.{}", source.table, source.column);
+    if looks_across || !bare || shape.tables.get(&source.table) != Some(&1) {
+        return Vec::new();
+    }
+    let input = product.inputs.values().find(|input| input.name.as_str() == source.table);
+    let Some(InputSource::Port { port }) = input.map(|input| &input.source) else { return Vec::new() };
+    let upstream = mesh.products.get(&port.product).into_iter().flat_map(|it| it.pipelines.values());
+    let cut_alike = upstream.into_iter().any(|pipeline| match pipeline {
+        Pipeline::Batch(it) => {
+            it.output == port.port
+                && it.partition.as_ref().is_some_and(|cut| {
+                    cut.by == source.column && cut.every == partition.every && cut.timezone == partition.timezone
+                })
+        }
+        _ => false,
+    });
+    if cut_alike { vec![(batch.output.clone(), port.clone())] } else { Vec::new() }
+}
+
+/// Returns what matters of a pipeline besides its query text: the text is in the port's print in canonical form.
+fn settings(pipeline: &Pipeline) -> String {
+    let mut value = serde_json::to_value(pipeline).expect("pipelines serialise");
+    if let Some(object) = value.as_object_mut() {
+        for text in ["sql", "select", "spine"] {
+            object.remove(text);
+        }
+    }
+    value.to_string()
+}
+
+fn pipeline_print(
+    product: &Product,
+    pipeline: &Pipeline,
+    shape: Option<&QueryShape>,
+    inputs: &Inputs<'_>,
+    ports: &BTreeMap<PortId, PortPrint>,
+) -> PortPrint {
+    let contract = product.outputs.get(pipeline.output()).map(|port| &port.contract);
+    let types = contract.map(|contract| {
+        let types = contract.columns.iter().map(|column| (&column.name, &column.logical, &column.physical));
+        json(&types.collect::<Vec<_>>())
+    });
+    let types = types.unwrap_or_default();
+    match (pipeline, shape) {
+        (Pipeline::Batch(batch), Some(shape)) => {
+            let extra = json(&(&batch.partition.as_ref().map(|it| (&it.by, it.every, &it.timezone))));
+            let mut print = query_print(shape, inputs, &extra);
+            // A column's declared type is part of its bytes.
+            for (name, column) in &mut print.columns {
+                let declared = contract.and_then(|it| it.columns.iter().find(|column| column.name == *name));
+                *column = hash(&[column, &json(&declared.map(|it| (&it.logical, &it.physical)))]);
+            }
+            finish(print.rows, print.columns)
+        }
+        (Pipeline::Stream(stream), Some(shape)) => query_print(shape, inputs, &json(&stream.source)),
+        (Pipeline::Feature(feature), Some(shape)) => {
+            let select = query_print(shape, inputs, &json(&(&feature.source, &feature.entity)));
+            let columns = contract
+                .into_iter()
+                .flat_map(|contract| &contract.columns)
+                .map(|column| (column.name.clone(), hash(&[&column.name, &json(&feature.view), &select.data])))
+                .collect();
+            finish(select.data.clone(), columns)
+        }
+        (Pipeline::Embedding(embedding), _) => {
+            let upstream = inputs.get(embedding.port.as_str());
+            let text = |column: &str| upstream.and_then(|it| it.columns.get(column)).cloned().unwrap_or_default();
+            let rows = hash(&[&settings(pipeline), &text(&embedding.id), &text(&embedding.text)]);
+            finish(rows, BTreeMap::from([("vector".to_owned(), types)]))
+        }
+        (Pipeline::Training(training), Some(shape)) => {
+            let spine = query_print(shape, inputs, &settings(pipeline));
+            let features: Vec<_> = training.features.iter().map(|port| ports.get(port).map(|it| &it.data)).collect();
+            let rows = hash(&[&spine.data, &json(&features)]);
+            finish(rows, BTreeMap::from([("model".to_owned(), types)]))
+        }
+        // A query that could not be described has its findings; hash its text so that a change still shows.
+        (other, None) => finish(hash(&[&json(other)]), BTreeMap::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs_stay_within_a_folder_unless_doubled() {
+        assert!(glob_matches("data/orders-*.csv", "data/orders-2026.csv"));
+        assert!(!glob_matches("data/*.csv", "data/old/orders.csv"));
+        assert!(glob_matches("data/**/*.csv", "data/old/orders.csv"));
+        assert!(glob_matches("data/**/*.csv", "data/orders.csv"));
+        assert!(!glob_matches("data/?.csv", "data/ab.csv"));
+    }
+
+    #[test]
+    fn parts_do_not_run_together() {
+        assert_ne!(hash(&["ab", "c"]), hash(&["a", "bc"]));
+    }
+}
