@@ -9,11 +9,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use contract::{
-    Classification, Column, Contract, LogicalType, Quality, QualityCheck, QualitySeverity, Sla, SlaKind, Threshold,
+    Classification, Column, Contract, LogicalType, Quality, QualityCheck, QualitySeverity, Sla, SlaKind,
+    Threshold,
 };
 pub use pipeline::{
-    Available, BatchPipeline, Chunking, DriftRule, EmbeddingPipeline, EventSource, FeaturePipeline, Late, LateBeyond, Partitioning,
-    Pipeline, PipelineKind, RetrainOn, Retry, Schedule, SqlText, StreamPipeline, TrainGate, Trainer, TrainingPipeline,
+    Available, BatchPipeline, Chunking, DriftRule, EmbeddingPipeline, EventSource, FeaturePipeline, Late,
+    LateBeyond, Partitioning, Pipeline, PipelineKind, RetrainOn, Retry, Schedule, SqlText, StreamPipeline,
+    TrainGate, Trainer, TrainingPipeline,
 };
 pub use shape::{ColumnShape, Influence, QueryShape, SourceColumn};
 
@@ -227,7 +229,9 @@ impl Mesh {
             reader.id != *product
                 && (reader.reads().any(|port| port.product == *product)
                     || reader.pipelines.values().any(|pipeline| match pipeline {
-                        Pipeline::Training(training) => training.features.iter().any(|port| port.product == *product),
+                        Pipeline::Training(training) => {
+                            training.features.iter().any(|port| port.product == *product)
+                        }
                         _ => false,
                     }))
         })
@@ -236,7 +240,8 @@ impl Mesh {
     /// Returns the mail addresses for a domain's alerts: the first matching route, else its owners.
     #[must_use]
     pub fn mail_for(&self, domain: &DomainName) -> Vec<String> {
-        let route = self.routes.iter().find(|route| route.domain.as_ref().is_none_or(|wanted| wanted == domain));
+        let route =
+            self.routes.iter().find(|route| route.domain.as_ref().is_none_or(|wanted| wanted == domain));
         match route {
             Some(route) => route.mail.clone(),
             None => self.domains.get(domain).map(|domain| domain.owners.clone()).unwrap_or_default(),
