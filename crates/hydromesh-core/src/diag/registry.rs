@@ -127,7 +127,7 @@ registry! {
     YAML_SYNTAX = "HM-Y001" Error "the file is not valid YAML", "mend the YAML at this line; often a bracket, a quote or the indentation of the line before";
     NOT_UTF8 = "HM-Y002" Error "the file is not UTF-8 text", "save the file as UTF-8";
     DUPLICATE_KEY = "HM-Y003" Error "a key is given twice", "keep one of the two";
-    YAML_LIMIT = "HM-Y004" Error "the file exceeds a limit", "split the file; the limits are 1 MiB, 64 levels and 64 aliases";
+    YAML_LIMIT = "HM-Y004" Error "the file exceeds a limit", "split the file; the limits are 1 MiB, 32 levels and 64 aliases";
     TAB = "HM-Y005" Error "a tab indents a line", "indent with spaces; YAML forbids tabs";
     BYTE_ORDER_MARK = "HM-Y006" Warning "the file starts with a byte order mark", "save the file as UTF-8 without a byte order mark";
     UNKNOWN_KEY = "HM-Y007" Error "unknown key", "remove it, or put it under customProperties where the file's standard has them";
