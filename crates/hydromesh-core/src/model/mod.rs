@@ -20,7 +20,7 @@ pub use pipeline::{
 pub use shape::{ColumnShape, Influence, QueryShape, SourceColumn};
 
 use crate::ids::{DomainName, PipelineName, PortId, PortName, ProductId};
-use crate::time::Span;
+use crate::time::{Span, SpanUnit};
 
 /// A whole mesh at one commit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -249,5 +249,15 @@ impl Mesh {
     }
 }
 
-/// How often a source is due, without a schedule of its own.
-pub const DEFAULT_WATERMARK_BOUND: Span = Span::from_millis(30_000);
+/// How far behind the newest event another may come in order, when a source does not say: the usual delay of a
+/// broker's retry.
+pub const DEFAULT_WATERMARK_BOUND: Span = seconds(30);
+/// A partition silent for this long stops holding the watermark back, when a source does not say.
+pub const DEFAULT_WATERMARK_IDLE: Span = seconds(30);
+
+const fn seconds(count: i64) -> Span {
+    match Span::new(count, SpanUnit::Second) {
+        Some(span) => span,
+        None => panic!("a small number of seconds fits"),
+    }
+}
