@@ -185,9 +185,10 @@ impl fmt::Display for PipelineId {
 impl std::str::FromStr for PipelineId {
     type Err = NameError;
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let (product, name) = text
-            .split_once(':')
-            .ok_or_else(|| NameError { text: text.to_owned(), why: "a pipeline is `domain/product:pipeline`" })?;
+        let (product, name) = text.split_once(':').ok_or_else(|| NameError {
+            text: text.to_owned(),
+            why: "a pipeline is `domain/product:pipeline`",
+        })?;
         Ok(Self { product: product.parse()?, name: PipelineName::new(name)? })
     }
 }

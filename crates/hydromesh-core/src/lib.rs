@@ -3,9 +3,11 @@
 
 pub mod aggregate;
 pub mod checkpoint;
+pub mod diag;
 pub mod drift;
 pub mod ids;
 pub mod model;
 pub mod slo;
+pub mod syntax;
 pub mod tile;
 pub mod time;

@@ -9,16 +9,18 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use contract::{
-    Classification, Column, Contract, LogicalType, Quality, QualityCheck, QualitySeverity, Sla, SlaKind, Threshold,
+    Classification, Column, Contract, LogicalType, Quality, QualityCheck, QualitySeverity, Sla, SlaKind,
+    Threshold,
 };
 pub use pipeline::{
-    Available, BatchPipeline, Chunking, DriftRule, EmbeddingPipeline, EventSource, FeaturePipeline, Late, LateBeyond, Partitioning,
-    Pipeline, PipelineKind, RetrainOn, Retry, Schedule, SqlText, StreamPipeline, TrainGate, Trainer, TrainingPipeline,
+    Available, BatchPipeline, Chunking, DriftRule, EmbeddingPipeline, EventSource, FeaturePipeline, Late,
+    LateBeyond, Partitioning, Pipeline, PipelineKind, RetrainOn, Retry, Schedule, SqlText, StreamPipeline,
+    TrainGate, Trainer, TrainingPipeline,
 };
 pub use shape::{ColumnShape, Influence, QueryShape, SourceColumn};
 
 use crate::ids::{DomainName, PipelineName, PortId, PortName, ProductId};
-use crate::time::Span;
+use crate::time::{Span, SpanUnit};
 
 /// A whole mesh at one commit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -227,7 +229,9 @@ impl Mesh {
             reader.id != *product
                 && (reader.reads().any(|port| port.product == *product)
                     || reader.pipelines.values().any(|pipeline| match pipeline {
-                        Pipeline::Training(training) => training.features.iter().any(|port| port.product == *product),
+                        Pipeline::Training(training) => {
+                            training.features.iter().any(|port| port.product == *product)
+                        }
                         _ => false,
                     }))
         })
@@ -236,7 +240,8 @@ impl Mesh {
     /// Returns the mail addresses for a domain's alerts: the first matching route, else its owners.
     #[must_use]
     pub fn mail_for(&self, domain: &DomainName) -> Vec<String> {
-        let route = self.routes.iter().find(|route| route.domain.as_ref().is_none_or(|wanted| wanted == domain));
+        let route =
+            self.routes.iter().find(|route| route.domain.as_ref().is_none_or(|wanted| wanted == domain));
         match route {
             Some(route) => route.mail.clone(),
             None => self.domains.get(domain).map(|domain| domain.owners.clone()).unwrap_or_default(),
@@ -244,5 +249,15 @@ impl Mesh {
     }
 }
 
-/// How often a source is due, without a schedule of its own.
-pub const DEFAULT_WATERMARK_BOUND: Span = Span::from_millis(30_000);
+/// How far behind the newest event another may come in order, when a source does not say: the usual delay of a
+/// broker's retry.
+pub const DEFAULT_WATERMARK_BOUND: Span = seconds(30);
+/// A partition silent for this long stops holding the watermark back, when a source does not say.
+pub const DEFAULT_WATERMARK_IDLE: Span = seconds(30);
+
+const fn seconds(count: i64) -> Span {
+    match Span::new(count, SpanUnit::Second) {
+        Some(span) => span,
+        None => panic!("a small number of seconds fits"),
+    }
+}

@@ -1,0 +1,207 @@
+//! Every code there is. A code is never reused and never changes its meaning.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+use super::Severity;
+
+/// A stable code such as `HM-M005`.
+#[derive(Clone, Copy)]
+pub struct Code {
+    entry: &'static Entry,
+}
+
+struct Entry {
+    id: &'static str,
+    severity: Severity,
+    title: &'static str,
+    help: &'static str,
+    text: &'static str,
+}
+
+impl Code {
+    /// Returns the code as written.
+    #[must_use]
+    pub const fn id(self) -> &'static str {
+        self.entry.id
+    }
+
+    /// Returns its usual weight.
+    #[must_use]
+    pub const fn severity(self) -> Severity {
+        self.entry.severity
+    }
+
+    /// Returns what it is about in a few words.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        self.entry.title
+    }
+
+    /// Returns what to do, in one line.
+    #[must_use]
+    pub const fn help(self) -> &'static str {
+        self.entry.help
+    }
+
+    /// Returns the page on it: cause, example, fix (Markdown).
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        self.entry.text
+    }
+}
+
+impl PartialEq for Code {
+    fn eq(&self, other: &Self) -> bool {
+        self.id() == other.id()
+    }
+}
+impl Eq for Code {}
+impl PartialOrd for Code {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Code {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.id().cmp(other.id())
+    }
+}
+impl std::hash::Hash for Code {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.id().hash(state);
+    }
+}
+impl fmt::Debug for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.id())
+    }
+}
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.id())
+    }
+}
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.id())
+    }
+}
+
+/// Returns the page on a code, in any letter case; `None` for an unknown one.
+#[must_use]
+pub fn explain(id: &str) -> Option<&'static str> {
+    all_codes().iter().find(|code| code.id().eq_ignore_ascii_case(id)).map(|code| code.text())
+}
+
+/// Returns every code, in the order of the registry.
+#[must_use]
+pub fn all_codes() -> &'static [Code] {
+    codes::ALL
+}
+
+macro_rules! registry {
+    ($($name:ident = $id:literal $severity:ident $title:literal, $help:literal;)*) => {
+        /// The codes by name.
+        pub mod codes {
+            use super::{Code, Entry, Severity};
+            $(
+                #[doc = $title]
+                pub const $name: Code = Code {
+                    entry: &Entry {
+                        id: $id,
+                        severity: Severity::$severity,
+                        title: $title,
+                        help: $help,
+                        text: include_str!(concat!("codes/", $id, ".md")),
+                    },
+                };
+            )*
+            pub(super) const ALL: &[Code] = &[$($name),*];
+        }
+    };
+}
+
+registry! {
+    YAML_SYNTAX = "HM-Y001" Error "the file is not valid YAML", "mend the YAML at this line; often a bracket, a quote or the indentation of the line before";
+    NOT_UTF8 = "HM-Y002" Error "the file is not UTF-8 text", "save the file as UTF-8";
+    DUPLICATE_KEY = "HM-Y003" Error "a key is given twice", "keep one of the two";
+    YAML_LIMIT = "HM-Y004" Error "the file exceeds a limit", "split the file; the limits are 1 MiB, 32 levels and 64 aliases";
+    TAB = "HM-Y005" Error "a tab indents a line", "indent with spaces; YAML forbids tabs";
+    BYTE_ORDER_MARK = "HM-Y006" Warning "the file starts with a byte order mark", "save the file as UTF-8 without a byte order mark";
+    UNKNOWN_KEY = "HM-Y007" Error "unknown key", "remove it, or put it under customProperties where the file's standard has them";
+    WRONG_TYPE = "HM-Y008" Error "a value has the wrong type", "write the value in the type that the message names";
+    MISSING_KEY = "HM-Y009" Error "a required key is missing", "add the key";
+    BAD_CHOICE = "HM-Y010" Error "a value is not one of those allowed", "use one of the allowed values";
+    EMPTY_FILE = "HM-Y011" Error "the file holds no document", "write the document or remove the file";
+
+    NO_MESH = "HM-M001" Error "there is no mesh.yaml", "add mesh.yaml at the root with a name and at least one environment";
+    BAD_NAME = "HM-M002" Error "a text is not a name", "use lower-case letters, digits, `-` and `_`, starting with a letter";
+    NAME_DIFFERS = "HM-M003" Error "a name differs from its folder", "leave the name out or make it the folder's";
+    DUPLICATE_PRODUCT = "HM-M004" Error "two products claim the same identity", "rename one of them, folder and id";
+    UNKNOWN_INPUT = "HM-M005" Error "an input names a port that does not exist", "write the address of an output port: `domain/product.port`";
+    CYCLE = "HM-M006" Error "products read each other in a circle", "cut one of the reads, or move the shared part into a product of its own";
+    NO_SQL_FILE = "HM-M007" Error "a SQL file is missing", "add the file to the product's folder, or correct the name";
+    NO_CONTRACT = "HM-M008" Error "a contract file is missing", "add `<port>.odcs.yaml` beside product.odps.yaml";
+    IDLE_PORT = "HM-M009" Error "no pipeline fills an output port", "add a pipeline with this `output`, or remove the port";
+    NO_SUCH_PORT = "HM-M010" Error "a pipeline names a port that the product does not have", "declare the port in product.odps.yaml, or correct the name";
+    BROKEN_UPSTREAM = "HM-M011" Error "an input cannot be checked because its product is broken", "mend the upstream product first; its findings are listed beside this one";
+    UNKNOWN_COLUMN = "HM-M012" Error "a pipeline or port names a column that the contract does not have", "use a column of the contract, or add it there";
+    BAD_CRON = "HM-M013" Error "a cron expression is not valid", "write five fields: minute hour day-of-month month day-of-week";
+    BAD_TIMEZONE = "HM-M014" Error "a time zone is not known", "use an IANA name such as `Europe/Zurich` or `UTC`";
+    BAD_DURATION = "HM-M015" Error "a duration is not valid", "write a whole number and a unit, one of `s m h d w`, such as `30s` or `2d`";
+    BAD_DATE = "HM-M016" Error "a partition key is not valid", "write the first partition as the grain spells it, such as `2026-08-01`";
+    NO_DOMAIN = "HM-M017" Warning "a domain has no domain.yaml", "add domains/<domain>/domain.yaml with owners";
+    NO_OWNER = "HM-M018" Warning "a product has no owner with a mail address", "add owners to domain.yaml or members to the product's team";
+    BAD_ENVIRONMENT = "HM-M019" Error "an environment is not complete", "correct the environment in mesh.yaml";
+    NO_PRODUCT_FILE = "HM-M020" Error "a folder holds pipelines or contracts but no product.odps.yaml", "add product.odps.yaml, or remove the files";
+    UNUSED_FILE = "HM-M021" Warning "no port and no pipeline uses a file", "declare the port, use the file in a pipeline, or remove it";
+    DUPLICATE_NAME = "HM-M022" Error "a name is used twice in one product", "rename one of the two";
+    BAD_VALUE = "HM-M023" Error "a value could not be understood", "write it in the form that the message shows";
+    NO_SOURCE = "HM-M024" Error "an external input does not say where its rows come from", "add customProperties `hydromesh.files` or `hydromesh.topic`";
+    BAD_FEATURE = "HM-M025" Error "a feature is not valid", "write `agg: function(column)` with a function from the documentation and a list of windows";
+    UNSUPPORTED = "HM-M026" Error "this is not supported yet", "leave it out, or use what the message names";
+
+    ODCS_VERSION = "HM-C001" Error "the standard's version is not supported", "use apiVersion v3.2.0 (v3.0 and v3.1 are read too; product files: v1.1.0)";
+    SCHEMA_COUNT = "HM-C002" Error "a port's contract must hold exactly one schema object", "split the contract: one file, one port, one object";
+    OPAQUE_TYPE = "HM-C003" Warning "a column's type is carried as text", "flatten the column into scalar columns when queries must see inside";
+    BAD_QUALITY = "HM-C004" Error "a quality rule is not valid", "give the rule one metric (or a query) and exactly one operator such as `mustBe`";
+    CUSTOM_QUALITY = "HM-C005" Warning "a quality rule is not evaluated", "write the rule as a library metric or as `type: sql`";
+    BAD_SLA = "HM-C006" Warning "a service level could not be understood and is not evaluated", "give `value` a number and `unit` a time unit, such as `value: 4`, `unit: h`";
+    UNKNOWN_CLASSIFICATION = "HM-C007" Warning "a classification word is not known", "use public, internal, confidential, restricted, sensitive or pii; until then the column counts as confidential";
+    DUPLICATE_COLUMN = "HM-C008" Error "a column is given twice", "keep one of the two";
+    CONTRACT_ID = "HM-C009" Error "a contract's id is not the address of its port", "leave the id out, or write `domain/product.port`";
+    VERSION_DIFFERS = "HM-C010" Warning "a port and its contract state different versions", "state the version once, in the contract";
+    BAD_TYPE_OPTIONS = "HM-C011" Error "a column's type lacks what it needs", "complete the type as the message says";
+    BAD_ENUM = "HM-C012" Error "a column's list of values is not valid", "give each value once, with at least one value";
+    BAD_SERVER = "HM-C013" Error "a server entry is not valid", "complete the server as the standard asks for its type";
+    BAD_RELATIONSHIP = "HM-C014" Error "a relationship is not valid", "a relationship of a column has `to`; one of an object has `from` and `to`";
+    OLD_SPELLING = "HM-C015" Note "an older spelling of the standard is used", "write the newer key that the message names";
+
+    SQL_SYNTAX = "HM-S001" Error "the SQL cannot be parsed", "correct the SQL at this place";
+    SQL_SECOND_STATEMENT = "HM-S002" Error "the SQL holds a second statement", "keep one SELECT; a second step belongs in a pipeline of its own";
+    SQL_NOT_A_QUERY = "HM-S003" Error "the SQL is not a query", "write one SELECT or WITH; Hydromesh itself writes the result to the port";
+    SQL_COPY = "HM-S004" Error "COPY is refused", "read data through an input port; COPY would bypass policy, lineage and quality rules";
+    SQL_UNKNOWN_TABLE = "HM-S005" Error "the SQL reads a table that is not an input port", "declare the input port in product.odps.yaml, or correct the name";
+    SQL_TABLE_FUNCTION = "HM-S006" Error "the SQL calls a table function", "read data through an input port";
+    SQL_FILE_PATH = "HM-S007" Error "the SQL reads a file by its path", "declare an external input port with `hydromesh.files`";
+    SQL_INTO = "HM-S008" Error "the query writes or locks", "remove INTO and FOR UPDATE; Hydromesh itself writes the result to the port";
+    SQL_EMPTY = "HM-S009" Error "the SQL file is empty", "write one SELECT";
+    SQL_UNSUPPORTED = "HM-S010" Error "the SQL uses a construct outside the portable subset", "rewrite it in standard SQL";
+    SQL_MISSING_COLUMN = "HM-S011" Error "the SQL reads a column that does not exist", "use a column of the input's contract";
+    SQL_PLAN = "HM-S012" Error "the SQL cannot be planned", "correct the SQL as the message says";
+    SQL_VOLATILE = "HM-S013" Error "a partitioned query is not repeatable", "remove the function; a partition computed again must yield the same rows";
+    EXTRA_COLUMN = "HM-S014" Error "the query yields a column that the contract does not have", "add the column to the contract, or remove it from the query";
+    ABSENT_COLUMN = "HM-S015" Error "the query does not yield a column of the contract", "add the column to the query, or remove it from the contract";
+    TYPE_MISMATCH = "HM-S016" Error "the query yields another type than the contract promises", "cast the column, or correct the contract";
+    MAYBE_NULL = "HM-S017" Warning "a required column may be null", "use COALESCE or filter nulls; otherwise the audit before publishing decides";
+
+    SYMLINK = "HM-R001" Error "the repository holds a symbolic link", "replace the link by the file itself";
+    SUBMODULE = "HM-R002" Error "the repository holds a submodule", "copy the files in, or read the other repository's ports";
+    UNREADABLE = "HM-R003" Error "a file could not be read", "check that the file is in the commit";
+    POLICY_SYNTAX = "HM-P001" Error "a policy cannot be parsed", "correct the Rego at this place; until then the gate denies";
+    POLICY_RUNTIME = "HM-P002" Error "a policy failed while it was evaluated", "correct the rule; until then the gate denies";
+    BAD_ROW = "HM-D001" Warning "a row of a file could not be read and is quarantined", "correct the row at its source; the other rows go on";
+    BAD_MESSAGE = "HM-D002" Warning "a message could not be read and is in the dead-letter table", "correct the producer; the other messages go on";
+}

@@ -1,0 +1,426 @@
+//! YAML 1.2 text to nodes that know where they stand.
+
+use std::fmt;
+
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::{Error, Location, Spanned};
+
+use crate::diag::{Code, Diagnostic, Spot, codes};
+
+/// A manifest is written by hand; the largest contracts known have 200 KiB.
+const MAX_BYTES: usize = 1024 * 1024;
+/// Twice the nesting of any known contract. Reading recurses: 64 levels overflow a stack of 2 MiB in the dev profile.
+const MAX_DEPTH: usize = 32;
+/// Aliases are rare in manifests; many of them multiply.
+const MAX_ALIASES: usize = 64;
+
+/// A value and where it starts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// The value.
+    pub value: NodeKind,
+    /// Where it starts.
+    pub at: Spot,
+    /// A plain scalar as written, so that `1.10` as a version stays `1.10`; empty otherwise.
+    pub raw: String,
+}
+
+/// A key of a mapping and where it starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// The key.
+    pub text: String,
+    /// Where it starts.
+    pub at: Spot,
+}
+
+/// The kinds of values. Dates are texts.
+#[derive(Debug, Clone, PartialEq)]
+pub enum NodeKind {
+    /// Nothing, `null`, `~`.
+    Null,
+    /// `true`, `false`.
+    Bool(bool),
+    /// A whole number of 64 bits.
+    Int(i64),
+    /// Any other finite number.
+    Float(f64),
+    /// Text.
+    Str(String),
+    /// A list.
+    Seq(Vec<Node>),
+    /// A mapping in the order of the file.
+    Map(Vec<(Key, Node)>),
+}
+
+impl Node {
+    /// Returns the entries of a mapping; of anything else, none.
+    #[must_use]
+    pub fn entries(&self) -> &[(Key, Node)] {
+        match &self.value {
+            NodeKind::Map(entries) => entries,
+            _ => &[],
+        }
+    }
+
+    /// Returns the value of a key.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&Node> {
+        self.entries().iter().find(|(name, _)| name.text == key).map(|(_, value)| value)
+    }
+
+    /// Returns the items of a list; of anything else, none.
+    #[must_use]
+    pub fn items(&self) -> &[Node] {
+        match &self.value {
+            NodeKind::Seq(items) => items,
+            _ => &[],
+        }
+    }
+
+    /// Returns a scalar as its author wrote it; `None` for nothing, lists and mappings.
+    #[must_use]
+    pub fn text(&self) -> Option<String> {
+        match &self.value {
+            NodeKind::Str(text) => Some(text.clone()),
+            NodeKind::Bool(_) | NodeKind::Int(_) | NodeKind::Float(_) => Some(self.raw.clone()),
+            NodeKind::Null | NodeKind::Seq(_) | NodeKind::Map(_) => None,
+        }
+    }
+
+    /// Returns a number.
+    #[must_use]
+    pub fn number(&self) -> Option<f64> {
+        match &self.value {
+            NodeKind::Float(value) => Some(*value),
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "manifests hold counts and percentages, far below 2^53"
+            )]
+            NodeKind::Int(value) => Some(*value as f64),
+            _ => None,
+        }
+    }
+
+    /// Returns what the value is, for messages.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match &self.value {
+            NodeKind::Null => "nothing",
+            NodeKind::Bool(_) => "true or false",
+            NodeKind::Int(_) | NodeKind::Float(_) => "a number",
+            NodeKind::Str(_) => "text",
+            NodeKind::Seq(_) => "a list",
+            NodeKind::Map(_) => "a mapping",
+        }
+    }
+}
+
+/// Returns the documents of a YAML text and what is wrong with it.
+///
+/// A text with a syntax error yields no document at all: half a manifest could mean something else than the whole.
+#[must_use]
+pub fn parse(file: &str, text: &str) -> (Vec<Node>, Vec<Diagnostic>) {
+    let mut found = Vec::new();
+    let mut text = text;
+    if let Some(rest) = text.strip_prefix('\u{feff}') {
+        text = rest;
+        found.push(Diagnostic::new(
+            codes::BYTE_ORDER_MARK,
+            file,
+            Spot::new(1, 1),
+            "the file starts with a byte order mark",
+        ));
+    }
+    if text.len() > MAX_BYTES {
+        let message = format!("the file has {} bytes, the limit is {MAX_BYTES}", text.len());
+        found.push(Diagnostic::new(codes::YAML_LIMIT, file, Spot::FILE, message));
+        return (Vec::new(), found);
+    }
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! { max_depth: MAX_DEPTH, max_aliases: MAX_ALIASES, max_nodes: 200_000 },
+        strict_booleans: true,
+        with_snippet: false,
+    };
+    match serde_saphyr::from_multiple_with_options::<Raw>(text, options) {
+        Ok(documents) if documents.is_empty() => {
+            found.push(Diagnostic::new(codes::EMPTY_FILE, file, Spot::FILE, "the file holds no document"));
+            (Vec::new(), found)
+        }
+        Ok(documents) => (documents.into_iter().map(|raw| raw.node(text)).collect(), found),
+        Err(error) => {
+            found.push(diagnose(file, text, &error));
+            (Vec::new(), found)
+        }
+    }
+}
+
+fn diagnose(file: &str, text: &str, error: &Error) -> Diagnostic {
+    let error = error.without_snippet();
+    let mut at = error.location().map_or(Spot::FILE, spot);
+    let code: Code = match error {
+        Error::DuplicateMappingKey { .. } => codes::DUPLICATE_KEY,
+        Error::Budget { .. }
+        | Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasExpansionLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. } => codes::YAML_LIMIT,
+        _ => match tab_indent(text) {
+            Some(line) if at.line == 0 || line <= at.line => {
+                at = Spot::new(line, 1);
+                codes::TAB
+            }
+            _ => codes::YAML_SYNTAX,
+        },
+    };
+    if at.line == 0 {
+        // What ends too early has no place of its own; its last line is where the author must look.
+        at = Spot::new(u32::try_from(text.lines().count().max(1)).unwrap_or(u32::MAX), 1);
+    }
+    let mut message =
+        if code == codes::TAB { "a tab indents this line".to_owned() } else { error.to_string() };
+    if let Some(position) = message.find(": at line").or_else(|| message.find(" at line ")) {
+        message.truncate(position);
+    }
+    Diagnostic::new(
+        code,
+        file,
+        at,
+        message.lines().next().unwrap_or_default().trim_end_matches(':').to_owned(),
+    )
+}
+
+/// The first line whose indentation holds a tab.
+fn tab_indent(text: &str) -> Option<u32> {
+    let indented = |line: &str| {
+        let content = line.trim_start();
+        !content.is_empty() && line[..line.len() - content.len()].contains('\t')
+    };
+    text.lines().position(indented).and_then(|index| u32::try_from(index + 1).ok())
+}
+
+fn spot(location: Location) -> Spot {
+    let small = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
+    Spot::new(small(location.line()), small(location.column()))
+}
+
+/// A node before the plain scalars got their spelling back.
+struct Raw(Spanned<Value>);
+
+enum Value {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Str(String),
+    Seq(Vec<Raw>),
+    Map(Vec<(Spanned<String>, Raw)>),
+}
+
+impl Raw {
+    fn node(self, text: &str) -> Node {
+        let Spanned { value, referenced, defined } = self.0;
+        let written = || {
+            let span = defined.span();
+            let start = usize::try_from(span.byte_offset()?).ok()?;
+            let end = start.checked_add(usize::try_from(span.byte_len()?).ok()?)?;
+            Some(text.get(start..end)?.trim().to_owned())
+        };
+        let mut raw = String::new();
+        let mut scalar = |fallback: String, parses: fn(&str) -> bool| {
+            raw = written().filter(|text| parses(text)).unwrap_or(fallback);
+        };
+        let value = match value {
+            Value::Null => NodeKind::Null,
+            Value::Bool(it) => {
+                scalar(it.to_string(), |text| {
+                    text.eq_ignore_ascii_case("true") || text.eq_ignore_ascii_case("false")
+                });
+                NodeKind::Bool(it)
+            }
+            Value::Int(it) => {
+                scalar(it.to_string(), |text| {
+                    text.starts_with(|c: char| c.is_ascii_digit() || "+-".contains(c))
+                });
+                NodeKind::Int(it)
+            }
+            Value::Float(it) => {
+                scalar(it.to_string(), |text| {
+                    text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c))
+                });
+                NodeKind::Float(it)
+            }
+            Value::Str(it) => NodeKind::Str(it),
+            Value::Seq(items) => NodeKind::Seq(items.into_iter().map(|item| item.node(text)).collect()),
+            Value::Map(entries) => NodeKind::Map(
+                entries
+                    .into_iter()
+                    .map(|(key, value)| (Key { text: key.value, at: spot(key.referenced) }, value.node(text)))
+                    .collect(),
+            ),
+        };
+        Node { value, at: spot(referenced), raw }
+    }
+}
+
+impl<'de> Deserialize<'de> for Raw {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Spanned::<Value>::deserialize(deserializer).map(Raw)
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+
+        impl<'de> Visitor<'de> for Any {
+            type Value = Value;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a YAML value")
+            }
+
+            fn visit_unit<E: de::Error>(self) -> Result<Value, E> {
+                Ok(Value::Null)
+            }
+
+            fn visit_bool<E: de::Error>(self, value: bool) -> Result<Value, E> {
+                Ok(Value::Bool(value))
+            }
+
+            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Value, E> {
+                Ok(Value::Int(value))
+            }
+
+            fn visit_u64<E: de::Error>(self, value: u64) -> Result<Value, E> {
+                #[expect(
+                    clippy::cast_precision_loss,
+                    reason = "a number beyond 64 bits is kept as its spelling too"
+                )]
+                Ok(i64::try_from(value).map_or(Value::Float(value as f64), Value::Int))
+            }
+
+            fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
+                Ok(Value::Float(value))
+            }
+
+            fn visit_str<E: de::Error>(self, value: &str) -> Result<Value, E> {
+                Ok(Value::Str(value.to_owned()))
+            }
+
+            fn visit_string<E: de::Error>(self, value: String) -> Result<Value, E> {
+                Ok(Value::Str(value))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+                let mut items = Vec::new();
+                while let Some(item) = access.next_element::<Raw>()? {
+                    items.push(item);
+                }
+                Ok(Value::Seq(items))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(key) = access.next_key::<Spanned<String>>()? {
+                    entries.push((key, access.next_value::<Raw>()?));
+                }
+                Ok(Value::Map(entries))
+            }
+        }
+
+        deserializer.deserialize_any(Any)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn one(text: &str) -> Node {
+        let (mut documents, found) = parse("f", text);
+        assert!(found.is_empty(), "{found:?}");
+        assert_eq!(documents.len(), 1);
+        documents.remove(0)
+    }
+
+    fn fault(text: &str) -> (&'static str, u32) {
+        let (documents, found) = parse("f", text);
+        assert!(documents.is_empty(), "{documents:?}");
+        (found[0].code.id(), found[0].line)
+    }
+
+    #[test]
+    fn every_value_knows_its_place() {
+        let node = one("a: 1\nb:\n  - {c: x, d: [true, ~]}\n");
+        let list = node.get("b").expect("b");
+        let inner = &list.items()[0];
+        assert_eq!(inner.get("c").expect("c").at, Spot::new(3, 9));
+        assert_eq!(inner.entries()[1].0.at, Spot::new(3, 12));
+        assert_eq!(inner.get("d").expect("d").items()[1].value, NodeKind::Null);
+    }
+
+    #[test]
+    fn scalars_keep_their_spelling() {
+        let node =
+            one("version: 1.10\nday: 2026-08-01\nyes: yes\nsign: -0x1F\nexp: 1e3\nold: 0o17\nzero: 007\n");
+        let text = |key: &str| node.get(key).and_then(Node::text).expect("scalar");
+        assert_eq!(text("version"), "1.10");
+        assert_eq!(node.get("day").expect("day").value, NodeKind::Str("2026-08-01".into()));
+        assert_eq!(node.get("yes").expect("yes").value, NodeKind::Str("yes".into()));
+        assert_eq!((text("exp"), text("zero")), ("1e3".to_owned(), "007".to_owned()));
+    }
+
+    #[test]
+    fn an_alias_stands_where_it_is_used() {
+        let node = one("a: &x {k: 1.50}\nb: *x\n");
+        let alias = node.get("b").expect("b");
+        assert_eq!(alias.at, Spot::new(2, 4));
+        assert_eq!(alias.get("k").and_then(Node::text), Some("1.50".into()));
+    }
+
+    #[test]
+    fn documents_are_counted_and_empty_ones_skipped() {
+        let (documents, found) = parse("f", "a: 1\n---\nb: 2\n---\n");
+        assert!(found.is_empty());
+        assert_eq!(documents.len(), 2);
+        assert_eq!(documents[1].entries()[0].0.at.line, 3);
+    }
+
+    #[test]
+    fn faults_are_coded_and_placed() {
+        assert_eq!(fault("a: {b: 1\nc: 2\n").0, "HM-Y001");
+        assert_eq!(fault("a: \"b\nc: 2\n").0, "HM-Y001");
+        assert_eq!(fault("a: 1\nb: 2\na: 3\n"), ("HM-Y003", 3));
+        assert_eq!(fault("a:\n\tb: 1\n"), ("HM-Y005", 2));
+        assert_eq!(fault("# nothing\n"), ("HM-Y011", 0));
+        assert_eq!(fault(&"a: [".repeat(100)).0, "HM-Y004");
+        assert_eq!(fault(&format!("a: \"{}\"", "x".repeat(MAX_BYTES))), ("HM-Y004", 0));
+        let bomb = (0..70).fold("x: &x 1\nl: [".to_owned(), |text, _| text + "*x, ") + "]";
+        assert_eq!(fault(&bomb).0, "HM-Y004");
+        assert_eq!(fault("? [a, b]\n: 1\n").0, "HM-Y001");
+        let (documents, found) = parse("f", "\u{feff}a: 1\n");
+        assert_eq!((documents.len(), found[0].code.id()), (1, "HM-Y006"));
+    }
+
+    #[test]
+    fn messages_carry_no_place_of_their_own() {
+        let (_, found) = parse("f", "a: 1\nb: 2\na: 3\n");
+        assert!(!found[0].message.contains("line"), "{}", found[0].message);
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "[a-c:\\[\\]{}&*!|>'\"#%@`,?\\-~ \t\n0-9]{0,80}") {
+            let _ = parse("f", &text);
+        }
+
+        #[test]
+        fn no_prefix_of_a_manifest_makes_it_panic(cut in 0usize..200) {
+            let text = "apiVersion: hydromesh/v1\nkind: BatchPipeline\npartition: {by: d, every: day, start: 2026-08-01}\nselect: |\n  SELECT 1\n";
+            let (documents, found) = parse("f", &text[..cut.min(text.len())]);
+            prop_assert!(!documents.is_empty() || !found.is_empty());
+        }
+    }
+}
