@@ -3,10 +3,13 @@
 
 pub mod aggregate;
 pub mod checkpoint;
+pub mod control;
 pub mod diag;
 pub mod drift;
 pub mod ids;
+pub mod ledger;
 pub mod model;
+pub mod plan;
 pub mod slo;
 pub mod syntax;
 pub mod tile;

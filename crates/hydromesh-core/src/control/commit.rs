@@ -6,8 +6,7 @@ use super::{Control, Effect, Pending, Question};
 use crate::diag::Diagnostic;
 use crate::ids::ProductId;
 use crate::ledger::{Decision, Fact, Outcome};
-use crate::lineage::product_order;
-use crate::plan::{Change, ChangeKind, Desired, admit, plan};
+use crate::plan::{Change, ChangeKind, Desired, admit, dependency_order, plan};
 
 impl Control {
     pub(super) fn commit(
@@ -37,7 +36,7 @@ impl Control {
                 return;
             }
         };
-        let order = product_order(&desired.mesh);
+        let order = dependency_order(desired.mesh.products.values());
         let plan = plan(&desired, &order, &self.ledger, &self.environment, self.now_ms);
         let emptied = !self.ledger.deployed.is_empty() && desired.mesh.products.is_empty();
         self.desired = Some(desired);

@@ -1,8 +1,8 @@
 //! Due work: what time or data made due, of what is deployed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use super::{StepKey, Work, ended_partitions, partition_bounds_ms};
+use super::{StepKey, Work, dependency_order, ended_partitions, partition_bounds_ms, upstream_ports};
 use crate::ids::{PipelineId, PortId, ProductId};
 use crate::ledger::{Attempts, Deployed, ErrorKind, LedgerState, PublishedPartition};
 use crate::model::{BatchPipeline, Partitioning, Pipeline, Product, Retry, TrainingPipeline};
@@ -42,42 +42,12 @@ pub struct NotDue {
 #[must_use]
 pub fn due_steps(ledger: &LedgerState, now_ms: i64) -> (Vec<DueStep>, Vec<NotDue>) {
     let mut survey = Survey { ledger, now_ms, due: Vec::new(), waiting: Vec::new(), incomplete: BTreeMap::new() };
-    for id in deployed_order(ledger) {
+    for id in dependency_order(ledger.deployed.values().map(|deployed| &deployed.product)) {
         if let Some(deployed) = ledger.deployed.get(&id) {
             survey.product(&id, deployed);
         }
     }
     (survey.due, survey.waiting)
-}
-
-/// Returns deployed products, inputs before readers.
-fn deployed_order(ledger: &LedgerState) -> Vec<ProductId> {
-    fn visit(id: &ProductId, ledger: &LedgerState, seen: &mut BTreeSet<ProductId>, order: &mut Vec<ProductId>) {
-        // Marking before descending ends on a cycle, which `check` refuses before anything is deployed.
-        if !seen.insert(id.clone()) {
-            return;
-        }
-        if let Some(deployed) = ledger.deployed.get(id) {
-            for port in upstream_ports(&deployed.product) {
-                visit(&port.product, ledger, seen, order);
-            }
-            order.push(id.clone());
-        }
-    }
-    let (mut seen, mut order) = (BTreeSet::new(), Vec::new());
-    for id in ledger.deployed.keys() {
-        visit(id, ledger, &mut seen, &mut order);
-    }
-    order
-}
-
-/// Returns the ports of other products that a product reads, by input port or as features.
-fn upstream_ports(product: &Product) -> BTreeSet<PortId> {
-    let features = product.pipelines.values().flat_map(|pipeline| match pipeline {
-        Pipeline::Training(training) => training.features.as_slice(),
-        _ => &[],
-    });
-    product.reads().chain(features).filter(|port| port.product != product.id).cloned().collect()
 }
 
 struct Survey<'a> {
@@ -189,7 +159,8 @@ impl Survey<'_> {
             }
             Some(cut) => {
                 let stale: Vec<(String, String)> = ended_partitions(cut, as_of_ms)
-                    .into_iter()
+                    .iter()
+                    .map(|partition| partition.to_string())
                     .filter_map(|key| stale(&key).map(|why| (key, why)))
                     .collect();
                 if stale.is_empty() {

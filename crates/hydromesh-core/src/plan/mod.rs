@@ -5,6 +5,7 @@
 mod calendar;
 mod change;
 mod due;
+mod order;
 mod print;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,8 @@ use serde::{Deserialize, Serialize};
 pub use calendar::{ended_partitions, partition_bounds_ms};
 pub use change::{Change, ChangeKind, Plan, admit, plan};
 pub use due::{DueStep, NotDue, due_steps};
-pub use print::{PortPrint, Print, print_mesh};
+pub use order::{dependency_order, upstream_ports};
+pub use print::{PortPrint, Print, glob_matches, print_mesh};
 
 use crate::diag::Diagnostic;
 use crate::ids::{PipelineId, PipelineName, ProductId};

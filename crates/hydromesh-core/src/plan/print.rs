@@ -230,7 +230,8 @@ fn alignments(
 ) -> Vec<(PortName, PortId)> {
     let (Pipeline::Batch(batch), Some(shape)) = (pipeline, shape) else { return Vec::new() };
     let Some(partition) = &batch.partition else { return Vec::new() };
-    let looks_across = ["Window", "Limit", "Sort"].iter().any(|node| shape.rows.contains(node));
+    let looks_across = ["Window", "Limit"].iter().any(|node| shape.rows.contains(node))
+        || shape.columns.iter().any(|column| column.expression.contains("Window"));
     let Some(by) = shape.columns.iter().find(|column| column.name == partition.by) else { return Vec::new() };
     let (Some(source), 1) = (by.direct.first(), by.direct.len()) else { return Vec::new() };
     let bare = by.expression == format!("{}.{}", source.table, source.column);

@@ -1,0 +1,229 @@
+//! Runs a query over pinned tables, in bounded memory, with the same bytes for the same inputs.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
+use datafusion::common::{Column as PlanColumn, DataFusionError, ScalarValue};
+use datafusion::error::Result as PlanResult;
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::logical_expr::{Expr, lit};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
+use futures::StreamExt as _;
+use hydromesh_core::ledger::ErrorKind;
+use hydromesh_core::model::Column;
+
+use super::describe::{SqlProblem, plan_select, quoted};
+use super::types::{arrow_schema, conform_schema};
+
+/// Limits of an engine.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Memory that queries may hold together, bytes; beyond it they spill.
+    pub memory_bytes: usize,
+    /// Where they spill.
+    pub spill: PathBuf,
+}
+
+/// Why a query did not run.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct EngineError {
+    /// Whose fault it is.
+    pub kind: ErrorKind,
+    /// Stable code.
+    pub code: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+impl EngineError {
+    /// Returns an error in the query or the data: the same attempt would fail again.
+    #[must_use]
+    pub fn user(message: impl Into<String>) -> Self {
+        Self { kind: ErrorKind::User, code: "HM-R001", message: message.into() }
+    }
+}
+
+impl From<SqlProblem> for EngineError {
+    fn from(problem: SqlProblem) -> Self {
+        Self::user(problem.message)
+    }
+}
+
+impl From<DataFusionError> for EngineError {
+    fn from(error: DataFusionError) -> Self {
+        let (kind, code) = match error.find_root() {
+            DataFusionError::ResourcesExhausted(_) => (ErrorKind::User, "HM-R002"),
+            DataFusionError::IoError(_) | DataFusionError::ObjectStore(_) | DataFusionError::ParquetError(_) => {
+                (ErrorKind::External, "HM-R003")
+            }
+            DataFusionError::Internal(_) | DataFusionError::ExecutionJoin(_) => (ErrorKind::Internal, "HM-R004"),
+            _ => (ErrorKind::User, "HM-R001"),
+        };
+        let message = error.strip_backtrace().lines().next().unwrap_or_default().to_owned();
+        Self { kind, code, message }
+    }
+}
+
+/// Keeps the rows whose partition column is in `[from, to)`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PartitionFilter {
+    /// The partition column of the output.
+    pub column: String,
+    /// First value kept.
+    pub from: ScalarValue,
+    /// First value after those kept.
+    pub to: ScalarValue,
+}
+
+/// Runs queries.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    runtime: Arc<RuntimeEnv>,
+}
+
+impl Engine {
+    /// Returns an engine with its own memory pool.
+    ///
+    /// # Errors
+    /// When the spill folder cannot be used.
+    pub fn new(config: &EngineConfig) -> Result<Self, EngineError> {
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(FairSpillPool::new(config.memory_bytes)))
+            .with_temp_file_path(&config.spill)
+            .build_arc()?;
+        Ok(Self { runtime })
+    }
+
+    /// Returns a session that knows these tables and nothing else.
+    ///
+    /// One partition per query: sums of doubles then come out the same in every run, and a machine's cores are used by
+    /// running steps side by side.
+    pub fn session(&self, tables: BTreeMap<String, Arc<dyn TableProvider>>) -> PlanResult<SessionContext> {
+        let mut config = SessionConfig::new().with_target_partitions(1).with_information_schema(false);
+        config.options_mut().execution.parquet.pushdown_filters = true;
+        let context = SessionContext::new_with_config_rt(config, Arc::clone(&self.runtime));
+        for (name, table) in tables {
+            context.register_table(quoted(&name), table)?;
+        }
+        Ok(context)
+    }
+
+    /// Runs one SELECT or WITH and returns its rows as the contract describes them.
+    ///
+    /// Rows come ordered by the partition column, then the primary key, then every other sortable column, so that the
+    /// same inputs give the same bytes. The partition's condition is added to the plan, where the optimiser moves it
+    /// down to the scans.
+    ///
+    /// # Errors
+    /// [`EngineError`]; a value that does not fit the contract is an error of the stream.
+    pub async fn run_query(
+        &self,
+        sql: &str,
+        tables: BTreeMap<String, Arc<dyn TableProvider>>,
+        partition: Option<&PartitionFilter>,
+        output: &[Column],
+    ) -> Result<SendableRecordBatchStream, EngineError> {
+        let context = self.session(tables)?;
+        let plan = plan_select(&context, sql)?;
+        let frame = DataFrame::new(context.state(), plan);
+        let of = |name: &str| Expr::Column(PlanColumn::new_unqualified(name));
+        let mut frame = frame.select(output.iter().map(|column| of(&column.name).alias(&column.name)).collect::<Vec<_>>())?;
+        if let Some(partition) = partition {
+            let (from, to) = (lit(partition.from.clone()), lit(partition.to.clone()));
+            let within = of(&partition.column).gt_eq(from).and(of(&partition.column).lt(to));
+            frame = frame.filter(within)?;
+        }
+        let schema = arrow_schema(output);
+        let rank = |column: &&Column| {
+            let first = partition.is_some_and(|partition| partition.column == column.name);
+            (!first, !column.primary_key)
+        };
+        let sortable = |column: &&Column| {
+            schema.field_with_name(&column.name).is_ok_and(|field| !field.data_type().is_nested())
+        };
+        let mut by: Vec<&Column> = output.iter().filter(sortable).collect();
+        by.sort_by_key(rank);
+        let frame = frame.sort(by.into_iter().map(|column| of(&column.name).sort(true, true)).collect())?;
+        Ok(conforming(frame.execute_stream().await?, schema))
+    }
+
+    /// Runs one SELECT or WITH and returns its rows as they come.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub async fn select(
+        &self,
+        sql: &str,
+        tables: BTreeMap<String, Arc<dyn TableProvider>>,
+    ) -> Result<SendableRecordBatchStream, EngineError> {
+        let context = self.session(tables)?;
+        let plan = plan_select(&context, sql)?;
+        Ok(DataFrame::new(context.state(), plan).execute_stream().await?)
+    }
+}
+
+fn conforming(stream: SendableRecordBatchStream, schema: SchemaRef) -> SendableRecordBatchStream {
+    let wanted = Arc::clone(&schema);
+    let rows = stream.map(move |batch| Ok(conform_schema(&batch?, &wanted)?));
+    Box::pin(RecordBatchStreamAdapter::new(schema, rows))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Date32Array, Float64Array, RecordBatch};
+    use arrow::datatypes::{DataType, Field, Schema};
+    use datafusion::catalog::MemTable;
+    use futures::TryStreamExt as _;
+    use hydromesh_core::model::LogicalType;
+
+    use super::super::types::column;
+    use super::*;
+
+    fn engine() -> Engine {
+        let config = EngineConfig { memory_bytes: 64 << 20, spill: std::env::temp_dir() };
+        Engine::new(&config).expect("an engine")
+    }
+
+    fn orders() -> BTreeMap<String, Arc<dyn TableProvider>> {
+        let schema = Arc::new(Schema::new(vec![
+            Field::new("day", DataType::Date32, true),
+            Field::new("amount", DataType::Float64, true),
+        ]));
+        let days: Vec<i32> = (0..100).map(|n| n % 10).collect();
+        let amounts: Vec<f64> = (0..100).map(|n| f64::from(n) / 3.0).collect();
+        let arrays: Vec<ArrayRef> = vec![Arc::new(Date32Array::from(days)), Arc::new(Float64Array::from(amounts))];
+        let batch = RecordBatch::try_new(Arc::clone(&schema), arrays).expect("batch");
+        let table: Arc<dyn TableProvider> = Arc::new(MemTable::try_new(schema, vec![vec![batch]]).expect("table"));
+        BTreeMap::from([("orders".to_owned(), table)])
+    }
+
+    #[tokio::test]
+    async fn a_partition_is_that_part_of_the_whole_query() {
+        let columns = [column("day", LogicalType::Date), column("revenue", LogicalType::Number)];
+        let sql = "SELECT day, sum(amount) AS revenue FROM orders GROUP BY day";
+        let collect = async |partition: Option<PartitionFilter>| -> Vec<RecordBatch> {
+            let stream = engine().run_query(sql, orders(), partition.as_ref(), &columns).await.expect("stream");
+            stream.try_collect().await.expect("rows")
+        };
+        let whole = collect(None).await;
+        assert_eq!(whole.iter().map(RecordBatch::num_rows).sum::<usize>(), 10);
+        let day = |n| ScalarValue::Date32(Some(n));
+        let part = PartitionFilter { column: "day".to_owned(), from: day(3), to: day(5) };
+        let part = collect(Some(part)).await;
+        assert_eq!(part, vec![whole[0].slice(3, 2)]);
+    }
+
+    #[tokio::test]
+    async fn a_missing_column_is_an_error_of_the_user() {
+        let columns = [column("nothing", LogicalType::Date)];
+        let error = engine().run_query("SELECT day FROM orders", orders(), None, &columns).await.err().expect("error");
+        assert_eq!(error.kind, ErrorKind::User);
+    }
+}
