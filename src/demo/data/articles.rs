@@ -10,7 +10,7 @@ use super::{DAYS, shop, stamp};
 const WRITTEN: [(&str, &str); 38] = [
     (
         "How to get a refund for an order",
-        "You can ask for a refund of your order within 30 days of delivery. Open My orders, choose the order and press Request a refund. Tell us which items you send back and why. As soon as the parcel reaches our warehouse we check it and refund the full price to the card or account you paid with. The money is usually with you within five working days. We send you a mail when the refund leaves us.",
+        "You can get a refund for your order within 30 days of delivery. Open My orders, choose the order and press Refund my order. Tell us which items you send back and why. As soon as our warehouse has checked the parcel we refund the full price to the card or account you paid with, usually within five working days. You get a mail when the refund of the order leaves us.",
     ),
     (
         "When will my refund arrive?",
@@ -34,7 +34,7 @@ const WRITTEN: [(&str, &str); 38] = [
     ),
     (
         "Track your parcel",
-        "The confirmation of dispatch contains a tracking link. It shows where your parcel is and when the courier expects to ring. The link wakes up a few hours after dispatch, so an empty page on the first evening is normal. For a delivery in several parcels you receive one tracking number for each.",
+        "To track your parcel, open the tracking link in the confirmation of dispatch. It shows where your parcel is and when the courier expects to ring. The link wakes up a few hours after dispatch, so an empty page on the first evening is normal. For a delivery in several parcels you receive one tracking number for each.",
     ),
     (
         "My parcel says delivered but is not here",
@@ -94,7 +94,7 @@ const WRITTEN: [(&str, &str); 38] = [
     ),
     (
         "Reset your password",
-        "Press Forgot password on the login page and enter your mail address. The link we send works for one hour and once only. Look into the junk folder if nothing arrives. After five wrong passwords the account is locked for fifteen minutes to keep strangers out.",
+        "If you forgot your password, press Forgot password on the login page and enter your mail address. The link we send works for one hour and once only. Look into the junk folder if nothing arrives. After five wrong passwords the account is locked for fifteen minutes to keep strangers out.",
     ),
     (
         "Change your mail address or telephone number",
@@ -106,7 +106,7 @@ const WRITTEN: [(&str, &str); 38] = [
     ),
     (
         "Delete my account and my data",
-        "You may ask us to erase your personal data at any time under My profile, Privacy. Open orders have to be finished first. Invoices are kept for ten years because the law asks for it, but they are locked and used for nothing else. You get a confirmation within 30 days.",
+        "You may ask us to delete your account and your personal data at any time under My profile, Privacy. Open orders have to be finished first. Invoices are kept for ten years because the law asks for it, but they are locked and used for nothing else. You get a confirmation within 30 days.",
     ),
     (
         "Download the data we hold about you",
