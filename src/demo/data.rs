@@ -4,6 +4,15 @@
 //! late rows, duplicates, nulls, rows and messages that cannot be read, a weekly season, and baskets that grow
 //! in the last five days.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "counts of days, customers and cents stay far below every limit"
+)]
+
+use std::fmt::Write;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -85,16 +94,18 @@ fn customer_file(customers: &[shop::Customer]) -> String {
     let mut text = String::from("customer_id,full_name,email,phone,country,segment,signup_date,updated_at\n");
     for (index, customer) in customers.iter().enumerate() {
         let phone = customer.phone.as_deref().unwrap_or("");
+        // Writing to a string cannot fail.
         let mut row = |segment: &str, phone: &str, updated: DateTime<Utc>| {
-            text.push_str(&format!(
-                "{},{},{},{phone},{},{segment},{},{}\n",
+            let _ = writeln!(
+                text,
+                "{},{},{},{phone},{},{segment},{},{}",
                 customer.id,
                 customer.full_name,
                 customer.email,
                 customer.country,
                 customer.signup,
                 stamp(updated),
-            ));
+            );
         };
         let signup = customer.signup.and_hms_opt(8, 0, 0).unwrap_or_default().and_utc();
         let updated = customer.updated_at.and_utc();
@@ -106,10 +117,11 @@ fn customer_file(customers: &[shop::Customer]) -> String {
             text.push_str("C9001,Broken Row,broken.row@mail.example\n");
         }
         if index == 433 {
-            text.push_str(&format!(
-                "C9002,Keller, Anna,anna@mail.example,,CH,household,{0},{0}T08:00:00Z\n",
+            let _ = writeln!(
+                text,
+                "C9002,Keller, Anna,anna@mail.example,,CH,household,{0},{0}T08:00:00Z",
                 customer.signup
-            ));
+            );
         }
     }
     text

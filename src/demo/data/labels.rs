@@ -1,5 +1,7 @@
 //! Churn labels: what the customer-care team found out about customers it called.
 
+use std::fmt::Write;
+
 use chrono::{DateTime, Duration, Utc};
 
 use super::random::Random;
@@ -34,7 +36,8 @@ pub fn churn_labels(seed: u64, customers: &[Customer], clicks: &[Click]) -> Stri
     rows.sort();
     let mut text = String::from("customer_id,ts,churned\n");
     for (at, customer, churned) in rows {
-        text.push_str(&format!("{},{},{}\n", customers[customer].id, stamp(at), u8::from(churned)));
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{},{},{}", customers[customer].id, stamp(at), u8::from(churned));
     }
     text
 }

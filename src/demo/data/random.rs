@@ -4,7 +4,7 @@
 //! `ln` come from the platform's C library and may differ in the last bit, which would change a cent here
 //! and there.
 
-/// SplitMix64 (Steele, Lea, Flood 2014), with its published constants.
+/// `SplitMix64` (Steele, Lea, Flood 2014), with its published constants.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
