@@ -20,6 +20,7 @@ mod fileset;
 mod fs;
 mod hash;
 mod iceberg;
+mod iceberg_log;
 mod stage;
 mod stats;
 #[cfg(test)]

@@ -226,14 +226,16 @@ impl StageWriter {
         if !self.open.contains_key(&key) {
             self.open_file(partition)?;
         }
-        let columns = self
-            .written_schema
-            .fields()
-            .iter()
-            .map(|field| {
-                batch.column_by_name(field.name()).cloned().expect("rows conform to the table's columns")
-            })
-            .collect();
+        let mut columns = Vec::with_capacity(self.written_schema.fields().len());
+        for field in self.written_schema.fields() {
+            let column = batch.column_by_name(field.name()).expect("rows conform to the table's columns");
+            // Only the field id inside a list can differ; flat types carry theirs beside them.
+            columns.push(if column.data_type() == field.data_type() {
+                column.clone()
+            } else {
+                cast(column, field.data_type())?
+            });
+        }
         let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         let batch = RecordBatch::try_new_with_options(self.written_schema.clone(), columns, &options)?;
         let file = self.open.get_mut(&key).expect("opened above");
