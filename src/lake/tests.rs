@@ -154,6 +154,7 @@ both_formats!(
     a_folder_has_one_format,
     statistics_answer_truly,
     a_failed_stream_stages_nothing,
+    readers_that_are_not_ours_agree,
 );
 
 async fn every_type_comes_back(format: TableFormat) {
@@ -706,4 +707,62 @@ async fn a_failed_stream_stages_nothing(format: TableFormat) {
     let staged = table.stage(&CommitMeta::new("k", 1, NOON), broken).await;
     assert!(matches!(staged, Err(LakeError::Query(_))), "{staged:?}");
     assert_eq!(table.sweep(i64::MAX).await.unwrap(), 0);
+}
+
+/// Runs where `HYDROMESH_ORACLE_PYTHON` names a Python with the packages of the script.
+async fn readers_that_are_not_ours_agree(format: TableFormat) {
+    let Some(python) = std::env::var_os("HYDROMESH_ORACLE_PYTHON") else {
+        eprintln!("skipped: HYDROMESH_ORACLE_PYTHON is not set");
+        return;
+    };
+    let (_folder, table) = new_table(format, &by_day()).await;
+    let mut metas = (0..).map(|n| CommitMeta::new(format!("k{n}"), 1, NOON + n));
+    let mut next = || metas.next().unwrap();
+    // The shapes that could go wrong: many files, a replaced day, an empty day, an append, a silent
+    // commit, a new column and a file that has it.
+    let days = (0..12).map(|day| wide_rows(DAY_ONE + day, 5, i64::from(day) + 1)).collect();
+    let _ = put(&table, days, PublishMode::Append, &next()).await.unwrap();
+    let day = |day: i32| PublishMode::ReplacePartition(format!("2026-08-{:02}", day + 1));
+    let _ = put(&table, vec![wide_rows(DAY_ONE + 3, 9, 50)], day(3), &next()).await.unwrap();
+    let pinned = put(&table, vec![], day(4), &next()).await.unwrap().version;
+    let _ = put(&table, vec![wide_rows(DAY_ONE, 2, 60)], PublishMode::Append, &next()).await.unwrap();
+    let _ = put(&table, vec![], PublishMode::Append, &next()).await.unwrap();
+    let wider = TableSpec {
+        schema: with_column(&wide_schema(), Field::new("note", DataType::Utf8, true)),
+        ..by_day()
+    };
+    assert_eq!(table.ensure(&wider, writer(1)).await.unwrap(), Ensured::Updated);
+    let mut columns = wide_rows(DAY_ONE + 20, 2, 70).columns().to_vec();
+    columns.push(Arc::new(StringArray::from(vec!["x", "y"])));
+    let noted = RecordBatch::try_new(wider.schema.clone(), columns).unwrap();
+    let _ = put(&table, vec![noted], PublishMode::Append, &next()).await.unwrap();
+
+    for at in [None, Some(pinned)] {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/oracles/read_tables.py");
+        let mut command = std::process::Command::new(&python);
+        command.arg(script).arg(table.location());
+        if let Some(Version(version)) = at {
+            command.arg("--version").arg(version.to_string());
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let theirs: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        eprintln!("{theirs}");
+        let ours = async |query: &str| number(&table, at, query).await;
+        assert_eq!(theirs["rows"], ours("SELECT count(*) FROM t").await);
+        assert_eq!(theirs["sums"]["id"], ours("SELECT sum(id) FROM t").await.to_string());
+        let cents = ours("SELECT CAST(sum(price) * 100 AS BIGINT) FROM t").await;
+        assert_eq!(theirs["sums"]["price"], format!("{}.{:02}", cents / 100, cents % 100));
+        for column in table.provider(at).await.unwrap().schema().fields() {
+            let name = column.name();
+            assert_eq!(
+                theirs["non_null"][name],
+                ours(&format!("SELECT count({name}) FROM t")).await,
+                "{name}"
+            );
+        }
+        let full = table.partitions(at).await.unwrap().into_iter().filter(|(_, info)| info.rows > 0);
+        let full: BTreeMap<String, u64> = full.map(|(day, info)| (day, info.rows)).collect();
+        assert_eq!(theirs["partitions"], json!(full));
+    }
 }
