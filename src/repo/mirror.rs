@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use super::{CommitId, CommitInfo, RepoError, RepoSnapshot, git, io};
 
 /// Longest fetch. A server that trickles bytes must not stop the watch loop for good.
-const FETCH_DEADLINE: Duration = Duration::from_secs(10 * 60);
+const FETCH_DEADLINE: Duration = Duration::from_mins(10);
 /// Most bytes one fetch may bring: 2 GiB.
 const FETCH_BYTES: usize = 2 * 1024 * 1024 * 1024;
 /// How long a server may take to accept a connection, and then to say anything at all, in milliseconds.

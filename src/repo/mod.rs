@@ -124,7 +124,7 @@ pub enum RepoError {
     Changed { path: String },
     #[error("more than {limit} files: split the repository or point at a sub-folder")]
     TooManyFiles { limit: usize },
-    #[error("branch {branch} is at {}, not where this commit starts", at(current))]
+    #[error("branch {branch} is at {}, not where this commit starts", at(current.as_ref()))]
     BranchMoved { branch: String, current: Option<CommitId> },
     #[error("'{path}' cannot be written to a repository: {reason}")]
     BadPath { path: String, reason: Reason },
@@ -134,8 +134,8 @@ pub enum RepoError {
     Io { action: &'static str, path: PathBuf, source: std::io::Error },
 }
 
-fn at(current: &Option<CommitId>) -> &str {
-    current.as_ref().map_or("no commit", CommitId::as_str)
+fn at(current: Option<&CommitId>) -> &str {
+    current.map_or("no commit", CommitId::as_str)
 }
 
 /// Returns a `map_err` closure that says what was being attempted.

@@ -364,8 +364,8 @@ fn a_fetch_follows_forced_deleted_and_recreated_branches() {
     assert_eq!(repo.resolve("side").unwrap(), None);
     let range = repo.commits_between(&second, &forced).unwrap();
     assert_eq!(range.history, History::Rewritten { base: Some(first.clone()) });
-    assert_eq!(ids(&range.commits), [forced.clone()]);
-    assert_eq!(ids(&range.abandoned), [second.clone()]);
+    assert_eq!(ids(&range.commits), std::slice::from_ref(&forced));
+    assert_eq!(ids(&range.abandoned), std::slice::from_ref(&second));
     // Gone from the origin for good, but what was deployed from it must stay readable here.
     git.run(&["tag", "-d", "v1"]);
     git.run(&["reflog", "expire", "--expire=now", "--all"]);
@@ -585,16 +585,11 @@ fn the_writer_makes_what_git_reads() {
 fn too_many_files_fail_the_whole_listing() {
     let git = Git::new();
     let blob = git.blob(b"x");
-    let mut lines = String::new();
-    for n in 0..1_000 {
-        lines.push_str(&format!("100644 blob {blob}\tf{n:04}\n"));
-    }
-    let folder = String::from_utf8(git.run_with(&["mktree"], lines.as_bytes())).unwrap();
-    let mut lines = String::new();
-    for n in 0..=MAX_FILES / 1_000 {
-        lines.push_str(&format!("040000 tree {}\td{n:04}\n", folder.trim_end()));
-    }
-    let root = String::from_utf8(git.run_with(&["mktree"], lines.as_bytes())).unwrap();
+    let lines: Vec<_> = (0..1_000).map(|n| format!("100644 blob {blob}\tf{n:04}\n")).collect();
+    let folder = String::from_utf8(git.run_with(&["mktree"], lines.concat().as_bytes())).unwrap();
+    let folder = folder.trim_end();
+    let lines: Vec<_> = (0..=MAX_FILES / 1_000).map(|n| format!("040000 tree {folder}\td{n:04}\n")).collect();
+    let root = String::from_utf8(git.run_with(&["mktree"], lines.concat().as_bytes())).unwrap();
     let commit = git.run(&["commit-tree", "-m", "many", root.trim_end()]);
     let (repo, _) = Repository::discover(&git.work()).unwrap();
     let result = repo.snapshot(&CommitId::parse(&commit).unwrap());

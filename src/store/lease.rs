@@ -104,7 +104,7 @@ impl Store {
         .map_err(database(ACTION))?;
         tx.commit().await.map_err(database(ACTION))?;
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) =
-            lock.map(|file| Held { file: file, epoch: lease.epoch });
+            lock.map(|file| Held { file, epoch: lease.epoch });
         Ok(lease)
     }
 
@@ -128,7 +128,7 @@ impl Store {
             .map_err(database(ACTION))?;
         tx.commit().await.map_err(database(ACTION))?;
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) =
-            lock.map(|file| Held { file: file, epoch: lease.epoch });
+            lock.map(|file| Held { file, epoch: lease.epoch });
         Ok(renewed)
     }
 

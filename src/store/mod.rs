@@ -105,8 +105,7 @@ impl StoreError {
         const LOCKED: i64 = 6;
         const FULL: i64 = 13;
         match self {
-            Self::LeaseHeld { .. } => true,
-            Self::Database { source: sqlx::Error::PoolTimedOut, .. } => true,
+            Self::LeaseHeld { .. } | Self::Database { source: sqlx::Error::PoolTimedOut, .. } => true,
             Self::Database { source: sqlx::Error::Database(error), .. } => {
                 // Extended codes keep the primary one in their low byte.
                 let code = error.code().and_then(|c| c.parse::<i64>().ok());

@@ -54,6 +54,7 @@ const MIGRATIONS: [&str; 1] = ["
     ) STRICT;
 "];
 
+#[expect(clippy::cast_possible_wrap, reason = "a handful of steps")]
 const SCHEMA: i64 = MIGRATIONS.len() as i64;
 
 impl Store {
@@ -215,7 +216,10 @@ async fn verify(readers: &SqlitePool, path: &Path) -> Result<(), StoreError> {
 fn unreadable(path: &Path, source: sqlx::Error) -> StoreError {
     const CORRUPT: i64 = 11;
     const NOT_A_DATABASE: i64 = 26;
-    let code = source.as_database_error().and_then(|e| e.code()).and_then(|c| c.parse::<i64>().ok());
+    let code = source
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code)
+        .and_then(|c| c.parse::<i64>().ok());
     match code.map(|c| c & 0xff) {
         Some(CORRUPT | NOT_A_DATABASE) => {
             StoreError::Damaged { path: path.to_owned(), detail: source.to_string() }
