@@ -1,0 +1,176 @@
+//! Who may write: one row with an epoch that only rises, and a lock that dies with its process.
+
+use std::fs::{File, TryLockError};
+use std::sync::PoisonError;
+
+use sqlx::{Row, SqliteConnection};
+
+use super::open::beside;
+use super::{Store, StoreError, database, from_sql, io, to_sql};
+
+/// The right to append, until another takes over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct Lease {
+    pub owner: String,
+    /// Greater than every epoch before it.
+    pub epoch: u64,
+    /// Milliseconds since 1970; renew well before.
+    pub expires_ms: i64,
+}
+
+/// The operating-system lock, and the epoch for which we took it.
+#[derive(Debug)]
+pub(super) struct Held {
+    file: File,
+    epoch: u64,
+}
+
+/// The lease row inside a transaction.
+pub(super) struct Current {
+    pub(super) epoch: u64,
+    owner: Option<String>,
+    expires_ms: i64,
+    /// Whether the owner also held the operating-system lock when it last wrote the row.
+    locked: bool,
+}
+
+impl Current {
+    pub(super) fn may_write(&self, epoch: u64) -> bool {
+        self.owner.is_some() && self.epoch == epoch
+    }
+}
+
+/// Reads the row. Where somebody deleted it, the ledger itself still knows the last epoch, and nobody owns it.
+pub(super) async fn current(tx: &mut SqliteConnection) -> Result<Current, StoreError> {
+    const ACTION: &str = "read the lease";
+    let row = sqlx::query("SELECT epoch, owner, expires_ms, locked FROM lease WHERE id = 1")
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(database(ACTION))?;
+    if let Some(row) = row {
+        let read = || -> Result<Current, sqlx::Error> {
+            Ok(Current {
+                epoch: from_sql(row.try_get(0)?),
+                owner: row.try_get(1)?,
+                expires_ms: row.try_get(2)?,
+                locked: row.try_get::<i64, _>(3)? != 0,
+            })
+        };
+        return read().map_err(database(ACTION));
+    }
+    let epoch: Option<i64> = sqlx::query_scalar("SELECT epoch FROM ledger ORDER BY seq DESC LIMIT 1")
+        .fetch_optional(&mut *tx)
+        .await
+        .map_err(database(ACTION))?;
+    Ok(Current { epoch: from_sql(epoch.unwrap_or(0)), owner: None, expires_ms: 0, locked: false })
+}
+
+impl Store {
+    /// Takes the lease for `ttl_ms` if it is free, released, run out, or its holder's process is gone; the epoch rises.
+    ///
+    /// A holder that is only stopped (SIGSTOP, a suspended machine) keeps its lock, so its lease has to run out; when it
+    /// wakes, its next append is [`StoreError::Fenced`].
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseHeld`] with the holder's name.
+    pub async fn lease(&self, owner: &str, now_ms: i64, ttl_ms: i64) -> Result<Lease, StoreError> {
+        const ACTION: &str = "take the lease";
+        let mut tx = self.begin(ACTION).await?;
+        // Asked for inside the transaction: of several that ask at once, the row and the lock go to the same one.
+        let lock = self.take_lock()?;
+        let now = current(&mut tx).await?;
+        let holder_is_gone = now.locked && lock.is_some();
+        if let Some(other) = now.owner.filter(|_| now.expires_ms > now_ms && !holder_is_gone) {
+            self.drop_lock_unless_ours(now.epoch);
+            return Err(StoreError::LeaseHeld { owner: other, expires_ms: now.expires_ms });
+        }
+        let lease = Lease {
+            owner: owner.to_owned(),
+            epoch: now.epoch + 1,
+            expires_ms: now_ms.saturating_add(ttl_ms),
+        };
+        sqlx::query(
+            "INSERT INTO lease (id, epoch, owner, expires_ms, locked) VALUES (1, ?, ?, ?, ?) ON CONFLICT (id) DO
+             UPDATE SET epoch = excluded.epoch, owner = excluded.owner, expires_ms = excluded.expires_ms,
+                        locked = excluded.locked",
+        )
+        .bind(to_sql(lease.epoch))
+        .bind(owner)
+        .bind(lease.expires_ms)
+        .bind(i64::from(lock.is_some()))
+        .execute(&mut *tx)
+        .await
+        .map_err(database(ACTION))?;
+        tx.commit().await.map_err(database(ACTION))?;
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) =
+            lock.map(|file| Held { file, epoch: lease.epoch });
+        Ok(lease)
+    }
+
+    /// Prolongs a lease that is still the current one, even if it ran out meanwhile.
+    pub async fn renew(&self, lease: &Lease, now_ms: i64, ttl_ms: i64) -> Result<Lease, StoreError> {
+        const ACTION: &str = "renew the lease";
+        let mut tx = self.begin(ACTION).await?;
+        let now = current(&mut tx).await?;
+        if !now.may_write(lease.epoch) {
+            self.drop_lock_unless_ours(now.epoch);
+            return Err(StoreError::Fenced { expected: lease.epoch, current: now.epoch });
+        }
+        // After a take-over from a stopped process its lock is free only once that process ends.
+        let lock = self.take_lock()?;
+        let renewed = Lease { expires_ms: now_ms.saturating_add(ttl_ms), ..lease.clone() };
+        sqlx::query("UPDATE lease SET expires_ms = ?, locked = ? WHERE id = 1")
+            .bind(renewed.expires_ms)
+            .bind(i64::from(lock.is_some()))
+            .execute(&mut *tx)
+            .await
+            .map_err(database(ACTION))?;
+        tx.commit().await.map_err(database(ACTION))?;
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) =
+            lock.map(|file| Held { file, epoch: lease.epoch });
+        Ok(renewed)
+    }
+
+    /// Gives the lease up, so that another need not wait. From here on its epoch cannot write. Releasing a lease
+    /// that another took over changes nothing.
+    pub async fn release(&self, lease: Lease) -> Result<(), StoreError> {
+        const ACTION: &str = "release the lease";
+        let mut tx = self.begin(ACTION).await?;
+        sqlx::query("UPDATE lease SET owner = NULL, locked = 0 WHERE id = 1 AND epoch = ?")
+            .bind(to_sql(lease.epoch))
+            .execute(&mut *tx)
+            .await
+            .map_err(database(ACTION))?;
+        tx.commit().await.map_err(database(ACTION))?;
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.as_ref().is_some_and(|h| h.epoch == lease.epoch) {
+            *held = None;
+        }
+        Ok(())
+    }
+
+    /// Returns the lock, newly taken or a second handle on our own; `None` if another has it.
+    fn take_lock(&self) -> Result<Option<File>, StoreError> {
+        let path = beside(&self.path, "lock");
+        if let Some(held) = &*self.held.lock().unwrap_or_else(PoisonError::into_inner) {
+            return held.file.try_clone().map(Some).map_err(io("keep the lock", &path));
+        }
+        let file =
+            File::options().create(true).append(true).open(&path).map_err(io("open the lock", &path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(io("take the lock", &path)(error)),
+        }
+    }
+
+    /// A fenced writer lets go of the lock, so that the one that fenced it can have both. One that merely used an
+    /// old epoch of its own keeps it.
+    pub(super) fn drop_lock_unless_ours(&self, current: u64) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.as_ref().is_some_and(|h| h.epoch != current) {
+            *held = None;
+        }
+    }
+}
