@@ -56,7 +56,9 @@ pub fn web_address(text: &str) -> Option<String> {
     }
     if let Ok(url) = url::Url::parse(text) {
         return match url.scheme() {
-            "https" if url.has_host() && url.username().is_empty() && url.password().is_none() => Some(url.into()),
+            "https" if url.has_host() && url.username().is_empty() && url.password().is_none() => {
+                Some(url.into())
+            }
             "mailto" if is_mail(url.path()) && url.query().is_none() => Some(url.into()),
             _ => None,
         };

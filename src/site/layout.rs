@@ -36,7 +36,8 @@ pub fn lay_out(nodes: usize, edges: &[(usize, usize)]) -> Layout {
         edges.iter().copied().filter(|(a, b)| a != b && *a < nodes && *b < nodes).collect();
     let links = without_cycles(nodes, &links);
     let ranks = ranks(nodes, &links);
-    let found = if nodes <= MAX_NODES && links.len() <= MAX_EDGES { sugiyama(nodes, &links, &ranks) } else { None };
+    let found =
+        if nodes <= MAX_NODES && links.len() <= MAX_EDGES { sugiyama(nodes, &links, &ranks) } else { None };
     let (places, bends, layers) = found.unwrap_or_else(|| grid(nodes, &ranks));
     assemble(edges, places, &bends, layers)
 }
@@ -97,7 +98,11 @@ fn ranks(nodes: usize, links: &BTreeSet<(usize, usize)>) -> Vec<usize> {
 
 /// Orders and aligns with rust-sugiyama. Way-points are vertices of their own, so every edge spans one layer and the
 /// ranks it computes are ours.
-fn sugiyama(nodes: usize, links: &BTreeSet<(usize, usize)>, ranks: &[usize]) -> Option<(Places, Bends, usize)> {
+fn sugiyama(
+    nodes: usize,
+    links: &BTreeSet<(usize, usize)>,
+    ranks: &[usize],
+) -> Option<(Places, Bends, usize)> {
     let mut graph = StableDiGraph::<(f64, f64), ()>::new();
     let ids: Vec<NodeIndex> = (0..nodes).map(|_| graph.add_node((1.0, 1.0))).collect();
     let mut way: BTreeMap<(usize, usize), Vec<NodeIndex>> = BTreeMap::new();
@@ -204,7 +209,9 @@ fn assemble(edges: &[(usize, usize)], mut nodes: Places, bends: &Bends, layers: 
     }
     let bends = edges
         .iter()
-        .map(|edge| bends.get(edge).map(|b| b.iter().map(|(l, r)| (*l, r - least)).collect()).unwrap_or_default())
+        .map(|edge| {
+            bends.get(edge).map(|b| b.iter().map(|(l, r)| (*l, r - least)).collect()).unwrap_or_default()
+        })
         .collect();
     Layout { nodes, bends, layers, rows }
 }

@@ -145,7 +145,11 @@ fn feed(mesh: &Mesh) -> Result<Vec<u8>, SiteError> {
     for change in &model.changes {
         entries.push(Entry {
             id: urn(model, "change", &change.commit),
-            title: format!("Commit {}: {}", words::short(&change.commit), change.message.lines().next().unwrap_or("")),
+            title: format!(
+                "Commit {}: {}",
+                words::short(&change.commit),
+                change.message.lines().next().unwrap_or("")
+            ),
             updated: instant(change.at),
             page: path::CHANGES.into(),
             summary: pages::outcome_line(change),
@@ -158,20 +162,25 @@ fn feed(mesh: &Mesh) -> Result<Vec<u8>, SiteError> {
     let render = |source| SiteError::Render { page: path::FEED.into(), source };
     let tera = super::templates::engine(mesh).map_err(render)?;
     let mut context = tera::Context::new();
-    let base = model.base_url.as_deref().and_then(web_address).map(|b| format!("{}/", b.trim_end_matches('/')));
+    let base =
+        model.base_url.as_deref().and_then(web_address).map(|b| format!("{}/", b.trim_end_matches('/')));
     context.insert("base", &base.unwrap_or_default());
     context.insert("id", &urn(model, "mesh", ""));
     context.insert("site", model.title.as_str());
     context.insert("environment", model.environment.as_str());
     // The newest entry and not the clock: an unchanged mesh has an unchanged feed.
-    context.insert("updated", &entries.first().map_or_else(|| instant(model.generated_at), |e| e.updated.clone()));
+    context.insert(
+        "updated",
+        &entries.first().map_or_else(|| instant(model.generated_at), |e| e.updated.clone()),
+    );
     context.insert("entries", &entries);
     tera.render(path::FEED, &context).map(String::into_bytes).map_err(render)
 }
 
 /// A name that is stable, unique and free of odd characters.
 fn urn(model: &SiteModel, what: &str, id: &str) -> String {
-    let mut name = format!("urn:hydromesh:{}:{}:{what}", path::slug(&model.title), path::slug(&model.environment));
+    let mut name =
+        format!("urn:hydromesh:{}:{}:{what}", path::slug(&model.title), path::slug(&model.environment));
     if !id.is_empty() {
         name.push(':');
         name.push_str(&path::slug(id));
@@ -183,7 +192,9 @@ fn urn(model: &SiteModel, what: &str, id: &str) -> String {
 pub fn manifest(model: &SiteModel, files: &BTreeMap<String, Vec<u8>>) -> Result<Vec<u8>, SiteError> {
     let list: BTreeMap<&str, Value> = files
         .iter()
-        .map(|(path, bytes)| (path.as_str(), json!({ "sha256": hex::encode(Sha256::digest(bytes)), "bytes": bytes.len() })))
+        .map(|(path, bytes)| {
+            (path.as_str(), json!({ "sha256": hex::encode(Sha256::digest(bytes)), "bytes": bytes.len() }))
+        })
         .collect();
     let manifest = json!({
         "format": 1,
@@ -202,7 +213,16 @@ pub fn icon() -> String {
     icon.start("svg", &[("xmlns", "http://www.w3.org/2000/svg"), ("viewBox", "0 0 32 32")]);
     icon.empty("rect", &[("width", "32"), ("height", "32"), ("rx", "7"), ("fill", "#0c2b36")]);
     let lines = "M6 9h6c5 0 5 7 10 7h4M6 16h20M6 23h6c5 0 5-7 10-7h4";
-    icon.empty("path", &[("d", lines), ("fill", "none"), ("stroke", "#4cc3c7"), ("stroke-width", "2.6"), ("stroke-linecap", "round")]);
+    icon.empty(
+        "path",
+        &[
+            ("d", lines),
+            ("fill", "none"),
+            ("stroke", "#4cc3c7"),
+            ("stroke-width", "2.6"),
+            ("stroke-linecap", "round"),
+        ],
+    );
     icon.finish()
 }
 
@@ -219,7 +239,11 @@ fn to_json(page: &str, value: &Value) -> Result<Vec<u8>, SiteError> {
 struct NoMarkup;
 
 impl Formatter for NoMarkup {
-    fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+    fn write_string_fragment<W: ?Sized + io::Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
         let mut rest = 0;
         for (at, c) in fragment.char_indices().filter(|(_, c)| matches!(c, '<' | '>' | '&' | '\'')) {
             writer.write_all(&fragment.as_bytes()[rest..at])?;

@@ -90,9 +90,9 @@ impl<'a> Mesh<'a> {
 
     /// Returns product edges whose two ends exist, once each.
     pub fn edges(&self) -> impl Iterator<Item = (&'a Product, &'a Product)> + '_ {
-        self.downstream.iter().flat_map(|(from, to)| {
-            to.iter().filter_map(|to| Some((self.product(from)?, self.product(to)?)))
-        })
+        self.downstream
+            .iter()
+            .flat_map(|(from, to)| to.iter().filter_map(|to| Some((self.product(from)?, self.product(to)?))))
     }
 
     /// Returns what a column is made from.

@@ -214,11 +214,17 @@ pub struct Port {
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Access {
     Table,
-    Topic { topic: String },
+    Topic {
+        topic: String,
+    },
     /// By key over HTTP.
-    Lookup { key: String },
+    Lookup {
+        key: String,
+    },
     /// By meaning over HTTP, on this text column.
-    Search { text: String },
+    Search {
+        text: String,
+    },
 }
 
 /// A column as its contract promises it.

@@ -64,7 +64,8 @@ pub fn slug(name: &str) -> String {
     if !name.is_empty() && name.len() <= LONGEST_SLUG && name.chars().all(plain) && !is_reserved(name) {
         return name.to_owned();
     }
-    let mut kept: String = name.to_lowercase().chars().map(|c| if plain(c) { c } else { '-' }).take(40).collect();
+    let mut kept: String =
+        name.to_lowercase().chars().map(|c| if plain(c) { c } else { '-' }).take(40).collect();
     kept = kept.trim_matches('-').to_owned();
     let hash = hex::encode(&Sha256::digest(name.as_bytes())[..6]);
     // The two hyphens keep hashed names apart from plain ones that end in twelve hexadecimal digits by chance; a plain
@@ -75,7 +76,9 @@ pub fn slug(name: &str) -> String {
 /// Names with a meaning to web servers or to some file systems.
 fn is_reserved(name: &str) -> bool {
     matches!(name, "index" | "api" | "con" | "prn" | "aux" | "nul")
-        || (name.len() == 4 && (name.starts_with("com") || name.starts_with("lpt")) && name.ends_with(|c: char| c.is_ascii_digit()))
+        || (name.len() == 4
+            && (name.starts_with("com") || name.starts_with("lpt"))
+            && name.ends_with(|c: char| c.is_ascii_digit()))
 }
 
 #[cfg(test)]

@@ -114,12 +114,13 @@ fn draw_arrow(svg: &mut Svg, layout: &Layout, index: usize, arrow: Arrow, nodes:
     let (end_x, end_y) = corner(layout.nodes[arrow.to]);
     let end_y = end_y + BOX_HEIGHT / 2.0;
     curve_to(end_x - HEAD, end_y, &mut d);
-    let class = match (arrow.weight, nodes[arrow.from].role == Role::Stub || nodes[arrow.to].role == Role::Stub) {
-        (_, true) => "l-edge l-faint",
-        (0 | 1, _) => "l-edge",
-        (2..=4, _) => "l-edge l-wide",
-        _ => "l-edge l-widest",
-    };
+    let class =
+        match (arrow.weight, nodes[arrow.from].role == Role::Stub || nodes[arrow.to].role == Role::Stub) {
+            (_, true) => "l-edge l-faint",
+            (0 | 1, _) => "l-edge",
+            (2..=4, _) => "l-edge l-wide",
+            _ => "l-edge l-widest",
+        };
     svg.empty("path", &[("class", class), ("d", &d)]);
     let head = format!("M{} {}l-{h} -4v8z", number(end_x - 1.0), number(end_y), h = number(HEAD));
     svg.empty("path", &[("class", "l-head"), ("d", &head)]);
@@ -156,7 +157,10 @@ fn draw_node(svg: &mut Svg, root: &str, node: &Node, place: (usize, f64)) {
 /// Draws the sign of a status in the left of a box; each has its own shape.
 fn mark(svg: &mut Svg, status: Status) {
     let (class, d) = status_mark(status);
-    svg.empty("path", &[("class", class), ("transform", "translate(12 16)"), ("fill-rule", "evenodd"), ("d", d)]);
+    svg.empty(
+        "path",
+        &[("class", class), ("transform", "translate(12 16)"), ("fill-rule", "evenodd"), ("d", d)],
+    );
 }
 
 /// Returns class and outline (in a square of 16) of the sign of a status: a tick in a disc, a warning triangle, an
@@ -164,11 +168,14 @@ fn mark(svg: &mut Svg, status: Status) {
 #[must_use]
 pub fn status_mark(status: Status) -> (&'static str, &'static str) {
     match status {
-        Status::Healthy => ("m m-healthy", "M8 0a8 8 0 1 0 0 16a8 8 0 0 0 0-16zM7 11.6L3.6 8.2l1.3-1.3L7 9l4.2-4.2l1.3 1.3z"),
-        Status::Degraded => ("m m-degraded", "M8 .6L16 15.2H0zM7.1 5.6v5h1.8v-5zM7.1 11.8v1.8h1.8v-1.8z"),
-        Status::Breaching => {
-            ("m m-breaching", "M4.7 0h6.6L16 4.7v6.6L11.3 16H4.7L0 11.3V4.7zM7.1 3.4v5.8h1.8V3.4zM7.1 10.8v1.8h1.8v-1.8z")
+        Status::Healthy => {
+            ("m m-healthy", "M8 0a8 8 0 1 0 0 16a8 8 0 0 0 0-16zM7 11.6L3.6 8.2l1.3-1.3L7 9l4.2-4.2l1.3 1.3z")
         }
+        Status::Degraded => ("m m-degraded", "M8 .6L16 15.2H0zM7.1 5.6v5h1.8v-5zM7.1 11.8v1.8h1.8v-1.8z"),
+        Status::Breaching => (
+            "m m-breaching",
+            "M4.7 0h6.6L16 4.7v6.6L11.3 16H4.7L0 11.3V4.7zM7.1 3.4v5.8h1.8V3.4zM7.1 10.8v1.8h1.8v-1.8z",
+        ),
         Status::Unknown => (
             "m m-unknown",
             "M8 0a8 8 0 1 0 0 16a8 8 0 0 0 0-16zM8 1.7a6.3 6.3 0 1 1 0 12.6a6.3 6.3 0 0 1 0-12.6zM7.1 10.6h1.8v1.8H7.1zM5.2 6.4a2.8 2.8 0 1 1 3.7 2.6v.7H7.1V7.8H8a1.2 1.2 0 1 0-1.2-1.4z",
@@ -203,7 +210,8 @@ mod tests {
     #[test]
     fn boxes_are_links_with_words_and_nothing_raw() {
         let evil = "\"><script>alert(1)</script>";
-        let picture = draw("../", evil, evil, &[node(evil), node("b")], &[Arrow { from: 0, to: 1, weight: 1 }]);
+        let picture =
+            draw("../", evil, evil, &[node(evil), node("b")], &[Arrow { from: 0, to: 1, weight: 1 }]);
         assert!(!picture.contains("<script"));
         assert_eq!(picture.matches(r#"<a href="../p/shop/x/index.html""#).count(), 2);
         assert_eq!(picture.matches("<desc>").count(), 1);

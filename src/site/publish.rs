@@ -190,7 +190,10 @@ mod tests {
     }
 
     fn generations(out: &Path) -> usize {
-        fs::read_dir(out).unwrap().filter(|e| name_of(&e.as_ref().unwrap().path()).starts_with("gen-")).count()
+        fs::read_dir(out)
+            .unwrap()
+            .filter(|e| name_of(&e.as_ref().unwrap().path()).starts_with("gen-"))
+            .count()
     }
 
     #[test]
@@ -247,7 +250,10 @@ mod tests {
     fn readers_never_see_a_mixture() {
         let out = tempfile::tempdir().unwrap();
         let pair = |n: u32| {
-            BTreeMap::from([("a.html".to_owned(), n.to_string().into_bytes()), ("b.html".to_owned(), n.to_string().into_bytes())])
+            BTreeMap::from([
+                ("a.html".to_owned(), n.to_string().into_bytes()),
+                ("b.html".to_owned(), n.to_string().into_bytes()),
+            ])
         };
         publish(&pair(0), out.path()).unwrap();
         std::thread::scope(|scope| {
@@ -255,7 +261,9 @@ mod tests {
                 let mut seen = 0;
                 while seen < 60 {
                     // A reader resolves the link once, as a server with an open folder does.
-                    let Ok(home) = fs::canonicalize(out.path().join(CURRENT)) else { panic!("no current site") };
+                    let Ok(home) = fs::canonicalize(out.path().join(CURRENT)) else {
+                        panic!("no current site")
+                    };
                     let (a, b) = (fs::read(home.join("a.html")), fs::read(home.join("b.html")));
                     // Only a generation pruned meanwhile may be missing.
                     if let (Ok(a), Ok(b)) = (a, b) {

@@ -32,14 +32,24 @@ fn days(count: u64, odd: &[(u64, DayState, &str)]) -> Vec<Day> {
     (0..count)
         .rev()
         .map(|back| {
-            let (state, note) =
-                odd.iter().find(|o| o.0 == back).map_or((DayState::Good, ""), |(_, state, note)| (*state, *note));
+            let (state, note) = odd
+                .iter()
+                .find(|o| o.0 == back)
+                .map_or((DayState::Good, ""), |(_, state, note)| (*state, *note));
             Day { date: today - Days::new(back), state, note: note.into() }
         })
         .collect()
 }
 
-fn objective(id: &str, kind: ObjectiveKind, promise: &str, target: f64, sli: (f64, f64), budget: f64, current: &str) -> Objective {
+fn objective(
+    id: &str,
+    kind: ObjectiveKind,
+    promise: &str,
+    target: f64,
+    sli: (f64, f64),
+    budget: f64,
+    current: &str,
+) -> Objective {
     Objective {
         id: id.into(),
         kind,
@@ -92,7 +102,9 @@ fn run(n: u64, pipeline: &str, trigger: &str, outcome: RunOutcome) -> Run {
         started_at,
         ended_at: Some(started_at + TimeDelta::seconds(48 + 13 * (n as i64 % 4))),
         rows: (outcome == RunOutcome::Succeeded).then_some(1180 + n * 17),
-        error: (outcome == RunOutcome::Failed).then(|| "quality rule `amount is never negative` failed on 3 rows; the last good partition stays".into()),
+        error: (outcome == RunOutcome::Failed).then(|| {
+            "quality rule `amount is never negative` failed on 3 rows; the last good partition stays".into()
+        }),
     }
 }
 
@@ -133,38 +145,79 @@ fn product(id: &str, title: &str, kinds: &[Kind], tier: u8, description: &str) -
 }
 
 fn orders() -> Product {
-    let mut p = product("commerce/orders", "Orders", &[Kind::Source], 1, "Every order of the web shop and the stores, one row an order, as the till and the shop system wrote it.");
-    p.ports = vec![port(&p.id, "orders", "delta", 118_204, vec![Access::Table], vec![
-        column("order_id", "string", "", "Number of the order"),
-        column("customer_id", "string", "internal", "Who ordered"),
-        column("order_date", "date", "", "Day of the order in shop time"),
-        column("amount", "decimal(12,2)", "", "Total including tax, in CHF"),
-        column("email", "string", "pii", "Address the receipt went to"),
-    ])];
+    let mut p = product(
+        "commerce/orders",
+        "Orders",
+        &[Kind::Source],
+        1,
+        "Every order of the web shop and the stores, one row an order, as the till and the shop system wrote it.",
+    );
+    p.ports = vec![port(
+        &p.id,
+        "orders",
+        "delta",
+        118_204,
+        vec![Access::Table],
+        vec![
+            column("order_id", "string", "", "Number of the order"),
+            column("customer_id", "string", "internal", "Who ordered"),
+            column("order_date", "date", "", "Day of the order in shop time"),
+            column("amount", "decimal(12,2)", "", "Total including tax, in CHF"),
+            column("email", "string", "pii", "Address the receipt went to"),
+        ],
+    )];
     p.objectives = vec![
-        objective("freshness", ObjectiveKind::DataAge, "data is at most 26 h old", 0.99, (0.9991, 0.9991), 0.91, "6 h 10 min old"),
-        objective("quality", ObjectiveKind::Quality, "every rule of the contract holds", 0.98, (0.9967, 1.0), 0.84, "6 of 6 rules hold"),
+        objective(
+            "freshness",
+            ObjectiveKind::DataAge,
+            "data is at most 26 h old",
+            0.99,
+            (0.9991, 0.9991),
+            0.91,
+            "6 h 10 min old",
+        ),
+        objective(
+            "quality",
+            ObjectiveKind::Quality,
+            "every rule of the contract holds",
+            0.98,
+            (0.9967, 1.0),
+            0.84,
+            "6 of 6 rules hold",
+        ),
     ];
-    p.objectives[1].days = days(90, &[(41, DayState::Degraded, "3 orders without customer"), (64, DayState::Unknown, "no audit ran")]);
-    p.quality = [("order_id is unique", "order_id", "0 duplicates", "0"), ("amount is never negative", "amount", "0 of 1 204 rows", "0")]
-        .map(|(check, column, observed, expected)| QualityResult {
-            check: check.into(),
-            port: "orders".into(),
-            column: Some(column.into()),
-            severity: Severity::Error,
-            outcome: QualityOutcome::Pass,
-            observed: observed.into(),
-            expected: expected.into(),
-            partition: Some("2026-11-19".into()),
-            at: Some(ago(4)),
-        })
-        .to_vec();
+    p.objectives[1].days = days(
+        90,
+        &[(41, DayState::Degraded, "3 orders without customer"), (64, DayState::Unknown, "no audit ran")],
+    );
+    p.quality = [
+        ("order_id is unique", "order_id", "0 duplicates", "0"),
+        ("amount is never negative", "amount", "0 of 1 204 rows", "0"),
+    ]
+    .map(|(check, column, observed, expected)| QualityResult {
+        check: check.into(),
+        port: "orders".into(),
+        column: Some(column.into()),
+        severity: Severity::Error,
+        outcome: QualityOutcome::Pass,
+        observed: observed.into(),
+        expected: expected.into(),
+        partition: Some("2026-11-19".into()),
+        at: Some(ago(4)),
+    })
+    .to_vec();
     p.runs = (0..12).map(|n| run(n, "orders-daily", "schedule", RunOutcome::Succeeded)).collect();
     p
 }
 
 fn daily_revenue() -> Product {
-    let mut p = product("commerce/daily-revenue", "Daily revenue", &[Kind::Batch], 1, "Revenue by day, channel and country. The finance report of the morning reads it.");
+    let mut p = product(
+        "commerce/daily-revenue",
+        "Daily revenue",
+        &[Kind::Batch],
+        1,
+        "Revenue by day, channel and country. The finance report of the morning reads it.",
+    );
     p.status = Status::Denied;
     p.sync = Sync::Denied {
         commit: COMMIT.into(),
@@ -172,80 +225,199 @@ fn daily_revenue() -> Product {
         reason: "column email is classified pii and the port is readable by everyone".into(),
     };
     p.deployed_at = Some(ago(24 * 9));
-    p.ports = vec![port(&p.id, "revenue", "iceberg", 8_120, vec![Access::Table], vec![
-        column("order_date", "date", "", "Day"),
-        column("channel", "string", "", "web or store"),
-        column("revenue", "decimal(14,2)", "", "Sum of the amounts of the day, CHF"),
-        column("orders", "bigint", "", "Number of orders"),
-    ])];
-    let mut deadline = objective("on-time", ObjectiveKind::Deadline, "yesterday is there by 06:00 Europe/Zurich", 0.97, (0.9889, 0.9889), 0.63, "ready 03:04 UTC");
-    deadline.days = days(90, &[(12, DayState::Bad, "2 h 05 min late"), (55, DayState::Degraded, "9 min late")]);
+    p.ports = vec![port(
+        &p.id,
+        "revenue",
+        "iceberg",
+        8_120,
+        vec![Access::Table],
+        vec![
+            column("order_date", "date", "", "Day"),
+            column("channel", "string", "", "web or store"),
+            column("revenue", "decimal(14,2)", "", "Sum of the amounts of the day, CHF"),
+            column("orders", "bigint", "", "Number of orders"),
+        ],
+    )];
+    let mut deadline = objective(
+        "on-time",
+        ObjectiveKind::Deadline,
+        "yesterday is there by 06:00 Europe/Zurich",
+        0.97,
+        (0.9889, 0.9889),
+        0.63,
+        "ready 03:04 UTC",
+    );
+    deadline.days =
+        days(90, &[(12, DayState::Bad, "2 h 05 min late"), (55, DayState::Degraded, "9 min late")]);
     deadline.bad_intervals = vec![BadInterval {
         from: ago(24 * 12 + 1),
         to: Some(ago(24 * 12 - 1)),
         cause: "orders arrived late from the store system".into(),
         attributed_to: Some("commerce/orders".into()),
     }];
-    p.objectives = vec![deadline, objective("quality", ObjectiveKind::Quality, "every rule of the contract holds", 0.98, (1.0, 1.0), 1.0, "4 of 4 rules hold")];
-    p.runs = (0..20).map(|n| run(n, "revenue-daily", if n > 14 { "backfill" } else { "schedule" }, if n == 7 { RunOutcome::Failed } else { RunOutcome::Succeeded })).collect();
-    p.decisions.insert(0, Decision {
-        at: ago(6),
-        action: "deploy".into(),
-        verdict: Verdict::Deny,
-        rules: vec![RuleHit { rule: "pii_needs_consent".into(), message: "column email is classified pii and the port is readable by everyone".into() }],
-        input_hash: "1f0c44d2ab07e55c9a6d2f1b8e3c7d9a0b1c2d3e".into(),
-        commit: Some(COMMIT.into()),
-    });
+    p.objectives = vec![
+        deadline,
+        objective(
+            "quality",
+            ObjectiveKind::Quality,
+            "every rule of the contract holds",
+            0.98,
+            (1.0, 1.0),
+            1.0,
+            "4 of 4 rules hold",
+        ),
+    ];
+    p.runs = (0..20)
+        .map(|n| {
+            run(
+                n,
+                "revenue-daily",
+                if n > 14 { "backfill" } else { "schedule" },
+                if n == 7 { RunOutcome::Failed } else { RunOutcome::Succeeded },
+            )
+        })
+        .collect();
+    p.decisions.insert(
+        0,
+        Decision {
+            at: ago(6),
+            action: "deploy".into(),
+            verdict: Verdict::Deny,
+            rules: vec![RuleHit {
+                rule: "pii_needs_consent".into(),
+                message: "column email is classified pii and the port is readable by everyone".into(),
+            }],
+            input_hash: "1f0c44d2ab07e55c9a6d2f1b8e3c7d9a0b1c2d3e".into(),
+            commit: Some(COMMIT.into()),
+        },
+    );
     p
 }
 
 fn clickstream() -> Product {
-    let mut p = product("commerce/clickstream", "Clickstream", &[Kind::Stream], 2, "What visitors do in the shop, cleaned and without robots; a topic and its archive.");
+    let mut p = product(
+        "commerce/clickstream",
+        "Clickstream",
+        &[Kind::Stream],
+        2,
+        "What visitors do in the shop, cleaned and without robots; a topic and its archive.",
+    );
     p.status = Status::Breaching;
     p.status_reason = "no event for 1 h 52 min; the promise is 30 min".into();
     p.data_through = Some(at("2026-11-20T04:18:00Z"));
     p.next_expected = None;
-    let mut lag = objective("lag", ObjectiveKind::StreamLag, "events are readable within 30 min", 0.995, (0.9938, 0.9941), -0.22, "1 h 52 min behind");
+    let mut lag = objective(
+        "lag",
+        ObjectiveKind::StreamLag,
+        "events are readable within 30 min",
+        0.995,
+        (0.9938, 0.9941),
+        -0.22,
+        "1 h 52 min behind",
+    );
     lag.status = Status::Breaching;
-    lag.days = days(90, &[(0, DayState::Bad, "stopped at 04:18 UTC"), (23, DayState::Degraded, "lag of 38 min during a restart"), (24, DayState::Unknown, "the evaluator was down"), (71, DayState::Bad, "broker moved, 3 h 10 min"), (72, DayState::Degraded, "lag of 41 min")]);
+    lag.days = days(
+        90,
+        &[
+            (0, DayState::Bad, "stopped at 04:18 UTC"),
+            (23, DayState::Degraded, "lag of 38 min during a restart"),
+            (24, DayState::Unknown, "the evaluator was down"),
+            (71, DayState::Bad, "broker moved, 3 h 10 min"),
+            (72, DayState::Degraded, "lag of 41 min"),
+        ],
+    );
     lag.bad_intervals = vec![
-        BadInterval { from: at("2026-11-20T04:48:00Z"), to: None, cause: "the producer sends nothing".into(), attributed_to: None },
-        BadInterval { from: ago(24 * 71), to: Some(ago(24 * 71 - 3)), cause: "broker moved to a new host".into(), attributed_to: None },
+        BadInterval {
+            from: at("2026-11-20T04:48:00Z"),
+            to: None,
+            cause: "the producer sends nothing".into(),
+            attributed_to: None,
+        },
+        BadInterval {
+            from: ago(24 * 71),
+            to: Some(ago(24 * 71 - 3)),
+            cause: "broker moved to a new host".into(),
+            attributed_to: None,
+        },
     ];
     p.objectives = vec![lag];
-    p.ports = vec![port(&p.id, "clickstream", "delta", 2_410_338, vec![Access::Table, Access::Topic { topic: "commerce.clickstream".into() }], vec![
-        column("event_id", "string", "", "Unique per event"),
-        column("customer_id", "string", "internal", "Null for visitors without account"),
-        column("session_id", "string", "", ""),
-        column("ts", "timestamp", "", "When it happened, by the browser's clock"),
-        column("amount", "decimal(12,2)", "", "Value of the basket, CHF"),
-    ])];
+    p.ports = vec![port(
+        &p.id,
+        "clickstream",
+        "delta",
+        2_410_338,
+        vec![Access::Table, Access::Topic { topic: "commerce.clickstream".into() }],
+        vec![
+            column("event_id", "string", "", "Unique per event"),
+            column("customer_id", "string", "internal", "Null for visitors without account"),
+            column("session_id", "string", "", ""),
+            column("ts", "timestamp", "", "When it happened, by the browser's clock"),
+            column("amount", "decimal(12,2)", "", "Value of the basket, CHF"),
+        ],
+    )];
     p
 }
 
 fn activity() -> Product {
-    let mut p = product("customer/activity", "Customer activity", &[Kind::Feature, Kind::Stream], 1, "Sessions and spending of each customer over the last minutes, hours and days, for models and for the shop.");
+    let mut p = product(
+        "customer/activity",
+        "Customer activity",
+        &[Kind::Feature, Kind::Stream],
+        1,
+        "Sessions and spending of each customer over the last minutes, hours and days, for models and for the shop.",
+    );
     p.status = Status::Degraded;
     p.status_reason = "reads a stream that stands still; spend_7d has drifted".into();
     p.data_through = Some(at("2026-11-20T04:18:00Z"));
     p.next_expected = None;
-    let mut lag = objective("lag", ObjectiveKind::StreamLag, "features are at most 15 min behind", 0.99, (0.9912, 0.9955), 0.12, "1 h 52 min behind");
+    let mut lag = objective(
+        "lag",
+        ObjectiveKind::StreamLag,
+        "features are at most 15 min behind",
+        0.99,
+        (0.9912, 0.9955),
+        0.12,
+        "1 h 52 min behind",
+    );
     lag.status = Status::Degraded;
-    lag.days = days(58, &[(0, DayState::Degraded, "waits for commerce/clickstream"), (24, DayState::Unknown, "the evaluator was down")]);
+    lag.days = days(
+        58,
+        &[
+            (0, DayState::Degraded, "waits for commerce/clickstream"),
+            (24, DayState::Unknown, "the evaluator was down"),
+        ],
+    );
     p.objectives = vec![lag];
-    p.ports = vec![port(&p.id, "features", "delta", 41_220, vec![Access::Table, Access::Lookup { key: "customer_id".into() }], vec![
-        column("customer_id", "string", "internal", "Whose activity"),
-        column("sessions_1h", "bigint", "", "Distinct sessions of the last hour (approximate, 1 %)"),
-        column("spend_10m", "double", "", "Sum of basket values, 10 minutes"),
-        column("spend_7d", "double", "", "Sum of basket values, 7 days"),
-    ])];
+    p.ports = vec![port(
+        &p.id,
+        "features",
+        "delta",
+        41_220,
+        vec![Access::Table, Access::Lookup { key: "customer_id".into() }],
+        vec![
+            column("customer_id", "string", "internal", "Whose activity"),
+            column("sessions_1h", "bigint", "", "Distinct sessions of the last hour (approximate, 1 %)"),
+            column("spend_10m", "double", "", "Sum of basket values, 10 minutes"),
+            column("spend_7d", "double", "", "Sum of basket values, 7 days"),
+        ],
+    )];
     p.sample = Some(FeatureSample {
         entity: "customer_id".into(),
         key: "c-00417".into(),
         as_of: now(),
         values: vec![
-            SampleValue { name: "sessions_1h".into(), value: "3".into(), version: "epoch 8812".into(), as_of: Some(at("2026-11-20T04:18:00Z")) },
-            SampleValue { name: "spend_7d".into(), value: "412.60".into(), version: "epoch 8812".into(), as_of: Some(at("2026-11-20T04:18:00Z")) },
+            SampleValue {
+                name: "sessions_1h".into(),
+                value: "3".into(),
+                version: "epoch 8812".into(),
+                as_of: Some(at("2026-11-20T04:18:00Z")),
+            },
+            SampleValue {
+                name: "spend_7d".into(),
+                value: "412.60".into(),
+                version: "epoch 8812".into(),
+                as_of: Some(at("2026-11-20T04:18:00Z")),
+            },
         ],
     });
     let bins = |shift: f64| {
@@ -259,35 +431,65 @@ fn activity() -> Product {
             })
             .collect::<Vec<_>>()
     };
-    p.drift = [("spend_7d", 0.214, 3.1e-9, 0.61, DriftVerdict::Drifted, 2.6), ("sessions_1h", 0.038, 0.41, 0.05, DriftVerdict::Stable, 0.2), ("spend_10m", 0.071, 0.03, 0.14, DriftVerdict::Watch, 0.7)]
-        .into_iter()
-        .map(|(feature, statistic, p_value, effect, verdict, shift)| FeatureDrift {
-            feature: feature.into(),
-            statistic_name: "KS".into(),
-            statistic,
-            p_value: Some(p_value),
-            effect: Some(effect),
-            effect_unit: "standard deviations".into(),
-            verdict,
-            threshold: Some(0.1),
-            sample_size: Some(41_220),
-            tested_at: Some(ago(2)),
-            history: (0..40)
-                .map(|n| DriftPoint {
-                    at: ago(40 - n),
-                    statistic: 0.03 + 0.012 * ((n * 7 % 5) as f64 / 5.0) + if n > 31 { (statistic - 0.03) * ((n - 31) as f64 / 8.0) } else { 0.0 },
-                })
-                .collect(),
-            histogram: bins(shift),
-        })
-        .collect();
+    p.drift = [
+        ("spend_7d", 0.214, 3.1e-9, 0.61, DriftVerdict::Drifted, 2.6),
+        ("sessions_1h", 0.038, 0.41, 0.05, DriftVerdict::Stable, 0.2),
+        ("spend_10m", 0.071, 0.03, 0.14, DriftVerdict::Watch, 0.7),
+    ]
+    .into_iter()
+    .map(|(feature, statistic, p_value, effect, verdict, shift)| FeatureDrift {
+        feature: feature.into(),
+        statistic_name: "KS".into(),
+        statistic,
+        p_value: Some(p_value),
+        effect: Some(effect),
+        effect_unit: "standard deviations".into(),
+        verdict,
+        threshold: Some(0.1),
+        sample_size: Some(41_220),
+        tested_at: Some(ago(2)),
+        history: (0..40)
+            .map(|n| DriftPoint {
+                at: ago(40 - n),
+                statistic: 0.03
+                    + 0.012 * ((n * 7 % 5) as f64 / 5.0)
+                    + if n > 31 { (statistic - 0.03) * ((n - 31) as f64 / 8.0) } else { 0.0 },
+            })
+            .collect(),
+        histogram: bins(shift),
+    })
+    .collect();
     p
 }
 
 fn churn_model() -> Product {
-    let mut p = product("risk/churn-model", "Churn model", &[Kind::Training], 2, "How likely a customer is to leave within 60 days.");
-    p.ports = vec![port(&p.id, "model", "model", 14_880, vec![], vec![column("customer_id", "string", "internal", ""), column("churn", "double", "", "Probability, 0 to 1")])];
-    let mut age = objective("age", ObjectiveKind::ModelAge, "trained within the last 14 days", 0.95, (1.0, 1.0), 1.0, "trained 1 h 40 min ago");
+    let mut p = product(
+        "risk/churn-model",
+        "Churn model",
+        &[Kind::Training],
+        2,
+        "How likely a customer is to leave within 60 days.",
+    );
+    p.ports = vec![port(
+        &p.id,
+        "model",
+        "model",
+        14_880,
+        vec![],
+        vec![
+            column("customer_id", "string", "internal", ""),
+            column("churn", "double", "", "Probability, 0 to 1"),
+        ],
+    )];
+    let mut age = objective(
+        "age",
+        ObjectiveKind::ModelAge,
+        "trained within the last 14 days",
+        0.95,
+        (1.0, 1.0),
+        1.0,
+        "trained 1 h 40 min ago",
+    );
     age.days = days(58, &[]);
     p.objectives = vec![age];
     p.model = Some(ModelCard {
@@ -297,23 +499,68 @@ fn churn_model() -> Product {
             trained_at: ago(2),
             algorithm: "logistic regression".into(),
             training_rows: Some(14_880),
-            metrics: BTreeMap::from([("auc".into(), 0.8412), ("log loss".into(), 0.4127), ("brier".into(), 0.1313)]),
-            inputs: BTreeMap::from([("customer/activity.features".into(), "epoch 8812".into()), ("customer/customer-360.profile".into(), "version 96".into())]),
+            metrics: BTreeMap::from([
+                ("auc".into(), 0.8412),
+                ("log loss".into(), 0.4127),
+                ("brier".into(), 0.1313),
+            ]),
+            inputs: BTreeMap::from([
+                ("customer/activity.features".into(), "epoch 8812".into()),
+                ("customer/customer-360.profile".into(), "version 96".into()),
+            ]),
         }),
         gate: "auc on held-out rows at most 0.01 below the champion's, and the gate allows".into(),
         history: vec![
-            ModelEvent { at: ago(2), version: "7".into(), outcome: ModelOutcome::Promoted, metric: "auc".into(), challenger: Some(0.8412), champion: Some(0.7926), reason: "spend_7d drifted".into() },
-            ModelEvent { at: ago(24 * 8), version: "6".into(), outcome: ModelOutcome::Rejected, metric: "auc".into(), challenger: Some(0.7711), champion: Some(0.7926), reason: "schedule".into() },
+            ModelEvent {
+                at: ago(2),
+                version: "7".into(),
+                outcome: ModelOutcome::Promoted,
+                metric: "auc".into(),
+                challenger: Some(0.8412),
+                champion: Some(0.7926),
+                reason: "spend_7d drifted".into(),
+            },
+            ModelEvent {
+                at: ago(24 * 8),
+                version: "6".into(),
+                outcome: ModelOutcome::Rejected,
+                metric: "auc".into(),
+                challenger: Some(0.7711),
+                champion: Some(0.7926),
+                reason: "schedule".into(),
+            },
         ],
     });
     p
 }
 
-fn quiet(id: &str, title: &str, kinds: &[Kind], format: &str, access: Vec<Access>, description: &str) -> Product {
+fn quiet(
+    id: &str,
+    title: &str,
+    kinds: &[Kind],
+    format: &str,
+    access: Vec<Access>,
+    description: &str,
+) -> Product {
     let mut p = product(id, title, kinds, 3, description);
     let name = id.rsplit('/').next().expect("a name").replace('-', "_");
-    p.ports = vec![port(id, &name, format, 41_220, access, vec![column("customer_id", "string", "internal", ""), column("name", "string", "pii", "Full name")])];
-    p.objectives = vec![objective("freshness", ObjectiveKind::DataAge, "data is at most 26 h old", 0.99, (1.0, 1.0), 1.0, "6 h 10 min old")];
+    p.ports = vec![port(
+        id,
+        &name,
+        format,
+        41_220,
+        access,
+        vec![column("customer_id", "string", "internal", ""), column("name", "string", "pii", "Full name")],
+    )];
+    p.objectives = vec![objective(
+        "freshness",
+        ObjectiveKind::DataAge,
+        "data is at most 26 h old",
+        0.99,
+        (1.0, 1.0),
+        1.0,
+        "6 h 10 min old",
+    )];
     p.runs = (0..3).map(|n| run(n, "daily", "schedule", RunOutcome::Succeeded)).collect();
     p
 }
@@ -335,17 +582,42 @@ fn lineage() -> Lineage {
             edge("support/articles", "support/article-search", "articles"),
         ],
         columns: vec![
-            column("commerce/orders.orders#order_date", "commerce/daily-revenue.revenue#order_date", Influence::Direct),
-            column("commerce/orders.orders#amount", "commerce/daily-revenue.revenue#revenue", Influence::Direct),
-            column("commerce/orders.orders#order_date", "commerce/daily-revenue.revenue#revenue", Influence::FilterOnly),
-            column("commerce/clickstream.clickstream#amount", "customer/activity.features#spend_7d", Influence::Direct),
-            column("commerce/clickstream.clickstream#ts", "customer/activity.features#spend_7d", Influence::FilterOnly),
+            column(
+                "commerce/orders.orders#order_date",
+                "commerce/daily-revenue.revenue#order_date",
+                Influence::Direct,
+            ),
+            column(
+                "commerce/orders.orders#amount",
+                "commerce/daily-revenue.revenue#revenue",
+                Influence::Direct,
+            ),
+            column(
+                "commerce/orders.orders#order_date",
+                "commerce/daily-revenue.revenue#revenue",
+                Influence::FilterOnly,
+            ),
+            column(
+                "commerce/clickstream.clickstream#amount",
+                "customer/activity.features#spend_7d",
+                Influence::Direct,
+            ),
+            column(
+                "commerce/clickstream.clickstream#ts",
+                "customer/activity.features#spend_7d",
+                Influence::FilterOnly,
+            ),
         ],
     }
 }
 
 fn incidents() -> Vec<Episode> {
-    let step = |at, state, note: &str, told: &[&str]| Transition { at, state, note: note.into(), told: told.iter().map(|t| (*t).into()).collect() };
+    let step = |at, state, note: &str, told: &[&str]| Transition {
+        at,
+        state,
+        note: note.into(),
+        told: told.iter().map(|t| (*t).into()).collect(),
+    };
     let stopped = at("2026-11-20T04:48:00Z");
     vec![
         Episode {
@@ -361,8 +633,18 @@ fn incidents() -> Vec<Episode> {
             cause: "The producer has sent nothing since 04:18 UTC.".into(),
             blast_radius: vec!["customer/activity".into(), "risk/churn-model".into()],
             transitions: vec![
-                step(stopped, EpisodeState::Firing, "lag passed 30 min", &["mail commerce-oncall@example.com"]),
-                step(at("2026-11-20T05:02:00Z"), EpisodeState::Acknowledged, "acknowledged by dana: the shop is being deployed", &[]),
+                step(
+                    stopped,
+                    EpisodeState::Firing,
+                    "lag passed 30 min",
+                    &["mail commerce-oncall@example.com"],
+                ),
+                step(
+                    at("2026-11-20T05:02:00Z"),
+                    EpisodeState::Acknowledged,
+                    "acknowledged by dana: the shop is being deployed",
+                    &[],
+                ),
             ],
         },
         Episode {
@@ -377,7 +659,12 @@ fn incidents() -> Vec<Episode> {
             resolved_at: None,
             cause: "KS 0.214, p 3.1e-9, three of five windows. The churn model was retrained.".into(),
             blast_radius: vec!["risk/churn-model".into()],
-            transitions: vec![step(ago(3), EpisodeState::Firing, "confirmed in 3 of 5 windows", &["mail customer-data@example.com"])],
+            transitions: vec![step(
+                ago(3),
+                EpisodeState::Firing,
+                "confirmed in 3 of 5 windows",
+                &["mail customer-data@example.com"],
+            )],
         },
         Episode {
             id: "deadline-daily-revenue-20261108".into(),
@@ -392,8 +679,18 @@ fn incidents() -> Vec<Episode> {
             cause: "Orders arrived late from the store system.".into(),
             blast_radius: vec![],
             transitions: vec![
-                step(ago(24 * 12 + 1), EpisodeState::Firing, "06:00 passed without yesterday's partition", &["mail commerce-oncall@example.com"]),
-                step(ago(24 * 12 - 1), EpisodeState::Resolved, "partition published", &["mail commerce-oncall@example.com"]),
+                step(
+                    ago(24 * 12 + 1),
+                    EpisodeState::Firing,
+                    "06:00 passed without yesterday's partition",
+                    &["mail commerce-oncall@example.com"],
+                ),
+                step(
+                    ago(24 * 12 - 1),
+                    EpisodeState::Resolved,
+                    "partition published",
+                    &["mail commerce-oncall@example.com"],
+                ),
             ],
         },
     ]
@@ -418,15 +715,31 @@ fn policies() -> Vec<PolicyRule> {
         }),
     };
     vec![
-        rule("pii_needs_consent", "Personal data needs a named consumer", "A port with a column classified pii is readable only by the domains its contract names.", "central", (41, 0, 1)),
+        rule(
+            "pii_needs_consent",
+            "Personal data needs a named consumer",
+            "A port with a column classified pii is readable only by the domains its contract names.",
+            "central",
+            (41, 0, 1),
+        ),
         rule("owner_required", "Every product has an owner who can be reached", "", "central", (42, 0, 0)),
         rule("tier1_needs_runbook", "Tier 1 has a runbook", "", "central", (40, 2, 0)),
-        rule("risk_models_explain", "Models of risk carry an explanation", "A rule of the risk domain's own.", "domains/risk/policies", (6, 0, 0)),
+        rule(
+            "risk_models_explain",
+            "Models of risk carry an explanation",
+            "A rule of the risk domain's own.",
+            "domains/risk/policies",
+            (6, 0, 0),
+        ),
     ]
 }
 
 fn changes() -> Vec<Change> {
-    let outcome = |product: &str, outcome, reason: &str| ChangeOutcome { product: product.into(), outcome, reason: reason.into() };
+    let outcome = |product: &str, outcome, reason: &str| ChangeOutcome {
+        product: product.into(),
+        outcome,
+        reason: reason.into(),
+    };
     vec![
         Change {
             commit: COMMIT.into(),
@@ -434,7 +747,11 @@ fn changes() -> Vec<Change> {
             author: "Robin Frei".into(),
             at: ago(6),
             url: Some("https://git.example.com/mesh/pull/42".into()),
-            outcomes: vec![outcome("commerce/daily-revenue", Outcome::Denied, "pii_needs_consent: column email is classified pii and the port is readable by everyone")],
+            outcomes: vec![outcome(
+                "commerce/daily-revenue",
+                Outcome::Denied,
+                "pii_needs_consent: column email is classified pii and the port is readable by everyone",
+            )],
         },
         Change {
             commit: BEFORE.into(),
@@ -442,9 +759,19 @@ fn changes() -> Vec<Change> {
             author: "Dana Keller".into(),
             at: ago(30),
             url: None,
-            outcomes: vec![outcome("customer/activity", Outcome::Applied, ""), outcome("risk/churn-model", Outcome::Applied, "backfilled 58 partitions")],
+            outcomes: vec![
+                outcome("customer/activity", Outcome::Applied, ""),
+                outcome("risk/churn-model", Outcome::Applied, "backfilled 58 partitions"),
+            ],
         },
-        Change { commit: "09c3d4e5f6a7b8c9d0e1f2a3b4c5d6e7f8091a2b".into(), message: "Fix a typo in the README".into(), author: "Dana Keller".into(), at: ago(55), url: None, outcomes: vec![] },
+        Change {
+            commit: "09c3d4e5f6a7b8c9d0e1f2a3b4c5d6e7f8091a2b".into(),
+            message: "Fix a typo in the README".into(),
+            author: "Dana Keller".into(),
+            at: ago(55),
+            url: None,
+            outcomes: vec![],
+        },
     ]
 }
 
@@ -477,11 +804,39 @@ pub fn model() -> SiteModel {
             orders(),
             daily_revenue(),
             clickstream(),
-            quiet("customer/customers", "Customers", &[Kind::Source], "delta", vec![Access::Table], "Master data of all customers."),
-            quiet("customer/customer-360", "Customer 360", &[Kind::Batch], "delta", vec![Access::Table, Access::Lookup { key: "customer_id".into() }], "One row a customer with what all domains know."),
+            quiet(
+                "customer/customers",
+                "Customers",
+                &[Kind::Source],
+                "delta",
+                vec![Access::Table],
+                "Master data of all customers.",
+            ),
+            quiet(
+                "customer/customer-360",
+                "Customer 360",
+                &[Kind::Batch],
+                "delta",
+                vec![Access::Table, Access::Lookup { key: "customer_id".into() }],
+                "One row a customer with what all domains know.",
+            ),
             activity(),
-            quiet("support/articles", "Help articles", &[Kind::Source], "delta", vec![Access::Table], "Texts of the help centre."),
-            quiet("support/article-search", "Article search", &[Kind::Embedding], "delta", vec![Access::Search { text: "body".into() }], "Finds help articles by meaning."),
+            quiet(
+                "support/articles",
+                "Help articles",
+                &[Kind::Source],
+                "delta",
+                vec![Access::Table],
+                "Texts of the help centre.",
+            ),
+            quiet(
+                "support/article-search",
+                "Article search",
+                &[Kind::Embedding],
+                "delta",
+                vec![Access::Search { text: "body".into() }],
+                "Finds help articles by meaning.",
+            ),
             churn_model(),
         ],
         lineage: lineage(),
@@ -514,7 +869,9 @@ pub fn crowd(products: usize, domains: usize) -> SiteModel {
         })
         .collect();
     mesh.lineage = Lineage {
-        products: (1..products).flat_map(|n| [edge(&id(n / 3), &id(n), "orders"), edge(&id(n / 2), &id(n), "orders")]).collect(),
+        products: (1..products)
+            .flat_map(|n| [edge(&id(n / 3), &id(n), "orders"), edge(&id(n / 2), &id(n), "orders")])
+            .collect(),
         columns: Vec::new(),
     };
     mesh.incidents.clear();

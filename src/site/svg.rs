@@ -181,14 +181,23 @@ pub fn sparkline(values: &[f64], threshold: Option<f64>, label: &str) -> String 
     }
     let mut line = String::new();
     for (i, v) in values.iter().enumerate() {
-        let _ = write!(line, "{}{} {}", if i == 0 { "M" } else { "L" }, number(PAD + step * i as f64), number(y(*v)));
+        let _ = write!(
+            line,
+            "{}{} {}",
+            if i == 0 { "M" } else { "L" },
+            number(PAD + step * i as f64),
+            number(y(*v))
+        );
     }
     if let Some(last) = values.last() {
         let x = PAD + step * (values.len() - 1) as f64;
         let area = format!("{line}L{} {b}L{} {b}Z", number(x), number(PAD), b = number(HEIGHT - PAD));
         svg.empty("path", &[("class", "s-area"), ("d", &area)]);
         svg.empty("path", &[("class", "s-line"), ("d", &line)]);
-        svg.empty("circle", &[("class", "s-last"), ("cx", &number(x)), ("cy", &number(y(*last))), ("r", "3.2")]);
+        svg.empty(
+            "circle",
+            &[("class", "s-last"), ("cx", &number(x)), ("cy", &number(y(*last))), ("r", "3.2")],
+        );
     }
     svg.finish()
 }
@@ -199,13 +208,19 @@ pub fn histogram(bins: &[HistogramBin], label: &str) -> String {
     const WIDTH: f64 = 260.0;
     const HEIGHT: f64 = 72.0;
     let share = |v: f64| if v.is_finite() { v.max(0.0) } else { 0.0 };
-    let top = bins.iter().flat_map(|b| [share(b.reference), share(b.current)]).fold(f64::MIN_POSITIVE, f64::max);
+    let top =
+        bins.iter().flat_map(|b| [share(b.reference), share(b.current)]).fold(f64::MIN_POSITIVE, f64::max);
     let mut svg = Svg::picture("histogram", WIDTH, HEIGHT, label);
     let cell = WIDTH / bins.len().max(1) as f64;
     let bar = (cell - 3.0).max(1.0) / 2.0;
     for (i, bin) in bins.iter().enumerate() {
         svg.start("g", &[]);
-        let title = format!("{}: reference {:.1} %, now {:.1} %", bin.label, bin.reference * 100.0, bin.current * 100.0);
+        let title = format!(
+            "{}: reference {:.1} %, now {:.1} %",
+            bin.label,
+            bin.reference * 100.0,
+            bin.current * 100.0
+        );
         svg.text("title", &[], &title);
         for (class, value, offset) in [("h-reference", bin.reference, 0.0), ("h-current", bin.current, bar)] {
             let height = share(value) / top * (HEIGHT - 4.0);
@@ -253,13 +268,27 @@ pub fn badge(subject: &str, status: Status) -> String {
     let label = format!("{subject}: {word}");
     svg.start(
         "svg",
-        &[("xmlns", "http://www.w3.org/2000/svg"), ("width", &width), ("height", "20"), ("role", "img"), ("aria-label", &label)],
+        &[
+            ("xmlns", "http://www.w3.org/2000/svg"),
+            ("width", &width),
+            ("height", "20"),
+            ("role", "img"),
+            ("aria-label", &label),
+        ],
     );
     svg.text("title", &[], &label);
     svg.empty("rect", &[("width", &width), ("height", "20"), ("rx", "4"), ("fill", "#22343f")]);
-    let shape = format!("M{l} 0h{w}a4 4 0 0 1 4 4v12a4 4 0 0 1-4 4h-{w}z", l = number(left), w = number(right - 4.0));
+    let shape =
+        format!("M{l} 0h{w}a4 4 0 0 1 4 4v12a4 4 0 0 1-4 4h-{w}z", l = number(left), w = number(right - 4.0));
     svg.empty("path", &[("d", &shape), ("fill", solid_colour(status))]);
-    svg.start("g", &[("fill", "#fff"), ("font-family", "Segoe UI,Roboto,Liberation Sans,Arial,sans-serif"), ("font-size", "11")]);
+    svg.start(
+        "g",
+        &[
+            ("fill", "#fff"),
+            ("font-family", "Segoe UI,Roboto,Liberation Sans,Arial,sans-serif"),
+            ("font-size", "11"),
+        ],
+    );
     svg.text("text", &[("x", "8"), ("y", "14"), ("textLength", &number(left - 16.0))], &subject);
     svg.text("text", &[("x", &number(left + 8.0)), ("y", "14"), ("textLength", &number(right - 16.0))], word);
     svg.finish()

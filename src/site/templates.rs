@@ -80,6 +80,7 @@ fn register(tera: &mut Tera) {
     tera.register_filter("count", |value: u64, _: Kwargs, _: &State| words::count(value));
     tera.register_filter("word", |text: &str, _: Kwargs, _: &State| word(text));
     tera.register_filter("tone", |text: &str, _: Kwargs, _: &State| tone(text));
+    tera.register_filter("sensitivity", |text: &str, _: Kwargs, _: &State| sensitivity(text));
     tera.register_filter("first_line", |text: &str, _: Kwargs, _: &State| {
         text.lines().next().unwrap_or_default().to_owned()
     });
@@ -103,12 +104,22 @@ fn word(text: &str) -> String {
 /// Returns the class of a word of state; the word itself is always printed, so colour is never alone.
 fn tone(text: &str) -> &'static str {
     match text {
-        "succeeded" | "pass" | "allow" | "stable" | "promoted" | "applied" | "resolved" | "in_sync" | "healthy"
-        | "good" => "good",
+        "succeeded" | "pass" | "allow" | "stable" | "promoted" | "applied" | "resolved" | "in_sync"
+        | "healthy" | "good" => "good",
         "degraded" | "warning" | "warn" | "watch" | "acknowledged" | "broken" | "ticket" => "warn",
-        "failed" | "fail" | "deny" | "denied" | "drifted" | "firing" | "breaching" | "error" | "page" | "bad" => "bad",
+        "failed" | "fail" | "deny" | "denied" | "drifted" | "firing" | "breaching" | "error" | "page"
+        | "bad" => "bad",
         "held" | "running" | "queued" | "pending" => "hold",
         _ => "mute",
+    }
+}
+
+/// Returns the class of a data classification: what needs care stands out. Vocabularies differ, so whatever is not known
+/// to be harmless counts as needing care.
+fn sensitivity(text: &str) -> &'static str {
+    match text.to_lowercase().as_str() {
+        "public" | "internal" | "none" | "open" => "mute",
+        _ => "class",
     }
 }
 

@@ -70,15 +70,15 @@ pub fn episode(state: EpisodeState) -> &'static str {
     }
 }
 
-/// Returns a clause on how the running version relates to the commit.
+/// Returns how the running version relates to the commit, as what follows the word of the state.
 #[must_use]
 pub fn sync(sync: &Sync) -> String {
     match sync {
-        Sync::InSync { commit } => format!("in sync at {}", short(commit)),
-        Sync::Held { commit, reason } => format!("held at {}: {reason}", short(commit)),
-        Sync::Denied { commit, rule, reason } => format!("denied at {} by {rule}: {reason}", short(commit)),
-        Sync::Broken { commit, reason } => format!("broken at {}: {reason}", short(commit)),
-        Sync::Pending { commit } => format!("waiting for {}", short(commit)),
+        Sync::InSync { commit } | Sync::Pending { commit } => format!("at {}", short(commit)),
+        Sync::Held { commit, reason } | Sync::Broken { commit, reason } => {
+            format!("at {}: {reason}", short(commit))
+        }
+        Sync::Denied { commit, rule, reason } => format!("at {} by {rule}: {reason}", short(commit)),
     }
 }
 
@@ -91,7 +91,7 @@ pub fn short(hash: &str) -> String {
 /// Returns an instant to the minute with its zone, never relative to a reader's clock.
 #[must_use]
 pub fn instant(at: DateTime<Utc>) -> String {
-    at.format("%Y-%m-%d %H:%M UTC").to_string()
+    at.format("%Y-%m-%d %H:%M\u{a0}UTC").to_string()
 }
 
 /// Returns a fraction as a percentage with two decimals, cut and not rounded, so that 99.996 % never reads as 100 %.
@@ -134,7 +134,7 @@ pub fn count(value: u64) -> String {
     out
 }
 
-/// Returns a measured value with four significant digits, and powers of ten only where plain digits would not do.
+/// Returns a measured value with about four significant digits, and powers of ten only where plain digits would not do.
 #[must_use]
 pub fn measure(value: f64) -> String {
     if !value.is_finite() {
@@ -144,14 +144,21 @@ pub fn measure(value: f64) -> String {
     if size == 0.0 {
         "0".into()
     } else if !(1e-4..1e7).contains(&size) {
-        format!("{value:.2e}")
+        let text = format!("{value:.2e}");
+        text.split_once('e')
+            .map_or_else(|| text.clone(), |(digits, power)| format!("{}e{power}", trimmed(digits)))
     } else if size >= 1000.0 {
         format!("{value:.0}")
     } else if size >= 1.0 {
-        format!("{value:.2}")
+        trimmed(&format!("{value:.2}")).into()
     } else {
-        format!("{value:.4}")
+        trimmed(&format!("{value:.4}")).into()
     }
+}
+
+/// Drops zeros that end a decimal fraction.
+fn trimmed(digits: &str) -> &str {
+    if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits }
 }
 
 /// Returns a length of time in its two greatest units.
@@ -195,7 +202,10 @@ mod tests {
     fn numbers_read_well() {
         assert_eq!(count(1_234_567), "1\u{202f}234\u{202f}567");
         assert_eq!(count(12), "12");
-        assert_eq!(measure(0.000_01), "1.00e-5");
+        assert_eq!(measure(0.000_01), "1e-5");
+        assert_eq!(measure(3.1e-9), "3.1e-9");
+        assert_eq!(measure(100.0), "100");
+        assert_eq!(measure(0.61), "0.61");
         assert_eq!(measure(0.8342), "0.8342");
         let at = |s: &str| s.parse::<DateTime<Utc>>().unwrap();
         assert_eq!(duration(at("2026-01-01T00:00:00Z"), at("2026-01-02T03:10:00Z")), "1 d 3 h");

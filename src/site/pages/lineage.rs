@@ -77,8 +77,11 @@ impl Sketch {
     }
 
     fn finish(self, root: &str, caption: String) -> Picture {
-        let arrows: Vec<Arrow> =
-            self.arrows.iter().map(|((from, to), (weight, _))| Arrow { from: *from, to: *to, weight: *weight }).collect();
+        let arrows: Vec<Arrow> = self
+            .arrows
+            .iter()
+            .map(|((from, to), (weight, _))| Arrow { from: *from, to: *to, weight: *weight })
+            .collect();
         let end = |n: &Node| End {
             title: n.label.clone(),
             sub: n.sub.clone(),
@@ -189,7 +192,11 @@ pub fn of_domain(mesh: &Mesh, domain: &DomainView, root: &str) -> Picture {
         }
     }
     let title = domain.declared.map_or(domain.name, |d| d.title.as_str());
-    let rest = if shown < products.len() { format!(", {shown} of {} products", products.len()) } else { String::new() };
+    let rest = if shown < products.len() {
+        format!(", {shown} of {} products", products.len())
+    } else {
+        String::new()
+    };
     sketch.finish(root, format!("Lineage within {title}{rest}"))
 }
 
@@ -254,7 +261,12 @@ fn overflow(sketch: &mut Sketch, mesh: &Mesh, neighbours: &[&Product], side: Sid
         *left_out.entry(&neighbour.domain).or_default() += 1;
     }
     for (domain, count) in left_out.into_iter().take(ONE_HOP_SIDE / 3) {
-        let title = mesh.domains.iter().find(|d| d.name == domain).and_then(|d| d.declared).map_or(domain, |d| &d.title);
+        let title = mesh
+            .domains
+            .iter()
+            .find(|d| d.name == domain)
+            .and_then(|d| d.declared)
+            .map_or(domain, |d| &d.title);
         let key = format!("{}:{domain}", if side == Side::Upstream { "in" } else { "out" });
         let stub = sketch.node(&key, || Node {
             label: format!("+{count} in {title}"),

@@ -24,7 +24,8 @@ const CHANGE_ROWS: usize = 100;
 
 /// Adds every page to `files`.
 pub fn render_all(mesh: &Mesh, style: &str, files: &mut BTreeMap<String, Vec<u8>>) -> Result<(), SiteError> {
-    let tera = templates::engine(mesh).map_err(|source| SiteError::Render { page: "templates".into(), source })?;
+    let tera =
+        templates::engine(mesh).map_err(|source| SiteError::Render { page: "templates".into(), source })?;
     let mut press = Press { tera, frame: Frame::new(mesh, style), files };
     overview(mesh, &mut press)?;
     for domain in &mesh.domains {
@@ -78,7 +79,13 @@ struct Press<'a> {
 }
 
 impl Press<'_> {
-    fn print(&mut self, page: String, template: &str, heading: &str, mut context: Context) -> Result<(), SiteError> {
+    fn print(
+        &mut self,
+        page: String,
+        template: &str,
+        heading: &str,
+        mut context: Context,
+    ) -> Result<(), SiteError> {
         context.insert("site", &self.frame);
         context.insert("root", &path::root_of(&page));
         context.insert("heading", heading);
@@ -131,7 +138,11 @@ pub fn verdict(mesh: &Mesh) -> String {
         (0, n) => sentence += &format!("; {} open", words::counted(n, "ticket is", "tickets are")),
         (n, 0) => sentence += &format!("; {} open", words::counted(n, "page is", "pages are")),
         (n, m) => {
-            sentence += &format!("; {} and {} are open", words::counted(n, "page", "pages"), words::counted(m, "ticket", "tickets"));
+            sentence += &format!(
+                "; {} and {} are open",
+                words::counted(n, "page", "pages"),
+                words::counted(m, "ticket", "tickets")
+            );
         }
     }
     sentence.push('.');
@@ -203,25 +214,28 @@ fn overview(mesh: &Mesh, press: &mut Press) -> Result<(), SiteError> {
     let worst = worst(mesh);
     context.insert("verdict", &verdict(mesh));
     context.insert("status", &worst);
-    let counts: Vec<StatusCount> = [
-        Status::Breaching,
-        Status::Degraded,
-        Status::Unknown,
-        Status::Denied,
-        Status::Held,
-        Status::Healthy,
-    ]
-    .into_iter()
-    .map(|status| StatusCount { status, word: words::status(status), count: mesh.in_status(status) })
-    .filter(|c| c.count > 0)
-    .collect();
+    let counts: Vec<StatusCount> =
+        [Status::Breaching, Status::Degraded, Status::Unknown, Status::Denied, Status::Held, Status::Healthy]
+            .into_iter()
+            .map(|status| StatusCount { status, word: words::status(status), count: mesh.in_status(status) })
+            .filter(|c| c.count > 0)
+            .collect();
     context.insert("counts", &counts);
-    let oldest = mesh.products.iter().filter_map(|p| Some((p.data_through?, p))).min_by_key(|(at, p)| (*at, p.id.as_str()));
+    let oldest = mesh
+        .products
+        .iter()
+        .filter_map(|p| Some((p.data_through?, p)))
+        .min_by_key(|(at, p)| (*at, p.id.as_str()));
     context.insert("oldest", &oldest.map(|(at, p)| (at, p.title.as_str(), p.id.as_str())));
-    let open: Vec<EpisodeRow> =
-        mesh.incidents.iter().filter(|i| i.state != EpisodeState::Resolved).map(|i| EpisodeRow::new(mesh, i)).collect();
+    let open: Vec<EpisodeRow> = mesh
+        .incidents
+        .iter()
+        .filter(|i| i.state != EpisodeState::Resolved)
+        .map(|i| EpisodeRow::new(mesh, i))
+        .collect();
     context.insert("incidents", &open);
-    let domains: Vec<DomainCard> = mesh.domains.iter().map(|d| DomainCard::new(mesh, d, OVERVIEW_ROWS)).collect();
+    let domains: Vec<DomainCard> =
+        mesh.domains.iter().map(|d| DomainCard::new(mesh, d, OVERVIEW_ROWS)).collect();
     context.insert("domains", &domains);
     context.insert("changes", &mesh.model.changes.iter().take(5).collect::<Vec<_>>());
     press.print(path::OVERVIEW.into(), "overview.html", "Overview", context)
@@ -239,8 +253,13 @@ fn domain_page(mesh: &Mesh, domain: &DomainView, press: &mut Press) -> Result<()
         .take(20)
         .map(|i| EpisodeRow::new(mesh, i))
         .collect();
-    let changes: Vec<&Change> =
-        mesh.model.changes.iter().filter(|c| c.outcomes.iter().any(|o| inside(&o.product))).take(10).collect();
+    let changes: Vec<&Change> = mesh
+        .model
+        .changes
+        .iter()
+        .filter(|c| c.outcomes.iter().any(|o| inside(&o.product)))
+        .take(10)
+        .collect();
     let title = card.title.clone();
     context.insert("domain", &card);
     context.insert("owners", &domain.declared.map(|d| d.owners.as_slice()).unwrap_or_default());
@@ -283,8 +302,10 @@ fn policies(mesh: &Mesh, press: &mut Press) -> Result<(), SiteError> {
     rules.sort_by(|a, b| (b.denied, b.warned, &a.id).cmp(&(a.denied, a.warned, &b.id)));
     let mut waivers: Vec<_> = mesh.model.waivers.iter().collect();
     waivers.sort_by_key(|w| w.expires_at);
-    let waivers: Vec<_> =
-        waivers.into_iter().map(|w| (w, if w.expires_at <= mesh.model.generated_at { "expired" } else { "in force" })).collect();
+    let waivers: Vec<_> = waivers
+        .into_iter()
+        .map(|w| (w, if w.expires_at <= mesh.model.generated_at { "expired" } else { "in force" }))
+        .collect();
     let mut context = Context::new();
     context.insert("denied", &rules.iter().map(|r| r.denied).sum::<u64>());
     context.insert("warned", &rules.iter().map(|r| r.warned).sum::<u64>());

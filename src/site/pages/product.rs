@@ -7,8 +7,8 @@ use tera::Context;
 use super::super::escape::web_address;
 use super::super::mesh::{Mesh, headline};
 use super::super::model::{
-    Access, BadInterval, Change, Column, DayState, FeatureDrift, Influence, Objective, ObjectiveKind, Port, Product,
-    QualityResult,
+    Access, BadInterval, Change, Column, DayState, FeatureDrift, Influence, Objective, ObjectiveKind, Port,
+    Product, QualityResult,
 };
 use super::super::{SiteError, path, svg, words};
 use super::rows::{Budget, EpisodeRow, reason};
@@ -117,7 +117,12 @@ impl<'a> PortView<'a> {
             })
             .collect();
         let api = mesh.model.api_base.as_deref().unwrap_or(DEFAULT_API).trim_end_matches('/');
-        Self { port, has_sources: columns.iter().any(|c| !c.sources.is_empty()), columns, snippets: snippets(api, product, port) }
+        Self {
+            port,
+            has_sources: columns.iter().any(|c| !c.sources.is_empty()),
+            columns,
+            snippets: snippets(api, product, port),
+        }
     }
 }
 
@@ -171,11 +176,20 @@ impl<'a> DriftView<'a> {
     fn new(drift: &'a FeatureDrift) -> Self {
         let points = &drift.history[drift.history.len().saturating_sub(DRIFT_POINTS)..];
         let values: Vec<f64> = points.iter().map(|p| p.statistic).collect();
-        let label = format!("{} of {} over time, now {}", drift.statistic_name, drift.feature, words::measure(drift.statistic));
+        let label = format!(
+            "{} of {} over time, now {}",
+            drift.statistic_name,
+            drift.feature,
+            words::measure(drift.statistic)
+        );
         let histogram_label = format!("Distribution of {}: reference beside now", drift.feature);
         Self {
             drift,
-            history_svg: if values.len() > 1 { svg::sparkline(&values, drift.threshold, &label) } else { String::new() },
+            history_svg: if values.len() > 1 {
+                svg::sparkline(&values, drift.threshold, &label)
+            } else {
+                String::new()
+            },
             histogram_svg: if drift.histogram.is_empty() {
                 String::new()
             } else {
@@ -198,7 +212,8 @@ pub fn render(mesh: &Mesh, product: &Product, press: &mut Press) -> Result<(), S
     context.insert("badge", &path::badge(&product.id));
     let domain = mesh.domains.iter().find(|d| d.name == product.domain).and_then(|d| d.declared);
     context.insert("domain_title", domain.map_or(&product.domain, |d| &d.title));
-    let owners = if product.owners.is_empty() { domain.map_or(&[][..], |d| &d.owners) } else { &product.owners };
+    let owners =
+        if product.owners.is_empty() { domain.map_or(&[][..], |d| &d.owners) } else { &product.owners };
     context.insert("owners", owners);
     context.insert("on_call", &product.on_call.as_ref().or_else(|| domain.and_then(|d| d.on_call.as_ref())));
 
@@ -207,20 +222,30 @@ pub fn render(mesh: &Mesh, product: &Product, press: &mut Press) -> Result<(), S
     let headline = headline(product);
     context.insert("headline_budget", &headline.and_then(Budget::of));
     context.insert("headline_name", headline.map_or("", |o| words::objective(o.kind)));
-    context.insert("objectives", &objectives.into_iter().map(|o| ObjectiveView::new(mesh, o)).collect::<Vec<_>>());
-    let fresh = product.objectives.iter().any(|o| matches!(o.kind, ObjectiveKind::DataAge | ObjectiveKind::Deadline));
+    context.insert(
+        "objectives",
+        &objectives.into_iter().map(|o| ObjectiveView::new(mesh, o)).collect::<Vec<_>>(),
+    );
+    let fresh =
+        product.objectives.iter().any(|o| matches!(o.kind, ObjectiveKind::DataAge | ObjectiveKind::Deadline));
     context.insert("fresh", &fresh);
 
-    context.insert("ports", &product.ports.iter().map(|p| PortView::new(mesh, product, p)).collect::<Vec<_>>());
+    context
+        .insert("ports", &product.ports.iter().map(|p| PortView::new(mesh, product, p)).collect::<Vec<_>>());
     let mut quality: Vec<&QualityResult> = product.quality.iter().collect();
-    quality.sort_by(|a, b| (a.outcome, a.severity, &a.port, &a.check).cmp(&(b.outcome, b.severity, &b.port, &b.check)));
+    quality.sort_by(|a, b| {
+        (a.outcome, a.severity, &a.port, &a.check).cmp(&(b.outcome, b.severity, &b.port, &b.check))
+    });
     context.insert("quality", &quality);
     context.insert("runs", &product.runs.iter().take(RUNS).collect::<Vec<_>>());
     context.insert("decisions", &product.decisions.iter().take(DECISIONS).collect::<Vec<_>>());
     let mut drift: Vec<&FeatureDrift> = product.drift.iter().collect();
     drift.sort_by(|a, b| (a.verdict, &a.feature).cmp(&(b.verdict, &b.feature)));
     context.insert("drift", &drift.into_iter().map(DriftView::new).collect::<Vec<_>>());
-    context.insert("model_history", &product.model.as_ref().map(|m| m.history.iter().take(MODEL_EVENTS).collect::<Vec<_>>()));
+    context.insert(
+        "model_history",
+        &product.model.as_ref().map(|m| m.history.iter().take(MODEL_EVENTS).collect::<Vec<_>>()),
+    );
     // Pairs and not maps: the engine's maps have no order.
     let champion = product.model.as_ref().and_then(|m| m.champion.as_ref());
     context.insert("metrics", &champion.map(|c| c.metrics.iter().collect::<Vec<_>>()).unwrap_or_default());

@@ -20,9 +20,19 @@ impl Budget {
     pub fn of(objective: &Objective) -> Option<Self> {
         let left = objective.budget_remaining.filter(|b| b.is_finite())?;
         let percent = (left.clamp(0.0, 1.0) * 100.0).floor() as u8;
-        let text = if left < 0.0 { format!("overspent by {:.0}\u{202f}%", -left * 100.0) } else { format!("{percent}\u{202f}%") };
+        let text = if left < 0.0 {
+            format!("overspent by {:.0}\u{202f}%", -left * 100.0)
+        } else {
+            format!("{percent}\u{202f}%")
+        };
         // Half and a fifth: the levels at which teams usually slow down and stop deploying.
-        let tone = if left > 0.5 { "good" } else if left > 0.2 { "warn" } else { "bad" };
+        let tone = if left > 0.5 {
+            "good"
+        } else if left > 0.2 {
+            "warn"
+        } else {
+            "bad"
+        };
         Some(Self { text, percent, tone })
     }
 }
@@ -40,17 +50,23 @@ pub struct Row {
     pub bar_svg: String,
     /// What the range and the budget speak of.
     pub objective: &'static str,
+    pub window_days: u32,
     pub sli: String,
     pub budget: Option<Budget>,
     pub data_through: Option<DateTime<Utc>>,
     pub deployed_at: Option<DateTime<Utc>>,
     pub commit: String,
+    /// Open alerts about the product itself.
     pub alerts: usize,
+    /// Open alerts of products upstream whose blast reaches it.
+    pub reached: usize,
 }
 
 impl Row {
     pub fn new(mesh: &Mesh, product: &Product) -> Self {
         let headline = headline(product);
+        let open: Vec<_> =
+            mesh.incidents_of(&product.id).filter(|i| i.state != EpisodeState::Resolved).collect();
         Self {
             id: product.id.clone(),
             title: product.title.clone(),
@@ -65,12 +81,14 @@ impl Row {
                 svg::day_bar(&mesh.worst_days(&product.objectives))
             },
             objective: headline.map_or("", |o| words::objective(o.kind)),
+            window_days: headline.map_or(0, |o| o.window_days),
             sli: headline.map(|o| words::range(o.sli_low, o.sli_high)).unwrap_or_default(),
             budget: headline.and_then(Budget::of),
             data_through: product.data_through,
             deployed_at: product.deployed_at,
             commit: commit(&product.sync).to_owned(),
-            alerts: mesh.incidents_of(&product.id).filter(|i| i.state != EpisodeState::Resolved).count(),
+            alerts: open.iter().filter(|i| i.product == product.id).count(),
+            reached: open.iter().filter(|i| i.product != product.id).count(),
         }
     }
 }
@@ -80,9 +98,15 @@ pub fn reason(product: &Product) -> String {
     if !product.status_reason.is_empty() {
         return product.status_reason.clone();
     }
-    match (&product.sync, product.status) {
-        (_, Status::Healthy) | (Sync::InSync { .. } | Sync::Pending { .. }, _) => String::new(),
-        (sync, _) => words::sync(sync),
+    if product.status == Status::Healthy {
+        return String::new();
+    }
+    let short = words::short(commit(&product.sync));
+    match &product.sync {
+        Sync::InSync { .. } | Sync::Pending { .. } => String::new(),
+        Sync::Denied { rule, reason, .. } => format!("{rule} denies {short}: {reason}"),
+        Sync::Held { reason, .. } => format!("{short} waits: {reason}"),
+        Sync::Broken { reason, .. } => format!("{short} is broken: {reason}"),
     }
 }
 
@@ -129,7 +153,10 @@ impl EpisodeRow {
             product_title: mesh.product(&episode.product).map_or(&episode.product, |p| &p.title).clone(),
             started_at: episode.started_at,
             resolved_at: episode.resolved_at,
-            lasted: words::duration(episode.started_at, episode.resolved_at.unwrap_or(mesh.model.generated_at)),
+            lasted: words::duration(
+                episode.started_at,
+                episode.resolved_at.unwrap_or(mesh.model.generated_at),
+            ),
             affected: episode.blast_radius.len(),
             cause: episode.cause.clone(),
         }
