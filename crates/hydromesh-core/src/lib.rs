@@ -2,12 +2,15 @@
 #![forbid(unsafe_code)]
 
 pub mod aggregate;
+pub mod check;
 pub mod checkpoint;
 pub mod diag;
 pub mod drift;
 pub mod ids;
+pub mod lineage;
 pub mod model;
 pub mod slo;
+pub mod sql;
 pub mod syntax;
 pub mod tile;
 pub mod time;
