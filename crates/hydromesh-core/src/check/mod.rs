@@ -5,12 +5,14 @@
 
 mod types;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::aggregate::AggFunction;
 use crate::diag::{Diagnostic, Related, Severity, Spot, codes, did_you_mean};
 use crate::ids::{PipelineName, ProductId};
 use crate::model::{
-    ColumnShape, Contract, FeaturePipeline, Mesh, Pipeline, Product, QueryShape, SqlText, TrainingPipeline,
+    ColumnShape, Contract, FeaturePipeline, LogicalType, Mesh, Pipeline, Product, QueryShape, SqlText,
+    TrainingPipeline,
 };
 use crate::sql;
 
@@ -276,6 +278,55 @@ impl Check<'_> {
         }
         for (name, column) in crate::model::aggregated_columns(feature) {
             self.yields(&column, &format!("which feature `{name}` aggregates"));
+        }
+        self.feature_columns(feature);
+    }
+
+    /// The columns that the windows make against the contract of the port. Columns beyond them, such as the as-of
+    /// time, are the pipeline's own.
+    fn feature_columns(&mut self, feature: &FeaturePipeline) {
+        let Some(port) = self.product.outputs.get(&feature.output) else { return };
+        let contract = &port.contract;
+        for column in feature.view.columns() {
+            let Some(promised) = contract.columns.iter().find(|it| it.name == column.name) else {
+                let message =
+                    format!("the features yield `{}`, which {} does not have", column.name, contract.id);
+                let diagnostic =
+                    Diagnostic::new(codes::EXTRA_COLUMN, self.sql.file.clone(), self.at(), message)
+                        .suggest(&column.name, contract.columns.iter().map(|it| it.name.as_str()));
+                self.tell(diagnostic);
+                continue;
+            };
+            let Some(yielded) = self.feature_type(feature, column.feature) else { continue };
+            let shape = ColumnShape {
+                name: column.name.clone(),
+                logical: Some(yielded.clone()),
+                physical: format!("{yielded:?}").to_lowercase(),
+                nullable: true,
+                expression: String::new(),
+                direct: BTreeSet::new(),
+                masked: false,
+            };
+            if let Fit::No(wanted) = fits(&shape, promised) {
+                let message = format!(
+                    "feature `{}` is of type {}, {} promises {wanted}",
+                    column.name, shape.physical, contract.id
+                );
+                let mut diagnostic =
+                    Diagnostic::new(codes::TYPE_MISMATCH, self.sql.file.clone(), self.at(), message);
+                diagnostic.related.push(promise(contract, promised.line));
+                self.tell(diagnostic);
+            }
+        }
+    }
+
+    fn feature_type(&self, feature: &FeaturePipeline, index: usize) -> Option<LogicalType> {
+        let agg = &feature.view.features().get(index)?.agg;
+        let input = || self.shape_column(agg.column()?)?.logical.clone();
+        match agg.function() {
+            AggFunction::Count | AggFunction::ApproxDistinct => Some(LogicalType::Integer),
+            AggFunction::Avg => Some(LogicalType::Number),
+            AggFunction::Sum | AggFunction::Min | AggFunction::Max | AggFunction::Last => input(),
         }
     }
 

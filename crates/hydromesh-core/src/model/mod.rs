@@ -23,6 +23,7 @@ pub use pipeline::{
 };
 pub use shape::{ColumnShape, Influence, QueryShape, SourceColumn};
 
+use crate::aggregate::AggFunction;
 use crate::ids::{DomainName, PipelineName, PortId, PortName, ProductId};
 use crate::time::{Span, SpanUnit};
 
@@ -305,12 +306,17 @@ pub fn feature_source(feature: &FeaturePipeline, column: &str) -> Option<(String
     if column == feature.entity {
         return Some((column.to_owned(), false));
     }
-    None
+    let found = feature.view.columns().iter().find(|it| it.name == column)?;
+    let agg = &feature.view.features().get(found.feature)?.agg;
+    let source = agg.column()?.to_owned();
+    // A number of values says nothing about any of them; every other aggregate may return one.
+    let masking = matches!(agg.function(), AggFunction::Count | AggFunction::ApproxDistinct);
+    Some((source, masking))
 }
 
 /// Returns the features of a pipeline that aggregate a column, by name, each with that column.
 #[must_use]
 pub fn aggregated_columns(feature: &FeaturePipeline) -> Vec<(String, String)> {
-    let _ = feature;
-    Vec::new()
+    let features = feature.view.features().iter();
+    features.filter_map(|it| Some((it.name.clone(), it.agg.column()?.to_owned()))).collect()
 }
