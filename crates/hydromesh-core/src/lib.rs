@@ -2,15 +2,18 @@
 #![forbid(unsafe_code)]
 
 pub mod aggregate;
+pub mod check;
 pub mod checkpoint;
 pub mod control;
 pub mod diag;
 pub mod drift;
 pub mod ids;
 pub mod ledger;
+pub mod lineage;
 pub mod model;
 pub mod plan;
 pub mod slo;
+pub mod sql;
 pub mod syntax;
 pub mod tile;
 pub mod time;

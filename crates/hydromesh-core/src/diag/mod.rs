@@ -119,6 +119,12 @@ impl Diagnostic {
         }
     }
 
+    /// Returns it with a help of its own, unless a near word was already suggested.
+    #[must_use]
+    pub fn help_unless_suggested(self, help: impl Into<String>) -> Self {
+        if self.help.starts_with("did you mean") { self } else { self.help(help) }
+    }
+
     /// Returns it with another weight than its code's usual one.
     #[must_use]
     pub fn severity(mut self, severity: Severity) -> Self {

@@ -1,7 +1,10 @@
 //! The mesh with its names resolved and its invariants held; what `check` yields and `plan` reads.
 
 mod contract;
+mod load;
 mod pipeline;
+pub mod read;
+mod resolve;
 mod shape;
 
 use std::collections::BTreeMap;
@@ -12,6 +15,7 @@ pub use contract::{
     Classification, Column, Contract, LogicalType, Quality, QualityCheck, QualitySeverity, Sla, SlaKind,
     Threshold,
 };
+pub use load::{LoadResult, Loaded, load, load_with};
 pub use pipeline::{
     Available, BatchPipeline, Chunking, DriftRule, EmbeddingPipeline, EventSource, FeaturePipeline, Late,
     LateBeyond, Partitioning, Pipeline, PipelineKind, RetrainOn, Retry, Schedule, SqlText, StreamPipeline,
@@ -19,11 +23,12 @@ pub use pipeline::{
 };
 pub use shape::{ColumnShape, Influence, QueryShape, SourceColumn};
 
+use crate::aggregate::AggFunction;
 use crate::ids::{DomainName, PipelineName, PortId, PortName, ProductId};
 use crate::time::{Span, SpanUnit};
 
 /// A whole mesh at one commit.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Mesh {
     /// From `mesh.yaml`.
     pub name: String,
@@ -37,6 +42,9 @@ pub struct Mesh {
     pub domains: BTreeMap<DomainName, Domain>,
     /// Every product that resolved; a broken one is absent and named by its findings.
     pub products: BTreeMap<ProductId, Product>,
+    /// Output ports of broken products whose contracts could still be read, so that their readers can be checked.
+    #[serde(default)]
+    pub withheld: BTreeMap<PortId, OutputPort>,
 }
 
 /// One environment of `mesh.yaml`.
@@ -50,6 +58,9 @@ pub struct Environment {
     pub lake_path: String,
     /// Table format when a port does not choose: `delta` or `iceberg`.
     pub lake_format: TableFormat,
+    /// Where the ledger lives.
+    #[serde(default)]
+    pub state: StateKind,
     /// Where topics live.
     pub stream: StreamKind,
     /// SMTP server as `host:port`; mails become `.eml` files without one.
@@ -58,6 +69,20 @@ pub struct Environment {
     pub mail_from: Option<String>,
     /// Domains whose commands and trainers may run.
     pub allow_commands: Vec<DomainName>,
+}
+
+/// Where an environment's ledger lives.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum StateKind {
+    /// A file in the state folder.
+    #[default]
+    Sqlite,
+    /// A PostgreSQL server.
+    Postgres {
+        /// Its address; may hold `${secret:NAME}`, which is resolved when used.
+        url: String,
+    },
 }
 
 /// Where an environment's topics live.
@@ -217,10 +242,22 @@ impl Product {
 }
 
 impl Mesh {
-    /// Returns the output port at an address.
+    /// Returns the output port at an address, be its product whole or broken.
     #[must_use]
     pub fn output(&self, id: &PortId) -> Option<&OutputPort> {
-        self.products.get(&id.product)?.outputs.get(&id.port)
+        match self.products.get(&id.product) {
+            Some(product) => product.outputs.get(&id.port),
+            None => self.withheld.get(id),
+        }
+    }
+
+    /// Returns the columns of an input port: those of the port or of the raw rows that it reads.
+    #[must_use]
+    pub fn input_contract<'a>(&'a self, input: &'a InputPort) -> Option<&'a Contract> {
+        match &input.source {
+            InputSource::Port { port } => self.output(port).map(|output| &output.contract),
+            InputSource::Files { contract, .. } | InputSource::Topic { contract, .. } => Some(contract),
+        }
     }
 
     /// Returns the products that read a port of `product`, in order.
@@ -260,4 +297,26 @@ const fn seconds(count: i64) -> Span {
         Some(span) => span,
         None => panic!("a small number of seconds fits"),
     }
+}
+
+/// Returns the column of the select that a column of a feature port rests on, and whether its value cannot be told
+/// from the result; `None` for columns that the pipeline itself adds, such as as-of times.
+#[must_use]
+pub fn feature_source(feature: &FeaturePipeline, column: &str) -> Option<(String, bool)> {
+    if column == feature.entity {
+        return Some((column.to_owned(), false));
+    }
+    let found = feature.view.columns().iter().find(|it| it.name == column)?;
+    let agg = &feature.view.features().get(found.feature)?.agg;
+    let source = agg.column()?.to_owned();
+    // A number of values says nothing about any of them; every other aggregate may return one.
+    let masking = matches!(agg.function(), AggFunction::Count | AggFunction::ApproxDistinct);
+    Some((source, masking))
+}
+
+/// Returns the features of a pipeline that aggregate a column, by name, each with that column.
+#[must_use]
+pub fn aggregated_columns(feature: &FeaturePipeline) -> Vec<(String, String)> {
+    let features = feature.view.features().iter();
+    features.filter_map(|it| Some((it.name.clone(), it.agg.column()?.to_owned()))).collect()
 }

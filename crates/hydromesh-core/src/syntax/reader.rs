@@ -221,6 +221,11 @@ impl<'n> Map<'n> {
 
     /// Tells of every key that nobody asked for.
     pub fn finish(self) {
+        self.tell_unknown();
+    }
+
+    /// Tells of every key that nobody has asked for so far; once only.
+    pub fn tell_unknown(&self) {
         let asked = self.asked.borrow();
         for (key, _) in self.node.entries() {
             if !asked.contains(&key.text.as_str()) {

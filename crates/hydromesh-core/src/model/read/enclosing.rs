@@ -1,0 +1,194 @@
+//! `mesh.yaml` and `domain.yaml`.
+
+use std::collections::BTreeMap;
+
+use super::own_head;
+use super::product::{is_mail, read_tier};
+use crate::diag::{Diagnostic, codes};
+use crate::ids::DomainName;
+use crate::model::{Domain, Environment, Mesh, Route, StateKind, StreamKind, TableFormat};
+use crate::syntax::{Map, Node, Sink};
+
+/// The tier of a domain that does not say: worth a mail, not worth waking anyone.
+const DEFAULT_TIER: u8 = 2;
+
+/// Reads `mesh.yaml`; domains and products are still empty.
+#[must_use]
+pub fn mesh(document: &Node, sink: &Sink) -> Mesh {
+    let map = Map::new(document, sink);
+    own_head(&map, "Mesh");
+    let name = map.req_text("name").unwrap_or_default();
+    let mut environments = BTreeMap::new();
+    if let Some(list) = map.req_map("environments") {
+        let entries = map.opt("environments").map(Node::entries).unwrap_or_default();
+        if entries.is_empty() {
+            sink.tell(codes::BAD_ENVIRONMENT, list.at, "the mesh has no environment");
+        }
+        let names: Vec<&str> = entries.iter().map(|(key, _)| key.text.as_str()).collect();
+        for (key, node) in entries {
+            if let Err(error) = DomainName::new(key.text.as_str()) {
+                sink.tell(codes::BAD_NAME, key.at, error.to_string());
+            }
+            environments.insert(key.text.clone(), environment(&key.text, node, sink, &names));
+        }
+    }
+    let mut routes = Vec::new();
+    if let Some(alerts) = map.map("alerts") {
+        for node in alerts.list("routes") {
+            routes.extend(route(node, sink));
+        }
+        alerts.finish();
+    }
+    let mut title = name.clone();
+    if let Some(site) = map.map("site") {
+        title = site.text("title").unwrap_or(title);
+        site.finish();
+    }
+    map.finish();
+    Mesh { name, title, environments, routes, ..Mesh::default() }
+}
+
+fn environment(name: &str, node: &Node, sink: &Sink, names: &[&str]) -> Environment {
+    let map = Map::new(node, sink);
+    let r#ref = match map.text("ref") {
+        Some(text) if text.starts_with("refs/") => text,
+        // A bare word is a branch, as everywhere in git.
+        Some(text) => format!("refs/heads/{text}"),
+        None => {
+            sink.tell(codes::BAD_ENVIRONMENT, map.at, format!("environment `{name}` has no `ref` to follow"));
+            String::new()
+        }
+    };
+    let after = map.text("after");
+    if let Some(after) = &after
+        && (after == name || !names.contains(&after.as_str()))
+    {
+        let what = if after == name { "itself" } else { "an environment that does not exist" };
+        let message = format!("environment `{name}` follows {what}: `{after}`");
+        sink.push(
+            Diagnostic::new(codes::BAD_ENVIRONMENT, sink.file(), map.spot("after"), message)
+                .suggest(after, names.iter().copied().filter(|other| *other != name)),
+        );
+    }
+    let (mut lake_path, mut lake_format) = ("lake".to_owned(), TableFormat::Delta);
+    if let Some(lake) = map.map("lake") {
+        lake_path = lake.text("path").unwrap_or(lake_path);
+        let formats = [("delta", TableFormat::Delta), ("iceberg", TableFormat::Iceberg)];
+        lake_format = lake.choice("format", &formats).unwrap_or(lake_format);
+        lake.finish();
+    }
+    let mut state = StateKind::Sqlite;
+    if let Some(inner) = map.map("state") {
+        let kinds = [("sqlite", false), ("postgres", true)];
+        let url = inner.text("url");
+        if inner.choice("kind", &kinds) == Some(true) {
+            if url.is_none() {
+                sink.tell(codes::MISSING_KEY, inner.at, "a postgres state needs `url`");
+            }
+            state = StateKind::Postgres { url: url.unwrap_or_default() };
+        }
+        inner.finish();
+    }
+    let mut stream = StreamKind::TopicFolder;
+    if let Some(inner) = map.map("stream") {
+        let brokers = inner.text("brokers");
+        if inner.choice("kind", &[("topic_folder", false), ("kafka", true)]) == Some(true) {
+            if brokers.is_none() {
+                sink.tell(codes::MISSING_KEY, inner.at, "a kafka stream needs `brokers`");
+            }
+            stream = StreamKind::Kafka { brokers: brokers.unwrap_or_default() };
+        }
+        inner.finish();
+    }
+    let (mut smtp, mut mail_from) = (None, None);
+    if let Some(mail) = map.map("mail") {
+        smtp = mail.text("smtp");
+        if let Some(server) = &smtp
+            && server
+                .rsplit_once(':')
+                .is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err())
+        {
+            sink.tell(codes::BAD_VALUE, mail.spot("smtp"), format!("`{server}` is not `host:port`"));
+        }
+        mail_from = mail.text("from");
+        mail.finish();
+    }
+    let mut allow_commands = Vec::new();
+    for (text, at) in map.texts("allow_commands") {
+        match DomainName::new(text) {
+            Ok(domain) => allow_commands.push(domain),
+            Err(error) => sink.tell(codes::BAD_NAME, at, error.to_string()),
+        }
+    }
+    map.finish();
+    Environment { r#ref, after, lake_path, lake_format, state, stream, smtp, mail_from, allow_commands }
+}
+
+fn route(node: &Node, sink: &Sink) -> Option<Route> {
+    let map = Map::new(node, sink);
+    let mut domain = None;
+    let mut legal = true;
+    if let Some(matched) = map.map("match") {
+        if let Some(text) = matched.text("domain") {
+            match DomainName::new(text) {
+                Ok(name) => domain = Some(name),
+                Err(error) => {
+                    legal = false;
+                    sink.tell(codes::BAD_NAME, matched.spot("domain"), error.to_string());
+                }
+            }
+        }
+        matched.finish();
+    }
+    let _ = map.req("mail");
+    let mail = mails(&map, "mail");
+    map.finish();
+    legal.then_some(Route { domain, mail })
+}
+
+fn mails(map: &Map<'_>, key: &'static str) -> Vec<String> {
+    let mut mails = Vec::new();
+    for (text, at) in map.texts(key) {
+        if is_mail(&text) {
+            mails.push(text);
+        } else {
+            map.sink().tell(codes::BAD_VALUE, at, format!("`{text}` is not a mail address"));
+        }
+    }
+    mails
+}
+
+/// Reads `domain.yaml`.
+#[must_use]
+pub fn domain(document: &Node, sink: &Sink, name: &DomainName) -> Domain {
+    let map = Map::new(document, sink);
+    own_head(&map, "Domain");
+    if let Some(stated) = map.text("name")
+        && stated != name.as_str()
+    {
+        let message = format!("the domain's name is `{stated}`, its folder is `{name}`");
+        sink.tell(codes::NAME_DIFFERS, map.spot("name"), message);
+    }
+    let title = map.text("title").unwrap_or_else(|| humanise(name.as_str()));
+    let owners = mails(&map, "owners");
+    let oncall = mails(&map, "oncall").into_iter().next();
+    let tier = map.opt("tier").and_then(|node| read_tier(&map, node)).unwrap_or(DEFAULT_TIER);
+    map.known(&["description", "signers"]);
+    map.finish();
+    Domain { name: name.clone(), title, owners, oncall, tier }
+}
+
+/// Returns the domain that a folder without `domain.yaml` stands for.
+#[must_use]
+pub fn implied_domain(name: &DomainName) -> Domain {
+    let title = humanise(name.as_str());
+    Domain { name: name.clone(), title, owners: Vec::new(), oncall: None, tier: DEFAULT_TIER }
+}
+
+/// `daily-revenue` for people: `Daily revenue`.
+#[must_use]
+pub fn humanise(name: &str) -> String {
+    let words = name.replace(['-', '_'], " ");
+    let mut letters = words.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}

@@ -1,0 +1,36 @@
+//! Spanned trees to what one file says, before names of other files are looked up.
+
+mod contract;
+mod custom;
+mod enclosing;
+mod features;
+mod pipeline;
+mod product;
+mod quality;
+mod servers;
+mod sla;
+
+pub use contract::{contract, declared_id};
+pub use enclosing::{domain, humanise, implied_domain, mesh};
+pub use pipeline::{Around, RawPipeline, SqlFile, pipeline};
+pub use product::{Feed, RawPort, RawProduct, product};
+
+use crate::syntax::Map;
+
+/// The `apiVersion` of the mesh's own kinds.
+pub const API_VERSION: &str = "hydromesh/v1";
+
+/// Reads the head of one of the mesh's own documents.
+fn own_head(map: &Map<'_>, kind: &'static str) {
+    map.known(&["apiVersion", "kind"]);
+    if let Some(version) = map.req_text("apiVersion")
+        && version != API_VERSION
+    {
+        map.bad_choice("apiVersion", map.spot("apiVersion"), &version, &[API_VERSION]);
+    }
+    if let Some(found) = map.req_text("kind")
+        && found != kind
+    {
+        map.bad_choice("kind", map.spot("kind"), &found, &[kind]);
+    }
+}
