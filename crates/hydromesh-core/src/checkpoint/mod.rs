@@ -1,15 +1,4 @@
 //! The offset-chained commit: which source ranges a stream commit may carry.
-<<<<<<< HEAD
-
-use serde::{Deserialize, Serialize};
-
-/// What a stream's table commit carries.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CheckpointRecord {
-    /// Counts epochs.
-    pub epoch: u64,
-}
-=======
 //!
 //! Every commit into a table records the source ranges it holds, in the same atomic commit. A commit is legal only if
 //! its ranges start where those of the last record end. A lost answer, a changed job id, an old checkpoint, a second
@@ -20,4 +9,3 @@ mod record;
 
 pub use decide::{CommitDecision, Refusal, Resume, ResumeError, decide_commit, resume};
 pub use record::{CHECKPOINT_FORMAT, CheckpointRecord, SourceRange};
->>>>>>> model
