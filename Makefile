@@ -24,7 +24,7 @@ help: ## Print this list
 demo: ## Play the whole story on the example mesh; needs no server, no Java, no Python
 	@scripts/setup.sh demo </dev/null >&2
 	@cargo build -p hydromesh --bin hydromesh >&2
-	@"$$CARGO_TARGET_DIR/debug/hydromesh" demo $(ARGS)
+	@cargo run --quiet -p hydromesh --bin hydromesh -- demo $(ARGS)
 
 test: ## Run all tests of the workspace
 	@scripts/setup.sh test </dev/null >&2
