@@ -1,1 +1,258 @@
-//! Performs one attempt of a step; idempotent and fenced by generation.
+//! Performs one attempt of a step; idempotent, and fenced by the writer's epoch.
+//!
+//! Every kind of work is one function from a [`Job`] to an [`End`]. It may report facts on the way; whatever it has
+//! published stays published when it fails, and doing it again changes nothing.
+
+mod batch;
+mod inputs;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use hydromesh_core::ids::{PortId, ProductId};
+use hydromesh_core::ledger::{Champion, ErrorKind, Fact, RunOutcome};
+use hydromesh_core::model::{Environment, Pipeline, Product};
+use hydromesh_core::control::Start;
+use hydromesh_core::plan::{Print, Work};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::engine::{Engine, EngineError};
+use crate::lake::{CommitMeta, Lake, LakeError, TableFormat, Writer};
+
+pub use inputs::table_format;
+
+/// Reads the contents of a blob of the repository by its id.
+pub trait Blobs: Send + Sync {
+    /// Returns the blob's bytes.
+    ///
+    /// # Errors
+    /// When it is not there or cannot be read.
+    fn read(&self, oid: &str) -> std::io::Result<Vec<u8>>;
+}
+
+/// What every step may use.
+#[derive(Clone)]
+pub struct Context {
+    /// The environment's name.
+    pub environment: String,
+    /// The environment's settings.
+    pub settings: Environment,
+    /// The state folder.
+    pub state: PathBuf,
+    /// The lake.
+    pub lake: Arc<Lake>,
+    /// The query engine.
+    pub engine: Engine,
+    /// The repository's blobs.
+    pub blobs: Arc<dyn Blobs>,
+    /// The clock.
+    pub clock: Clock,
+    /// The writer's epoch: every table commit carries it.
+    pub epoch: u64,
+}
+
+impl Context {
+    /// Returns the writer of a table commit, now.
+    #[must_use]
+    pub fn writer(&self) -> Writer {
+        Writer { epoch: self.epoch, at_ms: self.clock.now_ms() }
+    }
+
+    /// Returns what a commit carries under a key, now.
+    #[must_use]
+    pub fn commit(&self, key: impl Into<String>) -> CommitMeta {
+        CommitMeta::new(key, self.epoch, self.clock.now_ms())
+    }
+}
+
+/// One attempt of one step, with everything that it needs to know about the mesh.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// What to do.
+    pub start: Start,
+    /// Definitions of the product and of everything upstream of it, as deployed.
+    pub products: BTreeMap<ProductId, Product>,
+    /// The product's fingerprints.
+    pub print: Print,
+    /// Versions of the ports upstream (and of the product's own), as published when the step began.
+    pub versions: BTreeMap<PortId, i64>,
+    /// The product's models so far.
+    pub models: Champion,
+}
+
+impl Job {
+    /// Returns the product.
+    ///
+    /// # Errors
+    /// When the job lacks it, which is a bug of whoever made the job.
+    pub fn product(&self) -> Result<&Product, StepError> {
+        let id = &self.start.key.pipeline.product;
+        self.products.get(id).ok_or_else(|| StepError::internal(format!("the step's product {id} is not in its job")))
+    }
+
+    /// Returns the pipeline.
+    ///
+    /// # Errors
+    /// When the deployed product has none of that name.
+    pub fn pipeline(&self) -> Result<&Pipeline, StepError> {
+        let name = &self.start.key.pipeline.name;
+        let pipeline = self.product()?.pipelines.get(name);
+        pipeline.ok_or_else(|| StepError::internal(format!("the deployed product has no pipeline {name}")))
+    }
+
+    /// Returns the port that the pipeline fills, and its data fingerprint.
+    ///
+    /// # Errors
+    /// See [`Job::pipeline`].
+    pub fn output(&self) -> Result<(PortId, String), StepError> {
+        let output = self.pipeline()?.output();
+        let data = self.print.ports.get(output).map(|print| print.data.clone()).unwrap_or_default();
+        Ok((self.product()?.port(output), data))
+    }
+}
+
+/// Why an attempt failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct StepError {
+    /// Whose fault it is.
+    pub kind: ErrorKind,
+    /// Stable code.
+    pub code: &'static str,
+    /// For people.
+    pub message: String,
+}
+
+impl StepError {
+    /// Returns an error in the definition or the data.
+    #[must_use]
+    pub fn user(code: &'static str, message: impl Into<String>) -> Self {
+        Self { kind: ErrorKind::User, code, message: message.into() }
+    }
+
+    /// Returns an error of another system.
+    #[must_use]
+    pub fn external(code: &'static str, message: impl Into<String>) -> Self {
+        Self { kind: ErrorKind::External, code, message: message.into() }
+    }
+
+    /// Returns a bug of ours.
+    #[must_use]
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self { kind: ErrorKind::Internal, code: "HM-R004", message: message.into() }
+    }
+}
+
+/// Joins an error with its sources into one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+impl From<EngineError> for StepError {
+    fn from(error: EngineError) -> Self {
+        Self { kind: error.kind, code: error.code, message: error.message }
+    }
+}
+
+impl From<LakeError> for StepError {
+    fn from(error: LakeError) -> Self {
+        let (kind, code) = match &error {
+            LakeError::Query(source) => {
+                let message = source.strip_backtrace();
+                return EngineError::from(datafusion::error::DataFusionError::Execution(message)).into();
+            }
+            LakeError::Fenced { .. } => (ErrorKind::External, "HM-L002"),
+            LakeError::ChainBroken { .. } => (ErrorKind::External, "HM-L003"),
+            LakeError::Io { .. }
+            | LakeError::Contended { .. }
+            | LakeError::Delta(_)
+            | LakeError::Iceberg(_)
+            | LakeError::IcebergSpec(_)
+            | LakeError::Parquet(_) => (ErrorKind::External, "HM-L001"),
+            LakeError::Conflict | LakeError::Json(_) => (ErrorKind::Internal, "HM-R004"),
+            _ => (ErrorKind::User, "HM-L004"),
+        };
+        Self { kind, code, message: chain(&error) }
+    }
+}
+
+/// How an attempt ended: facts that it leaves in any case, and whether it did all it should.
+#[derive(Debug)]
+pub struct End {
+    /// Facts that were not reported on the way.
+    pub facts: Vec<Fact>,
+    /// How it ended.
+    pub outcome: RunOutcome,
+}
+
+/// What a kind of work returns: rows written, with the facts that it leaves.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// Facts that were not reported on the way.
+    pub facts: Vec<Fact>,
+    /// Rows written.
+    pub rows: u64,
+}
+
+/// Where a step reports facts while it runs.
+#[derive(Debug, Clone)]
+pub struct Reporter {
+    to: mpsc::Sender<Vec<Fact>>,
+    /// Ends the step early; it stops between two commits.
+    pub cancel: CancellationToken,
+}
+
+impl Reporter {
+    /// Returns a reporter; the channel is bounded, so that a step cannot run ahead of its ledger.
+    #[must_use]
+    pub fn new(to: mpsc::Sender<Vec<Fact>>, cancel: CancellationToken) -> Self {
+        Self { to, cancel }
+    }
+
+    /// Reports facts. They are lost only when the controller is gone, and then the next one finds them in the lake.
+    pub async fn report(&self, facts: Vec<Fact>) {
+        if self.to.send(facts).await.is_err() {
+            self.cancel.cancel();
+        }
+    }
+}
+
+/// Performs one attempt.
+pub async fn perform(context: &Context, job: &Job, reporter: &Reporter) -> End {
+    let result = match &job.start.key.work {
+        Work::Partitions { .. } | Work::Whole => batch::run(context, job, reporter).await,
+        Work::Follow | Work::Embed | Work::Train | Work::Drift => {
+            Err(StepError::internal("this kind of work is not wired"))
+        }
+    };
+    match result {
+        Ok(done) => End { facts: done.facts, outcome: RunOutcome::Succeeded { rows: done.rows } },
+        Err(_) if reporter.cancel.is_cancelled() => End { facts: Vec::new(), outcome: RunOutcome::Cancelled },
+        Err(error) => End {
+            facts: Vec::new(),
+            outcome: RunOutcome::Failed { kind: error.kind, code: error.code.to_owned(), message: error.message },
+        },
+    }
+}
+
+/// Returns the lake's name for a model's table format.
+fn lake_format(format: hydromesh_core::model::TableFormat) -> TableFormat {
+    match format {
+        hydromesh_core::model::TableFormat::Delta => TableFormat::Delta,
+        hydromesh_core::model::TableFormat::Iceberg => TableFormat::Iceberg,
+    }
+}

@@ -1,0 +1,258 @@
+//! Batch: read at pinned versions, write, audit, publish.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Date32Type, SchemaRef};
+use datafusion::common::ScalarValue;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use futures::StreamExt as _;
+use hydromesh_core::ids::PortId;
+use hydromesh_core::ledger::{Fact, Published};
+use hydromesh_core::model::{BatchPipeline, OutputPort, Partitioning, Pipeline, QualitySeverity};
+use hydromesh_core::plan::{Work, partition_bounds_ms};
+use hydromesh_core::time::{Grain, Partition};
+
+use super::inputs::{self, Inputs};
+use super::{Context, Done, Job, Reporter, StepError, lake_format};
+use crate::engine::{PartitionFilter, arrow_schema};
+use crate::lake::{PublishMode, Table, TableSpec};
+
+/// Everything that publishing one partition needs.
+struct Target<'a> {
+    context: &'a Context,
+    job: &'a Job,
+    reporter: &'a Reporter,
+    output: &'a OutputPort,
+    port: PortId,
+    data: String,
+    table: Table,
+    schema: SchemaRef,
+    versions: BTreeMap<PortId, i64>,
+}
+
+/// Computes a chunk of partitions, or the whole table.
+pub(super) async fn run(context: &Context, job: &Job, reporter: &Reporter) -> Result<Done, StepError> {
+    let product = job.product()?;
+    let Pipeline::Batch(batch) = job.pipeline()? else {
+        return Err(StepError::internal("a batch step of a pipeline that is none"));
+    };
+    let (port, data) = job.output()?;
+    let output = product
+        .outputs
+        .get(&batch.output)
+        .ok_or_else(|| StepError::internal(format!("{port} is not an output of the deployed product")))?;
+    let Inputs { tables, versions, facts } = inputs::open(context, job).await?;
+    reporter.report(facts).await;
+    let schema = arrow_schema(&output.contract.columns);
+    let table = context.lake.table(&port.to_string(), lake_format(output.format))?;
+    let partition_by = batch.partition.as_ref().map(|cut| cut.by.clone());
+    table.ensure(&TableSpec { schema: Arc::clone(&schema), partition_by }, context.writer()).await?;
+    let target = Target { context, job, reporter, output, port, data, table, schema, versions };
+    let filter = filter(&target, batch, &job.start.key.work)?;
+    let columns = &output.contract.columns;
+    let rows = context.engine.run_query(&batch.sql.text, tables, filter.as_ref(), columns).await?;
+    match (&batch.partition, &job.start.key.work) {
+        (Some(cut), Work::Partitions { from, to }) => partitions(&target, cut, from, to, rows).await,
+        _ => {
+            let batches: Vec<RecordBatch> = collect(rows, reporter).await?;
+            let rows = target.publish(None, batches).await?;
+            Ok(Done { facts: Vec::new(), rows })
+        }
+    }
+}
+
+type Rows = datafusion::execution::SendableRecordBatchStream;
+
+async fn collect(mut rows: Rows, reporter: &Reporter) -> Result<Vec<RecordBatch>, StepError> {
+    let mut batches = Vec::new();
+    while let Some(batch) = next(&mut rows, reporter).await? {
+        batches.push(batch);
+    }
+    Ok(batches)
+}
+
+async fn next(rows: &mut Rows, reporter: &Reporter) -> Result<Option<RecordBatch>, StepError> {
+    tokio::select! {
+        biased;
+        () = reporter.cancel.cancelled() => Err(StepError::external("HM-R007", "cancelled")),
+        batch = rows.next() => match batch {
+            None => Ok(None),
+            Some(Ok(batch)) => Ok(Some(batch)),
+            Some(Err(error)) => Err(crate::engine::EngineError::from(error).into()),
+        },
+    }
+}
+
+/// Returns the condition that keeps a chunk's rows.
+fn filter(target: &Target<'_>, batch: &BatchPipeline, work: &Work) -> Result<Option<PartitionFilter>, StepError> {
+    let (Some(cut), Work::Partitions { from, to }) = (&batch.partition, work) else { return Ok(None) };
+    let last = Partition::parse(cut.every, to).map_err(|error| StepError::user("HM-R008", error.to_string()))?;
+    let kind = target.schema.field_with_name(&cut.by).map(|field| field.data_type().clone());
+    let kind = kind.map_err(|_| StepError::user("HM-R008", format!("no column {} to cut by", cut.by)))?;
+    let (from, to) = (value(cut, &kind, from)?, value(cut, &kind, &last.next().to_string())?);
+    Ok(Some(PartitionFilter { column: cut.by.clone(), from, to }))
+}
+
+/// Returns the partition column's value for a key.
+fn value(cut: &Partitioning, kind: &DataType, key: &str) -> Result<ScalarValue, StepError> {
+    match (kind, cut.every) {
+        (DataType::Date32, Grain::Day) => {
+            let day = chrono::NaiveDate::parse_from_str(key, "%Y-%m-%d")
+                .map_err(|error| StepError::user("HM-R008", format!("{key}: {error}")))?;
+            Ok(ScalarValue::Date32(Some(Date32Type::from_naive_date(day))))
+        }
+        // Keys order as text as they do in time.
+        (DataType::Utf8, _) => Ok(ScalarValue::Utf8(Some(key.to_owned()))),
+        _ => Err(StepError::user(
+            "HM-R008",
+            format!("column {} is a {kind}: cut by a date every day, or by a string that holds the key", cut.by),
+        )),
+    }
+}
+
+/// Splits rows, which come ordered by the partition column, and publishes each partition as it is complete.
+///
+/// A partition whose rules fail keeps what was published before; the others go on.
+async fn partitions(
+    target: &Target<'_>,
+    cut: &Partitioning,
+    from: &str,
+    to: &str,
+    mut rows: Rows,
+) -> Result<Done, StepError> {
+    let parse = |key: &str| Partition::parse(cut.every, key).map_err(|error| StepError::user("HM-R008", error.to_string()));
+    let (mut open, last) = (parse(from)?, parse(to)?);
+    let mut held: Vec<RecordBatch> = Vec::new();
+    let mut written = 0;
+    let mut refused: Option<StepError> = None;
+    let publish = async |partition: Partition, held: Vec<RecordBatch>| -> Result<u64, StepError> {
+        target.publish(Some((cut, partition.to_string())), held).await
+    };
+    let mut settle = |result: Result<u64, StepError>| match result {
+        Ok(rows) => {
+            written += rows;
+            Ok(())
+        }
+        Err(error) if error.code == AUDIT_FAILED => {
+            refused.get_or_insert(error);
+            Ok(())
+        }
+        Err(error) => Err(error),
+    };
+    while let Some(batch) = next(&mut rows, target.reporter).await? {
+        let keys = keys(&batch, cut)?;
+        let mut start = 0;
+        while start < keys.len() {
+            let key = &keys[start];
+            let end = keys[start..].iter().position(|other| other != key).map_or(keys.len(), |length| start + length);
+            let partition = parse(key)?;
+            while open < partition {
+                settle(publish(open, std::mem::take(&mut held)).await)?;
+                open = open.next();
+            }
+            held.push(batch.slice(start, end - start));
+            start = end;
+        }
+    }
+    while open <= last {
+        settle(publish(open, std::mem::take(&mut held)).await)?;
+        open = open.next();
+    }
+    match refused {
+        Some(error) => Err(error),
+        None => Ok(Done { facts: Vec::new(), rows: written }),
+    }
+}
+
+/// Returns the partition key of each row.
+fn keys(batch: &RecordBatch, cut: &Partitioning) -> Result<Vec<String>, StepError> {
+    let wrong = || StepError::user("HM-R008", format!("column {} cannot be cut by", cut.by));
+    let column = batch.column_by_name(&cut.by).ok_or_else(wrong)?;
+    match column.data_type() {
+        DataType::Date32 => {
+            let days = column.as_primitive::<Date32Type>();
+            let text = |day: i32| Date32Type::to_naive_date_opt(day).map(|day| day.to_string()).ok_or_else(wrong);
+            days.iter().map(|day| day.map_or_else(|| Err(wrong()), text)).collect()
+        }
+        DataType::Utf8 => Ok(column.as_string::<i32>().iter().flatten().map(str::to_owned).collect()),
+        _ => Err(wrong()),
+    }
+}
+
+/// The code of a failed audit.
+pub(super) const AUDIT_FAILED: &str = "HM-Q001";
+
+impl Target<'_> {
+    /// Writes, audits and publishes one partition, or the whole table; returns its rows.
+    async fn publish(
+        &self,
+        partition: Option<(&Partitioning, String)>,
+        batches: Vec<RecordBatch>,
+    ) -> Result<u64, StepError> {
+        let key_text = partition.as_ref().map(|(_, key)| key.clone());
+        let versions: Vec<String> = self.versions.iter().map(|(port, version)| format!("{port}@{version}")).collect();
+        let key = format!("{}/{}/{}", key_text.as_deref().unwrap_or("whole"), self.data, versions.join(","));
+        let meta = self.context.commit(key);
+        let stream = futures::stream::iter(batches.into_iter().map(Ok));
+        let stream: Rows = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream));
+        let staged = self.table.stage(&meta, stream).await?;
+        let rows = staged.rows;
+        let provider = self.table.staged_provider(&staged).await?;
+        let object = self.port.port.as_str();
+        let outcomes = self.context.engine.audit(&self.output.contract.quality, provider, object).await?;
+        let failed: Vec<String> = outcomes
+            .iter()
+            .filter(|outcome| !outcome.passed && outcome.severity == QualitySeverity::Error)
+            .map(|outcome| {
+                let measure = outcome.measure.map_or_else(
+                    || outcome.error.clone().unwrap_or_default(),
+                    |measure| format!("measured {measure}"),
+                );
+                format!("{}: {measure}, wanted {}", outcome.rule, outcome.threshold)
+            })
+            .collect();
+        let mut facts: Vec<Fact> = outcomes
+            .into_iter()
+            .map(|outcome| Fact::Quality {
+                port: self.port.clone(),
+                partition: key_text.clone(),
+                run: self.job.start.run.clone(),
+                rule: outcome.rule,
+                severity: outcome.severity,
+                passed: outcome.passed,
+                measure: outcome.measure,
+                threshold: outcome.threshold,
+            })
+            .collect();
+        if !failed.is_empty() {
+            self.table.discard(staged).await?;
+            self.reporter.report(facts).await;
+            let what = key_text.unwrap_or_else(|| "the table".to_owned());
+            let message = format!("{} {what} was not published: {}", self.port, failed.join("; "));
+            return Err(StepError::user(AUDIT_FAILED, message));
+        }
+        let mode = key_text.clone().map_or(PublishMode::ReplaceAll, PublishMode::ReplacePartition);
+        fail::fail_point!("apply.before-publish");
+        let published = self.table.publish(staged, mode, &meta).await?;
+        fail::fail_point!("apply.after-publish");
+        let data_time_ms = match &partition {
+            Some((cut, key)) => partition_bounds_ms(cut, key).map(|(_, end)| end),
+            // A whole table shows its inputs as they were when it was computed.
+            None => Some(self.context.clock.now_ms()),
+        };
+        facts.push(Fact::Published(Published {
+            port: self.port.clone(),
+            partition: key_text,
+            version: published.version.0,
+            rows,
+            data_time_ms,
+            data: self.data.clone(),
+            inputs: self.versions.clone(),
+            run: self.job.start.run.clone(),
+        }));
+        self.reporter.report(facts).await;
+        Ok(rows)
+    }
+}
