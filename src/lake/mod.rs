@@ -21,6 +21,7 @@ mod fs;
 mod hash;
 mod iceberg;
 mod iceberg_log;
+mod iceberg_types;
 mod stage;
 mod stats;
 #[cfg(test)]
