@@ -283,7 +283,8 @@ async fn create(table: &Table, spec: &TableSpec, writer: Writer) -> Result<Ensur
     let schema = plain_schema(&spec.schema);
     let id = uuid::Uuid::new_v4().to_string();
     // The log is the table's memory of its checkpoints: no reader's maintenance may cut it.
-    let configuration = json!({"delta.enableExpiredLogCleanup": "false"});
+    // A checkpoint now and then bounds what a reader replays; streams commit often.
+    let configuration = json!({"delta.enableExpiredLogCleanup": "false", "delta.checkpointInterval": "20"});
     let metadata = metadata(&id, &schema, spec.partition_by.as_deref(), &configuration, Some(writer.at_ms))?;
     // Reader 1, writer 2: every Delta reader there is. Nothing we store needs more.
     let protocol: Protocol = serde_json::from_value(json!({"minReaderVersion": 1, "minWriterVersion": 2}))?;

@@ -21,6 +21,7 @@ mod fs;
 mod hash;
 mod iceberg;
 mod iceberg_log;
+mod iceberg_types;
 mod stage;
 mod stats;
 #[cfg(test)]
@@ -215,7 +216,7 @@ impl Table {
     /// Columns are matched by name; a missing nullable column becomes null, view and dictionary
     /// arrays become plain ones, an unknown column is an error. Rows are split by the partition
     /// column. Files are complete and on disk when this returns. Memory is bounded by the row
-    /// groups of the files being written, about [`stage::OPEN_BYTES`].
+    /// groups of the files being written, about 64 MiB.
     pub async fn stage(
         &self,
         meta: &CommitMeta,
@@ -243,22 +244,46 @@ impl Table {
     /// pipeline's newest commit alone: an older key of the same pipeline fails its chain instead.
     /// Replacing a partition by no rows publishes it as known to be empty.
     ///
+    /// Files that this call decided not to publish are deleted. After any other error the commit
+    /// may or may not be there: publish again under the same key, and leave the files to `sweep`.
+    ///
     /// # Errors
     /// [`LakeError::Fenced`] when a later writer has committed, [`LakeError::ChainBroken`] when
     /// the checkpoint does not follow the table's, [`LakeError::WrongPartition`] when a staged file
-    /// lies outside the replaced partition. Staged files stay for [`Table::discard`].
+    /// lies outside the replaced partition.
     pub async fn publish(
         &self,
         staged: Staged,
         mode: PublishMode,
         meta: &CommitMeta,
     ) -> Result<Published, LakeError> {
-        let staged = self.complete(staged, &mode, meta).await?;
+        let mut staged = staged;
+        let published = self.publish_staged(&mut staged, &mode, meta).await;
+        let refused = match &published {
+            Ok(published) => published.outcome == Outcome::AlreadyCommitted,
+            Err(
+                LakeError::Fenced { .. } | LakeError::ChainBroken { .. } | LakeError::WrongPartition { .. },
+            ) => true,
+            Err(_) => false,
+        };
+        if refused && let Err(error) = self.discard(staged).await {
+            tracing::warn!(table = %self.address, %error, "refused files stay until the next sweep");
+        }
+        published
+    }
+
+    async fn publish_staged(
+        &self,
+        staged: &mut Staged,
+        mode: &PublishMode,
+        meta: &CommitMeta,
+    ) -> Result<Published, LakeError> {
+        self.complete(staged, mode, meta).await?;
         for _ in 0..retry_limit() {
             fail::fail_point!("lake.before-commit");
             let attempt = match self.format {
-                TableFormat::Delta => delta::publish(self, &staged, &mode, meta).await,
-                TableFormat::Iceberg => iceberg::publish(self, &staged, &mode, meta).await,
+                TableFormat::Delta => delta::publish(self, staged, mode, meta).await,
+                TableFormat::Iceberg => iceberg::publish(self, staged, mode, meta).await,
             };
             fail::fail_point!("lake.after-commit");
             match attempt {
@@ -273,15 +298,15 @@ impl Table {
     /// partition visible.
     async fn complete(
         &self,
-        mut staged: Staged,
+        staged: &mut Staged,
         mode: &PublishMode,
         meta: &CommitMeta,
-    ) -> Result<Staged, LakeError> {
-        let PublishMode::ReplacePartition(value) = mode else { return Ok(staged) };
+    ) -> Result<(), LakeError> {
+        let PublishMode::ReplacePartition(value) = mode else { return Ok(()) };
         if staged.partition_by.is_none() {
             return Err(LakeError::NotPartitioned { address: self.address.clone() });
         }
-        stage::check_partition_value(&staged, value)?;
+        stage::check_partition_value(staged, value)?;
         for file in &staged.files {
             if file.partition.as_deref() != Some(value) {
                 return Err(LakeError::WrongPartition {
@@ -294,7 +319,7 @@ impl Table {
             let plan = self.stage_plan(meta).await?;
             staged.files.push(stage::write_empty(plan, value.clone()).await?);
         }
-        Ok(staged)
+        Ok(())
     }
 
     /// Deletes staged files that will not be published. Files a commit refers to are left alone.

@@ -31,7 +31,7 @@ use super::{
 };
 
 /// Bytes of unfinished row groups that may be in memory over all files of one stage.
-pub const OPEN_BYTES: usize = 64 << 20;
+const OPEN_BYTES: usize = 64 << 20;
 /// Files of one stage that may be open at once; more partitions close the fullest and go on in a new one.
 const OPEN_FILES: usize = 64;
 /// A file is closed and a new one begun past this size.
