@@ -184,7 +184,9 @@ impl JsonDecoder {
                 Some(value) => column.push(value, self.rules.numeric_timestamps),
             };
             if let Err(why) = pushed {
-                columns.iter_mut().for_each(|column| column.truncate(row));
+                for column in columns.iter_mut() {
+                    column.truncate(row);
+                }
                 return Err(format!("field {} {why}", field.name()));
             }
         }

@@ -58,6 +58,12 @@ struct TopicFile {
     segment_bytes: u64,
 }
 
+impl TopicFile {
+    fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec_pretty(self).expect("text and integers serialise")
+    }
+}
+
 /// An embedded topic. Cheap to clone; clones share what they have learnt about the segments.
 #[derive(Debug, Clone)]
 pub struct TopicFolder {
@@ -102,8 +108,7 @@ impl TopicFolder {
             fs::create_dir(&dir).map_err(SourceError::io("create", &dir))?;
             create_segment(&dir, &Header { topic_id: id, partition, base: 0 })?;
         }
-        let text = serde_json::to_vec_pretty(&file).expect("strings and integers serialise");
-        write_durably(&draft.path().join(TOPIC_FILE), &text)?;
+        write_durably(&draft.path().join(TOPIC_FILE), &file.to_json())?;
         match fs::rename(draft.path(), path) {
             Ok(()) => {
                 // Nothing is left under the draft's name to clean up.

@@ -5,7 +5,7 @@ use super::PartitionId;
 
 /// Returns the 32-bit murmur2 hash of `data` with Kafka's seed.
 ///
-/// Source of the formula: MurmurHash2 by Austin Appleby (public domain) with the seed and signed result that
+/// Source of the formula: `MurmurHash2` by Austin Appleby (public domain) with the seed and signed result that
 /// `org.apache.kafka.common.utils.Utils.murmur2` fixes.
 pub fn murmur2(data: &[u8]) -> i32 {
     const SEED: u32 = 0x9747_B28C;
@@ -54,7 +54,7 @@ mod tests {
         ] {
             assert_eq!(murmur2(key), hash, "{}", String::from_utf8_lossy(key));
         }
-        assert_eq!(partition_for_key(b"foobar", 4), (-790_332_482 & i32::MAX) % 4);
+        assert_eq!(partition_for_key(b"foobar", 4), 2);
         assert_eq!(partition_for_key(b"foobar", 0), 0);
     }
 }

@@ -1,6 +1,10 @@
 //! `produce`: lines to messages, for people, demos and tests; the same to a topic folder and to Kafka.
 
-use std::{collections::BTreeMap, io, path::PathBuf};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    io,
+    path::PathBuf,
+};
 
 use bytes::Bytes;
 use chrono::DateTime;
@@ -88,7 +92,7 @@ pub async fn produce<L: Into<Bytes>>(
     let at_line = |line| move |source| ProduceError::Target { line, source };
     let mut sink = Sink::open(target).await.map_err(at_line(0))?;
     let mut produced = Produced::default();
-    let (mut pending, mut bytes, mut line, mut turn) = (Vec::new(), 0, 0, 0);
+    let (mut pending, mut bytes, mut line, mut turn) = (Vec::new(), 0, 0, -1);
     let mut stopped = None;
     for text in lines {
         line += 1;
@@ -109,12 +113,11 @@ pub async fn produce<L: Into<Bytes>>(
                 break;
             }
         };
-        let partition = match &record.key {
-            Some(key) => partition_for_key(key, sink.partitions),
-            None => {
-                turn += 1;
-                (turn - 1) % sink.partitions
-            }
+        let partition = if let Some(key) = &record.key {
+            partition_for_key(key, sink.partitions)
+        } else {
+            turn = (turn + 1) % sink.partitions;
+            turn
         };
         bytes += record.payload.len();
         pending.push((partition, record));
@@ -211,7 +214,7 @@ impl Sink {
                 ranges
             }
             #[cfg(feature = "kafka")]
-            SinkKind::Kafka(producer) => producer.send(&records).await?,
+            SinkKind::Kafka(client) => client.send(&records).await?,
         };
         produced.messages += count;
         for (partition, (start, end)) in ranges {
@@ -232,13 +235,12 @@ fn append_all(
     }
     let mut ranges = BTreeMap::new();
     for (partition, records) in by_partition {
-        if !appenders.contains_key(&partition) {
-            appenders.insert(partition, folder.appender(partition)?);
-        }
-        if let Some(appender) = appenders.get_mut(&partition) {
-            let appended = appender.append(&records, None)?;
-            ranges.insert(partition, (appended.offsets.start, appended.offsets.end));
-        }
+        let appender = match appenders.entry(partition) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(folder.appender(partition)?),
+        };
+        let appended = appender.append(&records, None)?;
+        ranges.insert(partition, (appended.offsets.start, appended.offsets.end));
     }
     Ok(ranges)
 }

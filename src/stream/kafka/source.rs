@@ -13,6 +13,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer},
     error::KafkaError,
     message::BorrowedMessage,
+    metadata::MetadataPartition,
     types::RDKafkaErrorCode,
 };
 
@@ -159,7 +160,7 @@ impl Reader {
         if let Some(error) = topic.error() {
             return Err(self.settings.failed(action)(KafkaError::MetadataFetch(error.into())));
         }
-        let mut partitions: Vec<_> = topic.partitions().iter().map(|partition| partition.id()).collect();
+        let mut partitions: Vec<_> = topic.partitions().iter().map(MetadataPartition::id).collect();
         partitions.sort_unstable();
         if partitions.is_empty() { Err(not_found()) } else { Ok(partitions) }
     }

@@ -17,6 +17,7 @@ use rdkafka::{
     },
     client::{Client, ClientContext},
     error::KafkaError,
+    metadata::MetadataBroker,
     types::{RDKafkaErrorCode, RDKafkaRespErr},
 };
 use uuid::Uuid;
@@ -53,7 +54,7 @@ pub fn describe<C: ClientContext>(
 ) -> Result<Option<Uuid>, KafkaError> {
     // Any broker can answer; left to itself librdkafka insists on the controller, which clients may not reach.
     let metadata = client.fetch_metadata(Some(topic), timeout)?;
-    let broker = metadata.brokers().first().map(|broker| broker.id());
+    let broker = metadata.brokers().first().map(MetadataBroker::id);
     let broker = broker.ok_or(KafkaError::MetadataFetch(RDKafkaErrorCode::AllBrokersDown))?;
     let name = CString::new(topic)?;
     let mut names = [name.as_ptr()];
@@ -86,7 +87,7 @@ pub fn describe<C: ClientContext>(
         let topics = if result.is_null() {
             ptr::null_mut()
         } else {
-            rd_kafka_DescribeTopics_result_topics(result, &mut count)
+            rd_kafka_DescribeTopics_result_topics(result, &raw mut count)
         };
         if topics.is_null() || count != 1 {
             return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition));

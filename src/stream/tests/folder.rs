@@ -24,8 +24,8 @@ struct FolderRig {
     home: TempDir,
 }
 
-fn rig() -> Option<FolderRig> {
-    Some(FolderRig { home: tempfile::tempdir().expect("a temporary folder") })
+fn rig() -> FolderRig {
+    FolderRig { home: tempfile::tempdir().expect("a temporary folder") }
 }
 
 fn path(target: &ProduceTarget) -> &Path {
@@ -65,7 +65,7 @@ impl Rig for FolderRig {
     }
 }
 
-conforms!(rig());
+conforms!(Some(rig()));
 
 fn topic(options: &TopicOptions) -> (TempDir, TopicFolder) {
     let home = tempfile::tempdir().expect("a temporary folder");

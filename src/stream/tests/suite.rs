@@ -274,7 +274,7 @@ pub async fn a_recreated_topic_has_another_id(rig: &dyn Rig) {
             match source.read(&from, 10, GLANCE).await {
                 Err(SourceError::Replaced { expected, .. }) => break assert_eq!(expected, old),
                 Ok(batch) => {
-                    assert!(batch.messages.is_empty(), "messages of the new topic under old offsets")
+                    assert!(batch.messages.is_empty(), "messages of the new topic under old offsets");
                 }
                 // A broker may report the topic as absent, or the offset as gone, for a moment.
                 Err(_) => {}
