@@ -545,3 +545,16 @@ fn the_sample_can_be_looked_at() {
     assert!(out.join("current/index.html").exists());
     assert_eq!(published.pages, 1 + 4 + 9 + 1 + 1 + 3 + 1 + 1);
 }
+
+/// Prints how long three hundred products take; the figure depends on the machine, so only absurdity fails.
+#[test]
+fn hundreds_of_products_are_built_in_reasonable_time() {
+    let model = sample::crowd(300, 12);
+    let start = std::time::Instant::now();
+    let files = built(&model);
+    let took = start.elapsed();
+    println!("{} files in {took:?}", files.len());
+    assert!(took < std::time::Duration::from_secs(60), "{took:?}");
+    let overview = text(&files, "index.html").len();
+    assert!(overview < 2 * 1024 * 1024, "the overview has {overview} bytes");
+}
