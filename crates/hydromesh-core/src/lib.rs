@@ -4,6 +4,7 @@
 pub mod aggregate;
 pub mod check;
 pub mod checkpoint;
+pub mod compat;
 pub mod diag;
 pub mod drift;
 pub mod ids;
