@@ -5,6 +5,7 @@ pub mod aggregate;
 pub mod check;
 pub mod checkpoint;
 pub mod control;
+pub mod compat;
 pub mod diag;
 pub mod drift;
 pub mod ids;
