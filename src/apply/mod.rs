@@ -142,7 +142,7 @@ impl StepError {
     /// Returns a bug of ours.
     #[must_use]
     pub fn internal(message: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Internal, code: "HM-R004", message: message.into() }
+        Self { kind: ErrorKind::Internal, code: "HM-X004", message: message.into() }
     }
 }
 
@@ -183,7 +183,7 @@ impl From<LakeError> for StepError {
             | LakeError::Iceberg(_)
             | LakeError::IcebergSpec(_)
             | LakeError::Parquet(_) => (ErrorKind::External, "HM-L001"),
-            LakeError::Conflict | LakeError::Json(_) => (ErrorKind::Internal, "HM-R004"),
+            LakeError::Conflict | LakeError::Json(_) => (ErrorKind::Internal, "HM-X004"),
             _ => (ErrorKind::User, "HM-L004"),
         };
         Self { kind, code, message: chain(&error) }

@@ -4,8 +4,8 @@
 pub mod aggregate;
 pub mod check;
 pub mod checkpoint;
-pub mod control;
 pub mod compat;
+pub mod control;
 pub mod diag;
 pub mod drift;
 pub mod ids;
