@@ -121,9 +121,11 @@ pub fn place(sql: &SqlText, line: u32, column: u32) -> Spot {
 /// semicolon. Two queries with equal forms mean the same; the reverse is not promised.
 #[must_use]
 pub fn canonical(text: &str) -> String {
-    let Ok(tokens) = tokens(text) else { return text.trim().to_owned() };
+    // Quotes inside quotes stay as written; resolved, `'a'' || ''b'` would look like two texts.
+    let tokens = Tokenizer::new(&GenericDialect {}, text).with_unescape(false).tokenize();
+    let Ok(tokens) = tokens else { return text.trim().to_owned() };
     let mut parts: Vec<String> = Vec::new();
-    for TokenWithSpan { token, .. } in &tokens {
+    for token in &tokens {
         match token {
             Token::Whitespace(_) | Token::EOF => {}
             Token::Word(Word { value, quote_style: None, .. }) => parts.push(value.to_lowercase()),

@@ -110,6 +110,8 @@ fn the_canonical_form_forgets_what_does_not_matter() {
     assert_eq!(canonical("SELECT id,sum( Amount )FROM orders WHERE NAME='A  b'"), form);
     assert_ne!(canonical("SELECT \"Id\" FROM orders"), canonical("SELECT id FROM orders"));
     assert_ne!(canonical("SELECT 'a'"), canonical("SELECT 'A'"));
+    assert_ne!(canonical("SELECT 'a'' || ''b'"), canonical("SELECT 'a' || 'b'"));
+    assert_eq!(canonical("SELECT \"a\"\"b\""), "select \"a\"\"b\"");
 }
 
 proptest! {

@@ -234,6 +234,19 @@ fn a_reader_of_a_broken_product_stays_while_the_contract_can_be_read() {
 }
 
 #[test]
+fn a_fault_in_inline_sql_has_the_line_of_the_manifest() {
+    for (text, line) in [
+        ("sql: SELECT sold_on, total FROM item", 5),
+        ("sql: |\n  SELECT sold_on,\n    total\n  FROM item\n", 8),
+        ("sql: >-\n  SELECT sold_on, total FROM item\n", 6),
+    ] {
+        let result = load(&changed(PIPELINE, "sql: totals.sql", text));
+        let found = result.findings.iter().find(|it| it.code.id() == "HM-S005").expect("told");
+        assert_eq!((found.file.as_str(), found.line), (PIPELINE, line), "{text}");
+    }
+}
+
+#[test]
 fn loading_is_a_function_of_the_files() {
     let files = changed(PIPELINE, "lookback", "lokback");
     let (one, two) = (load(&files), load(&files));
@@ -265,4 +278,41 @@ fn a_thousand_products_are_read_in_a_moment() {
     assert_eq!(result.mesh.products.len(), 1_003);
     // The dev profile on a busy machine; a release build needs a tenth.
     assert!(took.as_secs() < 10, "{took:?}");
+}
+
+mod damage {
+    use proptest::prelude::*;
+
+    use super::{base, load};
+
+    proptest! {
+        /// Whatever one file turns into, reading goes on, and products whose files are untouched and that read
+        /// nothing of it stay.
+        #[test]
+        fn no_damaged_file_makes_it_panic(
+            pick in 0usize..1_000,
+            at in 0usize..1_000,
+            length in 0usize..60,
+            insert in "[\\[\\]{}:,'\"#&*|>\n\t \\-a0é]{0,4}",
+        ) {
+            let mut files = base();
+            let names: Vec<String> = files.keys().cloned().collect();
+            let name = &names[pick % names.len()];
+            let old: Vec<char> = files[name].text.clone().expect("text").chars().collect();
+            let start = at % (old.len() + 1);
+            let end = (start + length).min(old.len());
+            let text: String = old[..start].iter().copied().chain(insert.chars()).chain(old[end..].iter().copied()).collect();
+            if let Some(loaded) = files.get_mut(name) {
+                loaded.text = Ok(text);
+            }
+            let result = load(&files);
+            for indexes in result.broken.values() {
+                prop_assert!(!indexes.is_empty());
+                prop_assert!(indexes.iter().all(|index| *index < result.findings.len()));
+            }
+            if name.starts_with("domains/shop/totals/") && !name.ends_with("product.odps.yaml") {
+                prop_assert!(result.mesh.products.keys().any(|id| id.name.as_str() == "prices"), "{:?}", result.findings);
+            }
+        }
+    }
 }
