@@ -249,6 +249,14 @@ pub async fn perform(context: &Context, job: &Job, reporter: &Reporter) -> End {
     }
 }
 
+/// Returns how an attempt ended that panicked.
+#[must_use]
+pub fn panicked(panic: &(dyn std::any::Any + Send)) -> RunOutcome {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    let message = format!("a bug of ours: {}", text.unwrap_or("a step panicked"));
+    RunOutcome::Failed { kind: ErrorKind::Internal, code: "HM-X004".to_owned(), message }
+}
+
 /// Returns the lake's name for a model's table format.
 fn lake_format(format: hydromesh_core::model::TableFormat) -> TableFormat {
     match format {
