@@ -211,6 +211,11 @@ fn rules_that_attack_the_engine_deny_and_leave_the_process_alive() {
         deep("count(", ")"),
         deep("{1|", "}"),
         "package hydromesh.deploy.x\ndeny contains {\"msg\": \"x\"} if count(numbers.range(1, 1000000000000)) == 0\n".to_owned(),
+        "package hydromesh.deploy.x\nf(n) := f(n + 1)\ndeny contains {\"msg\": \"x\"} if f(1) == 0\n".to_owned(),
+        "package hydromesh.deploy.x\nf(n) := g(n)\ng(n) := f(n)\ndeny contains {\"msg\": \"x\"} if f(1) == 0\n".to_owned(),
+        "package hydromesh.deploy.x\nf(n) := r\nr := f(1)\ndeny contains {\"msg\": \"x\"} if f(1) == 0\n".to_owned(),
+        "package hydromesh.deploy.x\nf(n) := g(n)\ng(n) := n\ndeny contains {\"msg\": \"x\"} if f(1) == 0 with g as f\n".to_owned(),
+        "package hydromesh.deploy.x\na if b\nb if a\ndeny contains {\"msg\": \"x\"} if a\n".to_owned(),
         "package hydromesh.deploy.x\ndeny contains {\"msg\": \"x\"} if count(numbers.range_step(1, 1000000000000, 1)) == 0\n".to_owned(),
     ] {
         let decision = one(&text).decide(&input());

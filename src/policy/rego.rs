@@ -64,7 +64,7 @@ pub(super) fn guarded<T>(call: impl FnOnce() -> anyhow::Result<T>) -> Result<T, 
     }
 }
 
-fn rule_name(rule: &Rule) -> (String, u32) {
+pub(super) fn rule_name(rule: &Rule) -> (String, u32) {
     let refr = match rule {
         Rule::Default { refr, .. } => refr,
         Rule::Spec { head, .. } => match head {
