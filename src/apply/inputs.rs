@@ -99,5 +99,5 @@ async fn files(
             .map(|row| format!("{}:{}: {}", row.file, row.line, row.reason))
             .collect(),
     });
-    Ok((memory_table(read.schema, read.batches).map_err(StepError::from)?, fact))
+    Ok((memory_table(read.schema, read.batches), fact))
 }

@@ -22,7 +22,7 @@ use crate::engine::{Engine, EngineConfig};
 use crate::lake::Lake;
 use crate::policy::PolicySet;
 use crate::repo::{CommitInfo, RepoError};
-use crate::store::{Lease, OpenMode, Store, StoreError};
+use crate::store::{OpenMode, Store, StoreError};
 
 /// Memory of all queries together: half of what the smallest machine that we aim at leaves after everything else.
 const QUERY_MEMORY_BYTES: usize = 512 << 20;
