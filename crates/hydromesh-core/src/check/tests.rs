@@ -52,7 +52,7 @@ fn shape(columns: Vec<ColumnShape>) -> QueryShape {
         columns,
         rows: String::new(),
         indirect: BTreeSet::new(),
-        tables: ["raw".to_owned()].into(),
+        tables: [("raw".to_owned(), 1)].into(),
         volatile: Vec::new(),
     }
 }
