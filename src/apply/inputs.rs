@@ -32,7 +32,7 @@ pub(super) struct Inputs {
 /// When no deployed product has the port.
 pub fn table_format(products: &BTreeMap<ProductId, Product>, port: &PortId) -> Result<TableFormat, StepError> {
     let output = products.get(&port.product).and_then(|product| product.outputs.get(&port.port));
-    let output = output.ok_or_else(|| StepError::external("HM-R005", format!("{port} is not deployed")))?;
+    let output = output.ok_or_else(|| StepError::external("HM-X005", format!("{port} is not deployed")))?;
     Ok(lake_format(output.format))
 }
 
@@ -76,13 +76,13 @@ async fn files(
         .map(|(path, oid)| (path.clone(), oid.clone()))
         .collect();
     if chosen.is_empty() {
-        return Err(StepError::user("HM-R006", format!("no file of {} matches {glob}", product.folder)));
+        return Err(StepError::user("HM-X006", format!("no file of {} matches {glob}", product.folder)));
     }
     let (blobs, columns) = (Arc::clone(&context.blobs), contract.columns.clone());
     let read = tokio::task::spawn_blocking(move || {
         let mut files = Vec::with_capacity(chosen.len());
         for (path, oid) in chosen {
-            let bytes = blobs.read(&oid).map_err(|error| StepError::external("HM-R003", format!("{path}: {error}")))?;
+            let bytes = blobs.read(&oid).map_err(|error| StepError::external("HM-X003", format!("{path}: {error}")))?;
             files.push((path, bytes));
         }
         read_files(&files, &columns).map_err(StepError::from)
@@ -99,5 +99,5 @@ async fn files(
             .map(|row| format!("{}:{}: {}", row.file, row.line, row.reason))
             .collect(),
     });
-    Ok((memory_table(read.schema, read.batches).map_err(StepError::from)?, fact))
+    Ok((memory_table(read.schema, read.batches), fact))
 }

@@ -142,7 +142,7 @@ impl StepError {
     /// Returns a bug of ours.
     #[must_use]
     pub fn internal(message: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Internal, code: "HM-R004", message: message.into() }
+        Self { kind: ErrorKind::Internal, code: "HM-X004", message: message.into() }
     }
 }
 
@@ -183,7 +183,7 @@ impl From<LakeError> for StepError {
             | LakeError::Iceberg(_)
             | LakeError::IcebergSpec(_)
             | LakeError::Parquet(_) => (ErrorKind::External, "HM-L001"),
-            LakeError::Conflict | LakeError::Json(_) => (ErrorKind::Internal, "HM-R004"),
+            LakeError::Conflict | LakeError::Json(_) => (ErrorKind::Internal, "HM-X004"),
             _ => (ErrorKind::User, "HM-L004"),
         };
         Self { kind, code, message: chain(&error) }
@@ -247,6 +247,14 @@ pub async fn perform(context: &Context, job: &Job, reporter: &Reporter) -> End {
             outcome: RunOutcome::Failed { kind: error.kind, code: error.code.to_owned(), message: error.message },
         },
     }
+}
+
+/// Returns how an attempt ended that panicked.
+#[must_use]
+pub fn panicked(panic: &(dyn std::any::Any + Send)) -> RunOutcome {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    let message = format!("a bug of ours: {}", text.unwrap_or("a step panicked"));
+    RunOutcome::Failed { kind: ErrorKind::Internal, code: "HM-X004".to_owned(), message }
 }
 
 /// Returns the lake's name for a model's table format.
