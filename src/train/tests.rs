@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray, UInt8Array};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use hydromesh_core::aggregate::{Order, Value};
 use hydromesh_core::ids::{PortId, ProductId};
@@ -280,20 +280,31 @@ fn labels_are_read_in_order_and_what_is_no_label_is_counted() {
     assert_eq!(spine.labels, [label("a", 1_000, false), label("b", 2_000, true)]);
     assert_eq!((spine.incomplete, spine.in_future), (1, 1));
     assert_eq!((spine.label.as_str(), spine.ignored.as_slice()), ("churned", ["note".to_owned()].as_slice()));
-    let code = |error: TrainError| (error.code(), error.to_string());
-    insta::assert_debug_snapshot!(code(read(vec![Some(2), None, None, None], &columns).unwrap_err()));
+    let text = |error: TrainError| format!("{}: {error}", error.code());
+    insta::assert_snapshot!(
+        text(read(vec![Some(2), None, None, None], &columns).unwrap_err()),
+        @"HM-T005: the label column `churned` holds 2: labels are 0 and 1, or false and true"
+    );
     let without = SpineColumns { knowledge: "known".into(), ..columns.clone() };
-    insta::assert_debug_snapshot!(code(read(vec![None; 4], &without).unwrap_err()));
+    insta::assert_snapshot!(
+        text(read(vec![None; 4], &without).unwrap_err()),
+        @"HM-T004: the spine has no column `known`; select entity, times and one label column of type boolean or integer"
+    );
     let no_time = SpineColumns { event: "note".into(), ..columns.clone() };
-    insta::assert_debug_snapshot!(code(read(vec![None; 4], &no_time).unwrap_err()));
+    insta::assert_snapshot!(
+        text(read(vec![None; 4], &no_time).unwrap_err()),
+        @"HM-T004: the spine has a column `note` that is no timestamp; select entity, times and one label column of type boolean or integer"
+    );
     let two: SchemaRef = Arc::new(Schema::new(vec![
         Field::new("customer", DataType::Utf8, true),
         Field::new("ts", DataType::Timestamp(TimeUnit::Second, Some("UTC".into())), true),
         Field::new("churned", DataType::Boolean, true),
         Field::new("age", DataType::UInt8, true),
     ]));
-    insta::assert_debug_snapshot!(code(read_spine(&two, &[], &columns, 0).unwrap_err()));
-    let _ = UInt8Array::from(vec![1]);
+    insta::assert_snapshot!(
+        text(read_spine(&two, &[], &columns, 0).unwrap_err()),
+        @"HM-T004: the spine has several columns that could be the label: churned, age; select entity, times and one label column of type boolean or integer"
+    );
 }
 
 #[test]
@@ -337,9 +348,24 @@ fn a_missing_value_is_explained_and_filled() {
     let labels =
         ["a", "b", "c", "nobody"].map(|entity| label(entity, at, entity == "a")).into_iter().chain([label("a", START, true)]);
     let set = TrainingSet::assemble(&spine(labels.collect()), std::slice::from_ref(&source)).unwrap();
-    insta::assert_debug_snapshot!((&set.manifest.columns, &set.manifest.left_out));
+    let notes = |feature: &str, fill, without_events, null_arguments| ColumnNotes {
+        feature: feature.into(),
+        fill,
+        without_events,
+        null_arguments,
+        // Only the event of `a` has the delay of imported history, and the first label is at its very time.
+        assumed: 1,
+    };
+    let expected =
+        [notes("n_1h", Fill::Zero, 0, 0), notes("spend_1h", Fill::Zero, 2, 1), notes("dearest_1h", Fill::Mean, 2, 1)];
+    assert_eq!(set.manifest.columns, expected);
+    assert_eq!(set.manifest.history_assumed, 1);
+    let why = "is a text: only numbers and truth values can be learnt from".to_owned();
+    assert_eq!(set.manifest.left_out, [LeftOut { feature: "page_1h".into(), why }]);
     let values: Vec<_> = set.rows.iter().map(|row| row.values.clone()).collect();
-    insta::assert_debug_snapshot!(values);
+    let (none, five, seven) = ([Some(0.0), None, None], [5.0; 2].map(Some), [7.0; 2].map(Some));
+    let one = |rest: [Option<f64>; 2]| [Some(1.0), rest[0], rest[1]];
+    assert_eq!(values, [none, one(five), one([None; 2]), one(seven), none]);
     let fills = [Fill::Zero, Fill::Zero, Fill::Mean];
     let rows: Vec<&[Option<f64>]> = set.rows.iter().map(|row| row.values.as_slice()).collect();
     let encoding = Encoding::learn(&fills, &rows);
@@ -371,12 +397,18 @@ fn too_little_is_said_plainly() {
     let fit = |labels: Spine| {
         let set = TrainingSet::assemble(&labels, std::slice::from_ref(&shop)).unwrap();
         let error = fit_logistic_regression(&set).unwrap_err();
-        (error.code(), error.to_string())
+        format!("{}: {error}", error.code())
     };
-    insta::assert_debug_snapshot!(fit(shop_labels(&shop, 12)));
+    insta::assert_snapshot!(
+        fit(shop_labels(&shop, 12)),
+        @"HM-T001: there are too few labels: 9 to fit (2 positive) and 3 to hold out (0 positive), at least 5 of each class are needed on both sides; add labels, or wait for more"
+    );
     let mut one_class = shop_labels(&shop, 100);
     one_class.labels.iter_mut().for_each(|label| label.positive = true);
-    insta::assert_debug_snapshot!(fit(one_class));
+    insta::assert_snapshot!(
+        fit(one_class),
+        @"HM-T002: every one of 100 labels in `churned` is 1: a model needs labels of both classes"
+    );
 }
 
 // The model.
@@ -495,7 +527,14 @@ fn compared(spend: f64) -> (Vec<String>, bool) {
 fn drift_is_told_of_what_moved_and_of_nothing_else() {
     let (calm, drifted) = compared(1.0);
     assert!(!drifted, "{calm:?}");
-    insta::assert_debug_snapshot!(compared(2.5));
+    let (verdicts, drifted) = compared(2.5);
+    assert!(drifted);
+    insta::assert_snapshot!(verdicts.join("\n"), @r"
+    views_1d: stable (Kolmogorov-Smirnov)
+    views_7d: stable (Kolmogorov-Smirnov)
+    spend_7d: drifted (Kolmogorov-Smirnov)
+    dearest_1d: insufficient_data (Kolmogorov-Smirnov)
+    ");
 }
 
 #[test]
