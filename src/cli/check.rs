@@ -84,7 +84,8 @@ pub fn policy_findings(reading: &Reading, central: Option<&Path>) -> Result<Vec<
 
 fn human(reading: &Reading) -> String {
     let mut lines: Vec<String> = Vec::new();
-    for finding in &reading.findings {
+    let notes = reading.findings.iter().filter(|finding| finding.severity == Severity::Note).count();
+    for finding in reading.findings.iter().filter(|finding| finding.severity != Severity::Note) {
         let place = match (finding.line, finding.column) {
             (0, _) => finding.file.clone(),
             (line, 0) => format!("{}:{line}", finding.file),
@@ -103,6 +104,7 @@ fn human(reading: &Reading) -> String {
     let products = reading.desired.mesh.products.len();
     let broken = reading.desired.broken.len();
     let broken = if broken == 0 { String::new() } else { format!(", {broken} left out") };
-    lines.push(format!("{products} products{broken}; {errors} errors, {warnings} warnings"));
+    let notes = if notes == 0 { String::new() } else { format!(", {notes} notes (shown by --format json)") };
+    lines.push(format!("{products} products{broken}; {errors} errors, {warnings} warnings{notes}"));
     lines.join("\n")
 }

@@ -103,8 +103,13 @@ fn human(plan: &Plan, due: &[DueStep], waiting: &[NotDue]) -> String {
     if !due.is_empty() {
         let _ = writeln!(text, "due now: {} steps", due.len());
     }
-    for it in waiting.iter().filter(|it| it.until_ms.is_none()) {
-        let _ = writeln!(text, "waiting: {}: {}", it.pipeline, it.why);
+    let waiting: std::collections::BTreeSet<String> = waiting
+        .iter()
+        .filter(|it| it.until_ms.is_none())
+        .map(|it| format!("waiting: {}: {}", it.pipeline, it.why))
+        .collect();
+    for line in waiting {
+        let _ = writeln!(text, "{line}");
     }
     text.trim_end().to_owned()
 }
