@@ -4,6 +4,7 @@
 //! published stays published when it fails, and doing it again changes nothing.
 
 mod batch;
+mod embed;
 mod inputs;
 
 use std::collections::BTreeMap;
@@ -235,7 +236,8 @@ impl Reporter {
 pub async fn perform(context: &Context, job: &Job, reporter: &Reporter) -> End {
     let result = match &job.start.key.work {
         Work::Partitions { .. } | Work::Whole => batch::run(context, job, reporter).await,
-        Work::Follow | Work::Embed | Work::Train | Work::Drift => {
+        Work::Embed => embed::run(context, job, reporter).await,
+        Work::Follow | Work::Train | Work::Drift => {
             Err(StepError::internal("this kind of work is not wired"))
         }
     };
