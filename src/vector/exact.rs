@@ -1,7 +1,7 @@
 //! Exact nearest neighbours by scanning every vector: recall is 1 by construction.
 //!
-//! A scan reads `4 * dimensions` bytes per vector in order, which is memory bandwidth and nothing else: 200,000 vectors of
-//! 384 are 307 MB, some 30 ms on one core. Beyond that an approximate store is worth its recall.
+//! A scan reads `4 * dimensions` bytes per vector in order and is bound by the memory's bandwidth: 200,000 vectors of 384
+//! are 307 MB, at 10 GB/s 31 ms. Well beyond that an approximate store is worth its loss of recall.
 
 use std::cmp::Ordering;
 

@@ -18,7 +18,7 @@ const VERSION: u32 = 1;
 /// Places per feature. One place makes a collision of two heavy features a false hit; four quarter-energy places make it noise.
 const PLACES: u64 = 4;
 
-/// Weights of a word, a pair of words, and the pieces of a word together. These and the next four come from a grid of 36
+/// Weights of a word, a pair of words, and the pieces of a word together. These and the next four come from a grid of 72
 /// over 28 questions to the example's help articles, each at four lengths of the vector, so that none is luck of the
 /// hash: every question found its article first.
 const WORD: f64 = 1.0;
