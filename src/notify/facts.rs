@@ -134,7 +134,7 @@ fn urgency(kind: AlertKind, tier: Option<u8>) -> Urgency {
 }
 
 /// Returns the word for a kind of alert, as the ledger spells it.
-pub(super) fn kind_name(kind: AlertKind) -> &'static str {
+pub(crate) fn kind_name(kind: AlertKind) -> &'static str {
     match kind {
         AlertKind::Freshness => "freshness",
         AlertKind::Quality => "quality",

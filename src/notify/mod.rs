@@ -24,6 +24,7 @@ use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
 
+pub(crate) use facts::kind_name;
 pub use context::{History, LastChange, LastGood, MailContext};
 pub use message::{first_message_id, message_id};
 pub use page::incident_page;
