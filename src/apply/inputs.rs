@@ -7,7 +7,6 @@ use datafusion::catalog::TableProvider;
 use hydromesh_core::ids::{PortId, ProductId};
 use hydromesh_core::ledger::Fact;
 use hydromesh_core::model::{Contract, InputPort, InputSource, Product};
-use hydromesh_core::plan::glob_matches;
 
 use super::{Context, Job, StepError, lake_format};
 use crate::engine::{memory_table, read_files};
@@ -69,12 +68,8 @@ async fn files(
     glob: &str,
     contract: &Contract,
 ) -> Result<(Arc<dyn TableProvider>, Option<Fact>), StepError> {
-    let chosen: Vec<(String, String)> = product
-        .files
-        .iter()
-        .filter(|(path, _)| glob_matches(glob, path))
-        .map(|(path, oid)| (path.clone(), oid.clone()))
-        .collect();
+    let chosen: Vec<(String, String)> =
+        product.files_matching(glob).map(|(path, oid)| (path.to_owned(), oid.to_owned())).collect();
     if chosen.is_empty() {
         return Err(StepError::user("HM-X006", format!("no file of {} matches {glob}", product.folder)));
     }
@@ -99,5 +94,5 @@ async fn files(
             .map(|row| format!("{}:{}: {}", row.file, row.line, row.reason))
             .collect(),
     });
-    Ok((memory_table(read.schema, read.batches).map_err(StepError::from)?, fact))
+    Ok((memory_table(read.schema, read.batches), fact))
 }

@@ -4,7 +4,10 @@
 //! published stays published when it fails, and doing it again changes nothing.
 
 mod batch;
+mod drift;
+mod embed;
 mod inputs;
+mod train;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,6 +26,7 @@ use crate::engine::{Engine, EngineError};
 use crate::lake::{CommitMeta, Lake, LakeError, TableFormat, Writer};
 
 pub use inputs::table_format;
+pub use train::FeatureHistory;
 
 /// Reads the contents of a blob of the repository by its id.
 pub trait Blobs: Send + Sync {
@@ -235,7 +239,10 @@ impl Reporter {
 pub async fn perform(context: &Context, job: &Job, reporter: &Reporter) -> End {
     let result = match &job.start.key.work {
         Work::Partitions { .. } | Work::Whole => batch::run(context, job, reporter).await,
-        Work::Follow | Work::Embed | Work::Train | Work::Drift => {
+        Work::Train => train::run(context, job, reporter, &train::Followed).await,
+        Work::Drift => drift::run(context, job, &train::Followed).await,
+        Work::Embed => embed::run(context, job, reporter).await,
+        Work::Follow => {
             Err(StepError::internal("this kind of work is not wired"))
         }
     };
@@ -247,6 +254,14 @@ pub async fn perform(context: &Context, job: &Job, reporter: &Reporter) -> End {
             outcome: RunOutcome::Failed { kind: error.kind, code: error.code.to_owned(), message: error.message },
         },
     }
+}
+
+/// Returns how an attempt ended that panicked.
+#[must_use]
+pub fn panicked(panic: &(dyn std::any::Any + Send)) -> RunOutcome {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    let message = format!("a bug of ours: {}", text.unwrap_or("a step panicked"));
+    RunOutcome::Failed { kind: ErrorKind::Internal, code: "HM-X004".to_owned(), message }
 }
 
 /// Returns the lake's name for a model's table format.

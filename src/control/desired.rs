@@ -8,7 +8,7 @@ use hydromesh_core::ids::{PortId, ProductId};
 use hydromesh_core::model::{self, Loaded, Mesh, Product};
 use hydromesh_core::plan::{Desired, PortPrint, dependency_order, print_mesh};
 
-use crate::engine::{arrow_schema, describe};
+use crate::engine::{SqlProblemKind, arrow_schema, describe};
 use crate::repo::{Reason, RepoSnapshot};
 
 /// Texts that are read whole; anything else is data, known by its blob id alone.
@@ -125,7 +125,11 @@ pub fn shapes(mesh: &Mesh) -> ShapeResults {
         for pipeline in product.pipelines.values() {
             let Some(query) = query_of(pipeline) else { continue };
             let shape = describe(&query.text, &inputs).map_err(|problem| SqlProblem {
-                message: problem.message,
+                message: match problem.kind {
+                    // The words by which `check` knows that a column is missing.
+                    SqlProblemKind::MissingColumn { name, .. } => format!("No field named {name}."),
+                    _ => problem.message,
+                },
                 line: problem.line.unwrap_or(0),
                 column: problem.column.unwrap_or(0),
             });

@@ -8,7 +8,7 @@ use super::{
     annotations::{self, RuleMetadata},
     decision::SourceSet,
     evaluator::{EvaluationLimits, Evaluator, RulePackage, Verdict},
-    lint::{World, check_file},
+    lint::{World, check_file, recursion},
     problem::{PolicyProblem, ProblemKind},
     rego::{ParsedFile, RegoEvaluator, parse},
     set::{PolicySet, PolicySource, digest},
@@ -123,11 +123,20 @@ impl Layer {
         problems.extend(missing);
         let texts: Vec<PolicySource> =
             loaded.iter().chain(&libraries).map(|file| file.source.clone()).collect();
-        let evaluator = match RegoEvaluator::new(&texts, data, packages, limits) {
-            Ok(evaluator) => Some(Box::new(evaluator) as Box<dyn Evaluator>),
-            Err(problem) => {
-                problems.push(problem);
-                None
+        problems.extend(recursion(loaded.iter().chain(&libraries)));
+        // These would end the process or change what other rules say, so they are not even tried.
+        let dangerous = |problem: &PolicyProblem| {
+            matches!(problem.kind, ProblemKind::Recursion | ProblemKind::Replacement)
+        };
+        let evaluator = if problems.iter().any(dangerous) {
+            None
+        } else {
+            match RegoEvaluator::new(&texts, data, packages, limits) {
+                Ok(evaluator) => Some(Box::new(evaluator) as Box<dyn Evaluator>),
+                Err(problem) => {
+                    problems.push(problem);
+                    None
+                }
             }
         };
         problems.sort();

@@ -7,12 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use petgraph::graphmap::DiGraphMap;
 use regorus::unstable::{Expr, Literal, Query, Ref, Rule, RuleBody, RuleHead, Span};
 use serde_json::Value;
 
 use super::{
     problem::{PolicyProblem, ProblemKind},
-    rego::ParsedFile,
+    rego::{ParsedFile, rule_name},
     schema::{self, Child, input_schema},
     set::PolicySource,
 };
@@ -34,13 +35,47 @@ pub(super) struct World<'a> {
 pub fn lint(source: &PolicySource) -> Vec<PolicyProblem> {
     match super::rego::parse(source) {
         Err(problem) => vec![problem],
-        Ok(file) => check_file(&file, None),
+        Ok(file) => {
+            let mut problems = check_file(&file, None);
+            problems.extend(recursion([&file]));
+            problems
+        }
     }
+}
+
+/// Returns a problem for every group of functions that call each other in a circle. OPA refuses them; regorus would call them
+/// until its stack, and with it the process, ends. So nothing may be evaluated while there is one. Circles of rules that are
+/// not functions are found by the engine.
+pub(super) fn recursion<'f>(files: impl IntoIterator<Item = &'f ParsedFile>) -> Vec<PolicyProblem> {
+    let mut calls: BTreeMap<(String, String), PolicyProblem> = BTreeMap::new();
+    for file in files {
+        let lint = walk(file, None);
+        calls.extend(lint.calls);
+    }
+    let graph: DiGraphMap<&str, ()> =
+        calls.keys().map(|(caller, callee)| (caller.as_str(), callee.as_str(), ())).collect();
+    let groups = petgraph::algo::tarjan_scc(&graph);
+    let inside = |(caller, callee): &(String, String)| {
+        groups.iter().any(|group| group.contains(&caller.as_str()) && group.contains(&callee.as_str()))
+    };
+    calls.iter().filter(|(call, _)| inside(call)).map(|(_, problem)| problem.clone()).collect()
 }
 
 /// Checks one file; paths of `data` only when it is known what is loaded.
 pub(super) fn check_file(file: &ParsedFile, world: Option<&World<'_>>) -> Vec<PolicyProblem> {
-    let mut lint = Lint { world, problems: BTreeSet::new(), reporting: false };
+    walk(file, world).problems.into_iter().collect()
+}
+
+fn walk<'a>(file: &'a ParsedFile, world: Option<&'a World<'a>>) -> Lint<'a> {
+    let mut lint = Lint {
+        world,
+        file,
+        aliases: BTreeMap::new(),
+        caller: String::new(),
+        calls: BTreeMap::new(),
+        problems: BTreeSet::new(),
+        reporting: false,
+    };
     let mut scope = Scope::default();
     for import in &file.module.imports {
         let shape = {
@@ -54,12 +89,43 @@ pub(super) fn check_file(file: &ParsedFile, world: Option<&World<'_>>) -> Vec<Po
             (None, Expr::RefDot { field, .. }) => field.0.text().to_owned(),
             _ => continue,
         };
+        if let Some(path) = path_of(&import.refr) {
+            lint.aliases.insert(name.clone(), path);
+        }
         scope.insert(name, shape);
     }
     for rule in &file.module.policy {
+        lint.caller = format!("{}.{}", file.package, rule_name(rule).0);
         lint.rule(rule, &scope);
     }
-    lint.problems.into_iter().collect()
+    lint
+}
+
+/// Returns the parts of a constant path, `data` included.
+fn path_of(expr: &Expr) -> Option<Vec<String>> {
+    let mut parts = Vec::new();
+    let mut at = expr;
+    loop {
+        match at {
+            Expr::Var { span, .. } => {
+                parts.push(span.text().to_owned());
+                parts.reverse();
+                return Some(parts);
+            }
+            Expr::RefDot { refr, field, .. } => {
+                parts.push(field.0.text().to_owned());
+                at = refr;
+            }
+            Expr::RefBrack { refr, index, .. } => {
+                let (Expr::String { value, .. } | Expr::RawString { value, .. }) = &**index else {
+                    return None;
+                };
+                parts.push(value.as_string().ok()?.to_string());
+                at = refr;
+            }
+            _ => return None,
+        }
+    }
 }
 
 /// What is known about a value.
@@ -76,6 +142,13 @@ type Scope<'a> = BTreeMap<String, Shape<'a>>;
 
 struct Lint<'a> {
     world: Option<&'a World<'a>>,
+    file: &'a ParsedFile,
+    /// What imports call a path.
+    aliases: BTreeMap<String, Vec<String>>,
+    /// The rule that is being walked, with its package.
+    caller: String,
+    /// Caller and called function, with what to report should they turn out to be part of a circle.
+    calls: BTreeMap<(String, String), PolicyProblem>,
     problems: BTreeSet<PolicyProblem>,
     /// The first walk over a query only binds variables, since Rego does not depend on the order of statements.
     reporting: bool,
@@ -84,9 +157,9 @@ struct Lint<'a> {
 impl<'a> Lint<'a> {
     fn rule(&mut self, rule: &Rule, outer: &Scope<'a>) {
         match rule {
-            Rule::Default { value, .. } => {
+            Rule::Default { refr, args, value, .. } => {
                 self.reporting = true;
-                self.expr(value, &mut outer.clone());
+                self.head(refr, args, None, Some(value), &mut outer.clone());
             }
             Rule::Spec { head, bodies, .. } => {
                 let mut scope = outer.clone();
@@ -106,7 +179,7 @@ impl<'a> Lint<'a> {
                     self.reporting = true;
                     // The head is computed with what the first body bound; an else has a value of its own.
                     if at == 0 {
-                        self.head(refr, key, assign.map(|assign| &assign.value), &mut inner);
+                        self.head(refr, args, key, assign.map(|assign| &assign.value), &mut inner);
                     }
                     let RuleBody { assign, .. } = body;
                     if let Some(assign) = assign {
@@ -115,7 +188,7 @@ impl<'a> Lint<'a> {
                 }
                 if bodies.is_empty() {
                     self.reporting = true;
-                    self.head(refr, key, assign.map(|assign| &assign.value), &mut scope);
+                    self.head(refr, args, key, assign.map(|assign| &assign.value), &mut scope);
                 }
             }
         }
@@ -124,14 +197,19 @@ impl<'a> Lint<'a> {
     fn head(
         &mut self,
         refr: &Expr,
+        args: &[Ref<Expr>],
         key: Option<&Ref<Expr>>,
         value: Option<&Ref<Expr>>,
         scope: &mut Scope<'a>,
     ) {
-        if let Expr::RefBrack { index, .. } = refr {
-            self.expr(index, scope);
+        let mut root = refr;
+        while let Expr::RefDot { refr, .. } | Expr::RefBrack { refr, .. } = root {
+            if let Expr::RefBrack { index, .. } = root {
+                self.expr(index, scope);
+            }
+            root = refr;
         }
-        for expr in key.into_iter().chain(value) {
+        for expr in args.iter().chain(key).chain(value) {
             self.expr(expr, scope);
         }
     }
@@ -151,8 +229,10 @@ impl<'a> Lint<'a> {
             Literal::SomeIn { key, value, collection, .. } => {
                 let shape = self.expr(collection, scope);
                 if let Some(key) = key {
+                    self.expr(key, scope);
                     self.bind(key, Shape::Unknown, scope);
                 }
+                self.expr(value, scope);
                 let element = self.element(shape, collection.span());
                 self.bind(value, element, scope);
             }
@@ -181,6 +261,15 @@ impl<'a> Lint<'a> {
                 self.literal(&statement.literal, scope);
                 for modifier in &statement.with_mods {
                     self.expr(&modifier.r#as, scope);
+                    let of_input = path_of(&modifier.refr).is_some_and(|path| path[0] == "input");
+                    if !of_input && !self.file.source.is_test() {
+                        self.report(
+                            ProblemKind::Replacement,
+                            &modifier.span,
+                            "only a test may replace functions and data; a rule may replace input alone"
+                                .to_owned(),
+                        );
+                    }
                 }
             }
         }
@@ -282,6 +371,7 @@ impl<'a> Lint<'a> {
 
     fn call(&mut self, fcn: &Ref<Expr>, params: &[Ref<Expr>], scope: &mut Scope<'a>) -> Shape<'a> {
         let name = fcn.span().text();
+        self.record_call(fcn);
         if NONDETERMINISTIC.contains(&name) {
             self.report(
                 ProblemKind::Nondeterministic,
@@ -319,6 +409,27 @@ impl<'a> Lint<'a> {
             return shape;
         }
         Shape::Unknown
+    }
+
+    fn record_call(&mut self, fcn: &Expr) {
+        let Some(path) = path_of(fcn) else { return };
+        let (first, rest) = (&path[0], &path[1..]);
+        let callee = if first == "data" {
+            rest.join(".")
+        } else if let Some(target) = self.aliases.get(first) {
+            target.iter().skip(1).chain(rest).map(String::as_str).collect::<Vec<_>>().join(".")
+        } else {
+            format!("{}.{}", self.file.package, path.join("."))
+        };
+        let span = fcn.span();
+        let problem = PolicyProblem {
+            file: span.source.get_path().clone(),
+            line: span.line,
+            column: span.col,
+            kind: ProblemKind::Recursion,
+            message: format!("{} calls itself by way of {}", self.caller, path.join(".")),
+        };
+        self.calls.entry((self.caller.clone(), callee)).or_insert(problem);
     }
 
     fn root(&mut self, expr: &Expr, scope: &mut Scope<'a>) -> Option<Shape<'a>> {
@@ -424,73 +535,5 @@ fn variables(expr: &Expr) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn problems(body: &str) -> Vec<String> {
-        let text = format!("package hydromesh.deploy.x\n{body}");
-        lint(&PolicySource { path: "x.rego".to_owned(), text })
-            .into_iter()
-            .map(|problem| {
-                format!("{}:{} {:?} {}", problem.line, problem.column, problem.kind, problem.message)
-            })
-            .collect()
-    }
-
-    #[test]
-    fn paths_that_the_input_can_have_pass() {
-        for body in [
-            "a if input.product.tier == 1",
-            "a if { some c in input.contracts; c.quality.errorRules > 0 }",
-            "a if input.contracts[_].columns[0].name == \"x\"",
-            "a if input[\"product\"][\"owners\"][0]",
-            "a if { some k; input.lineage.labels[k] == \"pii\" }",
-            "a if input.lineage.labels[\"whatever\"] == \"pii\"",
-            "a if object.get(input.product, \"oncall\", null) == null",
-            "a if { every c in input.contracts { c.port != \"\" } }",
-            "a := {c.port | some c in input.contracts}",
-            "a if input.changes[0].old.whatever == 1",
-            "f(x) := x.anything",
-            "import input.product as p\na if p.tier == 1",
-            "a if { c.port == \"x\"; some c in input.contracts }",
-        ] {
-            assert_eq!(problems(body), [""; 0], "{body}");
-        }
-    }
-
-    #[test]
-    fn paths_that_the_input_cannot_have_are_errors() {
-        for (body, place) in [
-            ("a if input.produkt.tier == 1", "2:12"),
-            ("a if input.product.teir == 1", "2:20"),
-            ("a if { some c in input.contracts; c.quality.errors > 0 }", "2:45"),
-            ("a if { some c in input.contracts; some k in c.columns; k.pii }", "2:58"),
-            ("a if input.contracts.port == 1", "2:22"),
-            ("a if input.contracts[_].colums[0].name == \"x\"", "2:25"),
-            ("a if not input.product[\"teir\"] == 1", "2:25"),
-            ("a if input.product.name.first == 1", "2:25"),
-            ("a if { some x in input.product.name; x }", "2:31"),
-            ("a if object.get(input.product, \"on_call\", null) == null", "2:33"),
-            ("a if { every c in input.contracts { c.prt != \"\" } }", "2:39"),
-            ("a := {c.prt | some c in input.contracts}", "2:9"),
-            ("a contains {\"msg\": sprintf(\"%s\", [c.prt])} if { some c in input.contracts }", "2:37"),
-            ("import input.product as p\na if p.teir == 1", "3:8"),
-            ("a if { c.prt == \"x\"; some c in input.contracts }", "2:10"),
-            ("a if { p := input.product; q := p; q.teir == 1 }", "2:38"),
-            ("f(x) := x.y if input.plan.kinds", "2:27"),
-            ("a := 1 if { false } else := input.nothing", "2:35"),
-        ] {
-            let found = problems(body);
-            assert!(
-                found.len() == 1 && found[0].starts_with(&format!("{place} InputPath")),
-                "{body}: {found:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn functions_that_cannot_be_replayed_are_errors() {
-        let found = problems("a if time.now_ns() > 1");
-        assert!(found.len() == 1 && found[0].contains("Nondeterministic"), "{found:?}");
-    }
-}
+#[path = "lint_tests.rs"]
+mod tests;

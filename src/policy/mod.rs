@@ -5,9 +5,9 @@
 //! own, so the later ones can add denials and warnings but can never change what an earlier one says.
 //!
 //! A layer answers with two sets per package, `deny` and `warn`, of objects with a `msg`. Everything else denies: a
-//! syntax error, a package without rules, an undefined or misshapen answer, an engine error, a time limit, an input that
-//! does not fit `policies/gate-input.schema.json`, or a rule that reads a path which that schema cannot have (it would
-//! never fire).
+//! syntax error, a package without rules, an undefined or misshapen answer, an engine error, a time limit, functions that
+//! call themselves, an input that does not fit `policies/gate-input.schema.json`, or a rule that reads a path which that
+//! schema cannot have (it would never fire).
 //!
 //! [`Gate::decide`] is synchronous and takes milliseconds. opa-wasm offers only futures; theirs never wait for I/O, so they are
 //! polled to their end on the calling thread without a runtime.

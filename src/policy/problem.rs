@@ -41,6 +41,10 @@ pub enum ProblemKind {
     DataPath,
     /// A rule calls a function whose answer changes between two calls, so that a decision could not be replayed.
     Nondeterministic,
+    /// Functions call each other in a circle.
+    Recursion,
+    /// A rule replaces a function or data by `with`, which only tests may.
+    Replacement,
     /// A `# METADATA` comment is not understood or has a value that is not allowed.
     Metadata,
     /// A compiled policy cannot be loaded.

@@ -5,6 +5,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
+use anyhow::Context;
 use regorus::{
     Engine,
     unstable::{Expr, Module, Ref, Rule, RuleHead},
@@ -63,7 +64,7 @@ pub(super) fn guarded<T>(call: impl FnOnce() -> anyhow::Result<T>) -> Result<T, 
     }
 }
 
-fn rule_name(rule: &Rule) -> (String, u32) {
+pub(super) fn rule_name(rule: &Rule) -> (String, u32) {
     let refr = match rule {
         Rule::Default { refr, .. } => refr,
         Rule::Spec { head, .. } => match head {
@@ -95,12 +96,42 @@ pub(super) fn engine(
             limit: limits.rule_time,
             check_interval: TIMER_INTERVAL,
         });
+        engine.add_extension("numbers.range".to_owned(), 2, Box::new(|given| bounded_range(&given)))?;
+        engine.add_extension("numbers.range_step".to_owned(), 3, Box::new(|given| bounded_range(&given)))?;
         for source in sources {
             engine.add_policy(source.path.clone(), source.text.clone())?;
         }
         engine.add_data(regorus::Value::from_json_str(&data.to_string())?)?;
         Ok(engine)
     })
+}
+
+/// The engine's own ranges allocate what they are asked for before any limit is looked at, and a process that asks for more
+/// memory than there is ends: anybody who may write a domain's rule could stop the controller.
+const MAX_RANGE: usize = 100_000;
+
+fn bounded_range(given: &[regorus::Value]) -> anyhow::Result<regorus::Value> {
+    let whole = |at: usize| {
+        given
+            .get(at)
+            .and_then(|value| value.as_i64().ok())
+            .context("the ends and step of a range are integers")
+    };
+    let (from, to) = (whole(0)?, whole(1)?);
+    let step = if given.len() > 2 { whole(2)? } else { 1 };
+    anyhow::ensure!(step > 0, "the step of a range is positive");
+    let numbers: Vec<regorus::Value> = std::iter::successors(Some(from), |at| {
+        if from <= to {
+            at.checked_add(step).filter(|at| *at <= to)
+        } else {
+            at.checked_sub(step).filter(|at| *at >= to)
+        }
+    })
+    .take(MAX_RANGE + 1)
+    .map(regorus::Value::from)
+    .collect();
+    anyhow::ensure!(numbers.len() <= MAX_RANGE, "a range may not have more than {MAX_RANGE} elements");
+    Ok(regorus::Value::from(numbers))
 }
 
 /// Rego rules, parsed once and evaluated on a copy for each input.
@@ -169,5 +200,39 @@ impl Evaluator for RegoEvaluator {
             }
         }
         answers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Expected values are OPA's: `opa eval 'numbers.range(1, 3)'` and so on.
+    #[test]
+    fn ranges_are_opas_and_bounded() {
+        let mut engine = engine(&[], &serde_json::json!({}), EvaluationLimits::default()).unwrap();
+        let mut ask = |query: &str| {
+            guarded(|| {
+                Ok(engine.eval_query(query.to_owned(), false)?.result[0].expressions[0]
+                    .value
+                    .to_json_str()?)
+            })
+        };
+        for (query, expected) in [
+            ("numbers.range(1, 3)", "[1,2,3]"),
+            ("numbers.range(3, 1)", "[3,2,1]"),
+            ("numbers.range(2, 2)", "[2]"),
+            ("numbers.range_step(0, 10, 4)", "[0,4,8]"),
+            ("numbers.range_step(10, 0, 5)", "[10,5,0]"),
+            ("count(numbers.range(1, 100000))", "100000"),
+        ] {
+            let value = ask(query).unwrap();
+            assert_eq!(value.split_whitespace().collect::<String>(), expected, "{query}");
+        }
+        for query in
+            ["numbers.range(1, 100001)", "numbers.range(1, 1000000000000)", "numbers.range_step(1, 2, 0)"]
+        {
+            assert!(ask(query).is_err(), "{query}");
+        }
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     evaluator::EvaluationLimits,
+    lint::recursion,
     problem::{PolicyProblem, ProblemKind},
     rego::{self, ParsedFile, guarded},
     set::{PolicySet, PolicySource},
@@ -91,6 +92,11 @@ pub fn run_tests(set: &PolicySet, filter: Option<&str>, measure: Measure) -> Tes
             Ok(file) => files.push(file),
             Err(problem) => report.problems.push(problem),
         }
+    }
+    let circles = recursion(&files);
+    if !circles.is_empty() {
+        report.problems.extend(circles);
+        return report;
     }
     let sources: Vec<PolicySource> = files.iter().map(|file| file.source.clone()).collect();
     let engine = match rego::engine(&sources, &set.data, EvaluationLimits::default()) {

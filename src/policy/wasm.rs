@@ -190,7 +190,7 @@ mod tests {
     use crate::policy::{PolicySet, gate::tests::input};
 
     #[test]
-    fn fuel_that_runs_out_at_any_point_is_an_error_and_never_an_answer() {
+    fn what_runs_out_at_any_point_is_an_error_and_never_an_answer() {
         let bundle = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("tests/fixtures/policy-bundle/bundle.tar.gz");
         let set = PolicySet::open(&bundle).unwrap();
@@ -213,5 +213,14 @@ mod tests {
             }
         }
         assert!(answered > 0 && starved > 0, "{answered} answered, {starved} starved");
+
+        evaluator.limits = EvaluationLimits { wasm_memory_bytes: 1 << 16, ..limits };
+        assert!(evaluator.evaluate(&input()).iter().all(|answer| answer.value.is_err()));
+        evaluator.limits = limits;
+        assert!(evaluator.evaluate(&input()).iter().all(|answer| answer.value.is_ok()));
+        // Without its data a compiled rule must not fall silent.
+        evaluator.data = Value::Null;
+        let decision = crate::policy::Gate::of(Box::new(evaluator), String::new()).decide(&input());
+        assert!(!decision.allow, "{decision:#?}");
     }
 }

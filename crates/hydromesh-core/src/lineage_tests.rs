@@ -112,7 +112,7 @@ fn shape(table: &str, columns: &[(&str, &str, bool)], indirect: &str) -> QuerySh
             .collect(),
         rows: String::new(),
         indirect: [source(indirect)].into(),
-        tables: [table.to_owned()].into(),
+        tables: [(table.to_owned(), 1)].into(),
         volatile: Vec::new(),
     }
 }

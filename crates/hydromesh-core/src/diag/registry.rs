@@ -195,7 +195,7 @@ registry! {
     EXTRA_COLUMN = "HM-S014" Error "the query yields a column that the contract does not have", "add the column to the contract, or remove it from the query";
     ABSENT_COLUMN = "HM-S015" Error "the query does not yield a column of the contract", "add the column to the query, or remove it from the contract";
     TYPE_MISMATCH = "HM-S016" Error "the query yields another type than the contract promises", "cast the column, or correct the contract";
-    MAYBE_NULL = "HM-S017" Warning "a required column may be null", "use COALESCE or filter nulls; otherwise the audit before publishing decides";
+    MAYBE_NULL = "HM-S017" Note "a required column may be null", "use COALESCE or filter nulls; otherwise the audit before publishing decides";
 
     SYMLINK = "HM-R001" Error "the repository holds a symbolic link", "replace the link by the file itself";
     SUBMODULE = "HM-R002" Error "the repository holds a submodule", "copy the files in, or read the other repository's ports";

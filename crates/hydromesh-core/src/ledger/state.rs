@@ -61,6 +61,8 @@ pub struct LedgerState {
     pub sent: BTreeMap<String, i64>,
     /// Commands that nobody answered yet.
     pub pending: BTreeMap<String, Command>,
+    /// Ids of commands that were answered: the mailbox may show them again.
+    pub answered: BTreeSet<String>,
     /// Silenced products, until when.
     pub silenced: BTreeMap<ProductId, i64>,
     /// Rows set aside, by port.
@@ -360,6 +362,7 @@ impl LedgerState {
                 self.pending.insert(command.id.clone(), command.clone());
             }
             Fact::CommandAnswered { id, accepted, .. } => {
+                self.answered.insert(id.clone());
                 if let Some(command) = self.pending.remove(id).filter(|_| *accepted) {
                     self.obey(&command.verb);
                 }

@@ -6,7 +6,7 @@ use super::{StepKey, Work, dependency_order, ended_partitions, partition_bounds_
 use crate::ids::{PipelineId, PortId, ProductId};
 use crate::ledger::{Attempts, Deployed, ErrorKind, LedgerState, PublishedPartition};
 use crate::model::{BatchPipeline, Partitioning, Pipeline, Product, Retry, TrainingPipeline};
-use crate::time::{Cron, Span};
+use crate::time::{Cron, Partition, Span};
 
 /// Partitions in one step, when the pipeline does not say: small enough to show progress, large enough to amortise a
 /// scan of the inputs.
@@ -329,23 +329,16 @@ fn chunk_len(batch: &BatchPipeline, cut: &Partitioning) -> usize {
 
 /// Cuts stale partitions into runs of neighbours, at most `most` long.
 ///
-/// Cuts fall on multiples of `most` counted from the pipeline's first partition, so that the same chunk has the same
-/// key whichever of its neighbours are already done; a retry is then the same step.
+/// Cuts fall on multiples of `most` in the calendar, so that a partition stays in the same chunk while its neighbours
+/// are being done.
 fn chunks<'a>(cut: &Partitioning, stale: &'a [(String, String)], most: usize) -> Vec<&'a [(String, String)]> {
-    let mut chunks = Vec::new();
-    let mut start = 0;
-    let neighbours = |left: &str, right: &str| {
-        let end = partition_bounds_ms(cut, left).map(|(_, end)| end);
-        end.is_some() && end == partition_bounds_ms(cut, right).map(|(begin, _)| begin)
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let index = |key: &str| Partition::parse(cut.every, key).map_or(0, Partition::index);
+    let together = |left: &(String, String), right: &(String, String)| {
+        let (left, right) = (index(&left.0), index(&right.0));
+        left + 1 == right && left.div_euclid(most) == right.div_euclid(most)
     };
-    for index in 1..=stale.len() {
-        let full = index - start >= most;
-        if index == stale.len() || full || !neighbours(&stale[index - 1].0, &stale[index].0) {
-            chunks.push(&stale[start..index]);
-            start = index;
-        }
-    }
-    chunks
+    stale.chunk_by(together).collect()
 }
 
 /// Returns the pause before the next attempt: doubling from `from` to `to`, less up to a quarter by the step's name so

@@ -102,8 +102,7 @@ fn external(product: &Product, input: &InputSource) -> Option<PortPrint> {
     let (contract, identity) = match input {
         InputSource::Port { .. } => return None,
         InputSource::Files { glob, contract } => {
-            let files: Vec<(&String, &String)> =
-                product.files.iter().filter(|(path, _)| glob_matches(glob, path)).collect();
+            let files: Vec<(&str, &str)> = product.files_matching(glob).collect();
             (contract, json(&(glob, files)))
         }
         InputSource::Topic { topic, contract } => (contract, topic.clone()),

@@ -176,7 +176,7 @@ fn shape_codes() -> BTreeSet<&'static str> {
         columns,
         rows: String::new(),
         indirect: BTreeSet::new(),
-        tables: BTreeSet::new(),
+        tables: BTreeMap::new(),
         volatile: vec!["now()".into()],
     };
     let key = |id: &str, name: &str| {
