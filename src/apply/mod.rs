@@ -4,7 +4,9 @@
 //! published stays published when it fails, and doing it again changes nothing.
 
 mod batch;
+mod drift;
 mod inputs;
+mod train;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,6 +25,7 @@ use crate::engine::{Engine, EngineError};
 use crate::lake::{CommitMeta, Lake, LakeError, TableFormat, Writer};
 
 pub use inputs::table_format;
+pub use train::FeatureHistory;
 
 /// Reads the contents of a blob of the repository by its id.
 pub trait Blobs: Send + Sync {
@@ -235,7 +238,9 @@ impl Reporter {
 pub async fn perform(context: &Context, job: &Job, reporter: &Reporter) -> End {
     let result = match &job.start.key.work {
         Work::Partitions { .. } | Work::Whole => batch::run(context, job, reporter).await,
-        Work::Follow | Work::Embed | Work::Train | Work::Drift => {
+        Work::Train => train::run(context, job, reporter, &train::Followed).await,
+        Work::Drift => drift::run(context, job, &train::Followed).await,
+        Work::Follow | Work::Embed => {
             Err(StepError::internal("this kind of work is not wired"))
         }
     };
