@@ -4,7 +4,10 @@
 //! published stays published when it fails, and doing it again changes nothing.
 
 mod batch;
+mod drift;
+mod embed;
 mod inputs;
+mod train;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -21,8 +24,10 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::engine::{Engine, EngineError};
 use crate::lake::{CommitMeta, Lake, LakeError, TableFormat, Writer};
+use crate::online::Online;
 
 pub use inputs::table_format;
+pub use train::FeatureHistory;
 
 /// Reads the contents of a blob of the repository by its id.
 pub trait Blobs: Send + Sync {
@@ -52,6 +57,8 @@ pub struct Context {
     pub clock: Clock,
     /// The writer's epoch: every table commit carries it.
     pub epoch: u64,
+    /// The current feature values.
+    pub online: Arc<Online>,
 }
 
 impl Context {
@@ -235,7 +242,10 @@ impl Reporter {
 pub async fn perform(context: &Context, job: &Job, reporter: &Reporter) -> End {
     let result = match &job.start.key.work {
         Work::Partitions { .. } | Work::Whole => batch::run(context, job, reporter).await,
-        Work::Follow | Work::Embed | Work::Train | Work::Drift => {
+        Work::Train => train::run(context, job, reporter, &train::Followed).await,
+        Work::Drift => drift::run(context, job, &train::Followed).await,
+        Work::Embed => embed::run(context, job, reporter).await,
+        Work::Follow => {
             Err(StepError::internal("this kind of work is not wired"))
         }
     };
