@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use hydromesh_core::ids::{PortId, ProductId};
-use hydromesh_core::ledger::{Decision, Deployed, EpisodeRecord, FinishedRun, LedgerState};
+use hydromesh_core::ledger::{Decision, Deployed, EpisodeRecord, FinishedRun, LedgerState, ProductVerdict};
 use hydromesh_core::lineage::{self, Edges};
 use hydromesh_core::model::{self as core, Influence, Mesh, Pipeline, PipelineKind};
 use hydromesh_core::plan::Desired;
@@ -25,7 +25,6 @@ use hydromesh_core::plan::Desired;
 use super::model as site;
 use super::model::SiteModel;
 pub use policies::{KnownRule, known_rules};
-use status::Refusal;
 
 /// What the site needs to know beyond the facts.
 #[derive(Debug, Clone, Default)]
@@ -103,7 +102,7 @@ struct Facts<'a> {
     definitions: BTreeMap<ProductId, Definition<'a>>,
     /// Products that a commit names, that do not check and never ran.
     without_definition: BTreeSet<ProductId>,
-    refusals: BTreeMap<&'a ProductId, Refusal<'a>>,
+    refusals: BTreeMap<&'a ProductId, &'a ProductVerdict>,
     /// Newest first.
     runs: BTreeMap<&'a ProductId, Vec<&'a FinishedRun>>,
     /// Newest first.

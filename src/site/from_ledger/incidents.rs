@@ -11,6 +11,7 @@ use hydromesh_core::model::SlaKind;
 use super::status::without_name;
 use super::{Facts, instant};
 use crate::site::model as site;
+use crate::site::words;
 
 /// Past episodes with a page of their own; open ones are never left out.
 const PAST: usize = 500;
@@ -75,7 +76,8 @@ impl Facts<'_> {
             AlertKind::Drift => format!("{name}: features drifted"),
             AlertKind::Deploy => {
                 let word = alert.summary.split(' ').next().unwrap_or("not applied");
-                format!("{name}: {word} in {}", crate::site::words::short(&alert.subject))
+                let commit = detail(alert, "Commit").map_or(String::new(), |it| format!(" in {}", words::short(it)));
+                format!("{name}: {word}{commit}")
             }
         }
     }
@@ -84,8 +86,7 @@ impl Facts<'_> {
         if let Some(cause) = self.cause_of(alert) {
             return format!("{} Explained by {}: {}", sentence(&alert.summary), cause.product, cause.summary);
         }
-        let why = alert.details.iter().find(|(label, _)| label == "Why").map(|(_, why)| why.as_str());
-        match (alert.kind, why) {
+        match (alert.kind, detail(alert, "Why")) {
             (AlertKind::Deploy, Some(why)) => {
                 format!(
                     "{}. The last good generation stays deployed.",
@@ -103,7 +104,11 @@ impl Facts<'_> {
         }
         let product = self.definitions.get(&alert.product)?.product;
         let (name, output) = product.outputs.iter().find(|(name, _)| name.as_str() == alert.subject)?;
-        let sla = output.contract.slas.iter().find(|sla| matches!(sla.kind, SlaKind::DataAge(_)))?;
+        let promises = output.contract.slas.iter().filter_map(|sla| match &sla.kind {
+            SlaKind::DataAge(most) => Some((*most, sla)),
+            _ => None,
+        });
+        let (_, sla) = promises.min_by_key(|(most, _)| *most)?;
         Some(format!("{name}.{}", sla.id))
     }
 
@@ -112,8 +117,8 @@ impl Facts<'_> {
         if alert.kind == AlertKind::Deploy {
             return Vec::new();
         }
-        match alert.details.iter().find(|(label, _)| label == "Blast radius") {
-            Some((_, text)) => {
+        match detail(alert, "Blast radius") {
+            Some(text) => {
                 let names = text.split_once(": ").map_or("", |(_, names)| names);
                 let names = names.split(", ").filter(|name| name.parse::<ProductId>().is_ok());
                 names.map(str::to_owned).collect()
@@ -130,7 +135,8 @@ impl Facts<'_> {
         let (told, waiting): (Vec<&String>, Vec<&String>) = alert.targets.iter().partition(sent);
         let mut note = alert.summary.clone();
         if alert.state == AlertState::Held {
-            note = format!("{} Nobody is told while the cause is open.", sentence(&note));
+            let why = if alert.caused_by.is_some() { "the cause is open" } else { "the product is silenced" };
+            note = format!("{} Nobody is told while {why}.", sentence(&note));
         } else if !waiting.is_empty() {
             let waiting: Vec<&str> = waiting.into_iter().map(String::as_str).collect();
             note = format!("{} On its way to {}.", sentence(&note), waiting.join(", "));
@@ -142,6 +148,10 @@ impl Facts<'_> {
             told: told.into_iter().cloned().collect(),
         }
     }
+}
+
+fn detail<'a>(alert: &'a Alert, wanted: &str) -> Option<&'a str> {
+    alert.details.iter().find(|(label, _)| label == wanted).map(|(_, text)| text.as_str())
 }
 
 fn sentence(text: &str) -> String {

@@ -1,45 +1,24 @@
 //! The one word for a product, and why.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use hydromesh_core::ids::ProductId;
-use hydromesh_core::ledger::{Alert, AlertKind, LedgerState, Outcome};
+use hydromesh_core::ledger::{Alert, AlertKind, LedgerState, Outcome, ProductVerdict};
 
 use super::{Definition, Facts};
 use crate::site::model::{self as site, Status};
 
-/// A commit that a product was not let in with.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Refusal<'a> {
-    pub outcome: Outcome,
-    pub commit: &'a str,
-    pub why: &'a str,
-}
-
-/// Returns the products that the last judged commit could not bring in.
+/// Returns the products that the last commit that was decided about could not bring in.
 ///
-/// A product that the commit did not try to change has no outcome in it: a later commit that takes a refused change back
-/// ends the refusal. A commit that could not be read at all judges nobody.
-pub(super) fn refusals(ledger: &LedgerState) -> BTreeMap<&ProductId, Refusal<'_>> {
-    let spoken: BTreeSet<&str> = ledger
-        .outcomes
-        .iter()
-        .filter(|(_, product, ..)| product.is_some())
-        .map(|(commit, ..)| commit.as_str())
-        .collect();
-    let judged = ledger.outcomes.iter().rev().find(|(commit, product, outcome, _)| {
-        let unread = *outcome == Outcome::Broken && !spoken.contains(commit.as_str());
-        product.is_none() && *outcome != Outcome::Superseded && !unread
-    });
-    let Some((judged, ..)) = judged else { return BTreeMap::new() };
-    let mut newest = BTreeMap::new();
-    for (commit, product, outcome, why) in ledger.outcomes.iter().filter(|(commit, ..)| commit == judged) {
-        if let Some(product) = product {
-            newest.insert(product, Refusal { outcome: *outcome, commit, why });
-        }
-    }
-    newest.retain(|_, refusal| matches!(refusal.outcome, Outcome::Held | Outcome::Denied | Outcome::Broken));
-    newest
+/// A product that the commit did not try to change has no verdict in it: a later commit that takes a refused change back
+/// ends the refusal.
+pub(super) fn refusals(ledger: &LedgerState) -> BTreeMap<&ProductId, &ProductVerdict> {
+    let Some(concluded) = &ledger.concluded else { return BTreeMap::new() };
+    let refused = |verdict: &ProductVerdict| {
+        verdict.commit == *concluded
+            && matches!(verdict.outcome, Outcome::Held | Outcome::Denied | Outcome::Broken)
+    };
+    ledger.verdicts.iter().filter(|(_, verdict)| refused(verdict)).collect()
 }
 
 /// Drops the product's own name from the front of a reason: the page already says whose it is.
@@ -52,8 +31,8 @@ impl Facts<'_> {
     pub(super) fn sync(&self, id: &ProductId) -> site::Sync {
         let deployed = self.ledger.deployed.get(id);
         if let Some(refusal) = self.refusals.get(id) {
-            let commit = refusal.commit.to_owned();
-            let reason = without_name(&id.to_string(), refusal.why).to_owned();
+            let commit = refusal.commit.clone();
+            let reason = without_name(&id.to_string(), &refusal.why).to_owned();
             return match refusal.outcome {
                 Outcome::Denied => {
                     let found = self
