@@ -4,6 +4,7 @@
 //! published stays published when it fails, and doing it again changes nothing.
 
 mod batch;
+mod follow;
 mod inputs;
 
 use std::collections::BTreeMap;
@@ -21,7 +22,9 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::engine::{Engine, EngineError};
 use crate::lake::{CommitMeta, Lake, LakeError, TableFormat, Writer};
+use crate::online::Online;
 
+pub use follow::history_rows;
 pub use inputs::table_format;
 
 /// Reads the contents of a blob of the repository by its id.
@@ -46,6 +49,8 @@ pub struct Context {
     pub lake: Arc<Lake>,
     /// The query engine.
     pub engine: Engine,
+    /// The current feature values, which followers fill and lookups read.
+    pub online: Arc<Online>,
     /// The repository's blobs.
     pub blobs: Arc<dyn Blobs>,
     /// The clock.
@@ -235,7 +240,8 @@ impl Reporter {
 pub async fn perform(context: &Context, job: &Job, reporter: &Reporter) -> End {
     let result = match &job.start.key.work {
         Work::Partitions { .. } | Work::Whole => batch::run(context, job, reporter).await,
-        Work::Follow | Work::Embed | Work::Train | Work::Drift => {
+        Work::Follow => follow::run(context, job, reporter).await,
+        Work::Embed | Work::Train | Work::Drift => {
             Err(StepError::internal("this kind of work is not wired"))
         }
     };
