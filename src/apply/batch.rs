@@ -76,7 +76,7 @@ async fn collect(mut rows: Rows, reporter: &Reporter) -> Result<Vec<RecordBatch>
 async fn next(rows: &mut Rows, reporter: &Reporter) -> Result<Option<RecordBatch>, StepError> {
     tokio::select! {
         biased;
-        () = reporter.cancel.cancelled() => Err(StepError::external("HM-R007", "cancelled")),
+        () = reporter.cancel.cancelled() => Err(StepError::external("HM-X007", "cancelled")),
         batch = rows.next() => match batch {
             None => Ok(None),
             Some(Ok(batch)) => Ok(Some(batch)),
@@ -88,9 +88,9 @@ async fn next(rows: &mut Rows, reporter: &Reporter) -> Result<Option<RecordBatch
 /// Returns the condition that keeps a chunk's rows.
 fn filter(target: &Target<'_>, batch: &BatchPipeline, work: &Work) -> Result<Option<PartitionFilter>, StepError> {
     let (Some(cut), Work::Partitions { from, to }) = (&batch.partition, work) else { return Ok(None) };
-    let last = Partition::parse(cut.every, to).map_err(|error| StepError::user("HM-R008", error.to_string()))?;
+    let last = Partition::parse(cut.every, to).map_err(|error| StepError::user("HM-X008", error.to_string()))?;
     let kind = target.schema.field_with_name(&cut.by).map(|field| field.data_type().clone());
-    let kind = kind.map_err(|_| StepError::user("HM-R008", format!("no column {} to cut by", cut.by)))?;
+    let kind = kind.map_err(|_| StepError::user("HM-X008", format!("no column {} to cut by", cut.by)))?;
     let (from, to) = (value(cut, &kind, from)?, value(cut, &kind, &last.next().to_string())?);
     Ok(Some(PartitionFilter { column: cut.by.clone(), from, to }))
 }
@@ -100,13 +100,13 @@ fn value(cut: &Partitioning, kind: &DataType, key: &str) -> Result<ScalarValue, 
     match (kind, cut.every) {
         (DataType::Date32, Grain::Day) => {
             let day = chrono::NaiveDate::parse_from_str(key, "%Y-%m-%d")
-                .map_err(|error| StepError::user("HM-R008", format!("{key}: {error}")))?;
+                .map_err(|error| StepError::user("HM-X008", format!("{key}: {error}")))?;
             Ok(ScalarValue::Date32(Some(Date32Type::from_naive_date(day))))
         }
         // Keys order as text as they do in time.
         (DataType::Utf8, _) => Ok(ScalarValue::Utf8(Some(key.to_owned()))),
         _ => Err(StepError::user(
-            "HM-R008",
+            "HM-X008",
             format!("column {} is a {kind}: cut by a date every day, or by a string that holds the key", cut.by),
         )),
     }
@@ -122,7 +122,7 @@ async fn partitions(
     to: &str,
     mut rows: Rows,
 ) -> Result<Done, StepError> {
-    let parse = |key: &str| Partition::parse(cut.every, key).map_err(|error| StepError::user("HM-R008", error.to_string()));
+    let parse = |key: &str| Partition::parse(cut.every, key).map_err(|error| StepError::user("HM-X008", error.to_string()));
     let (mut open, last) = (parse(from)?, parse(to)?);
     let mut held: Vec<RecordBatch> = Vec::new();
     let mut written = 0;
@@ -168,7 +168,7 @@ async fn partitions(
 
 /// Returns the partition key of each row.
 fn keys(batch: &RecordBatch, cut: &Partitioning) -> Result<Vec<String>, StepError> {
-    let wrong = || StepError::user("HM-R008", format!("column {} cannot be cut by", cut.by));
+    let wrong = || StepError::user("HM-X008", format!("column {} cannot be cut by", cut.by));
     let column = batch.column_by_name(&cut.by).ok_or_else(wrong)?;
     match column.data_type() {
         DataType::Date32 => {
@@ -193,7 +193,10 @@ impl Target<'_> {
     ) -> Result<u64, StepError> {
         let key_text = partition.as_ref().map(|(_, key)| key.clone());
         let versions: Vec<String> = self.versions.iter().map(|(port, version)| format!("{port}@{version}")).collect();
-        let key = format!("{}/{}/{}", key_text.as_deref().unwrap_or("whole"), self.data, versions.join(","));
+        // With the generation: a definition that comes back after another must replace the other's rows.
+        let generation = self.job.start.generation;
+        let what = key_text.as_deref().unwrap_or("whole");
+        let key = format!("{what}/{generation}/{}/{}", self.data, versions.join(","));
         let meta = self.context.commit(key);
         let stream = futures::stream::iter(batches.into_iter().map(Ok));
         let stream: Rows = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream));

@@ -7,7 +7,6 @@ use datafusion::catalog::TableProvider;
 use hydromesh_core::ids::{PortId, ProductId};
 use hydromesh_core::ledger::Fact;
 use hydromesh_core::model::{Contract, InputPort, InputSource, Product};
-use hydromesh_core::plan::glob_matches;
 
 use super::{Context, Job, StepError, lake_format};
 use crate::engine::{memory_table, read_files};
@@ -32,7 +31,7 @@ pub(super) struct Inputs {
 /// When no deployed product has the port.
 pub fn table_format(products: &BTreeMap<ProductId, Product>, port: &PortId) -> Result<TableFormat, StepError> {
     let output = products.get(&port.product).and_then(|product| product.outputs.get(&port.port));
-    let output = output.ok_or_else(|| StepError::external("HM-R005", format!("{port} is not deployed")))?;
+    let output = output.ok_or_else(|| StepError::external("HM-X005", format!("{port} is not deployed")))?;
     Ok(lake_format(output.format))
 }
 
@@ -69,20 +68,16 @@ async fn files(
     glob: &str,
     contract: &Contract,
 ) -> Result<(Arc<dyn TableProvider>, Option<Fact>), StepError> {
-    let chosen: Vec<(String, String)> = product
-        .files
-        .iter()
-        .filter(|(path, _)| glob_matches(glob, path))
-        .map(|(path, oid)| (path.clone(), oid.clone()))
-        .collect();
+    let chosen: Vec<(String, String)> =
+        product.files_matching(glob).map(|(path, oid)| (path.to_owned(), oid.to_owned())).collect();
     if chosen.is_empty() {
-        return Err(StepError::user("HM-R006", format!("no file of {} matches {glob}", product.folder)));
+        return Err(StepError::user("HM-X006", format!("no file of {} matches {glob}", product.folder)));
     }
     let (blobs, columns) = (Arc::clone(&context.blobs), contract.columns.clone());
     let read = tokio::task::spawn_blocking(move || {
         let mut files = Vec::with_capacity(chosen.len());
         for (path, oid) in chosen {
-            let bytes = blobs.read(&oid).map_err(|error| StepError::external("HM-R003", format!("{path}: {error}")))?;
+            let bytes = blobs.read(&oid).map_err(|error| StepError::external("HM-X003", format!("{path}: {error}")))?;
             files.push((path, bytes));
         }
         read_files(&files, &columns).map_err(StepError::from)
@@ -99,5 +94,5 @@ async fn files(
             .map(|row| format!("{}:{}: {}", row.file, row.line, row.reason))
             .collect(),
     });
-    Ok((memory_table(read.schema, read.batches).map_err(StepError::from)?, fact))
+    Ok((memory_table(read.schema, read.batches), fact))
 }

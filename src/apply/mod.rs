@@ -4,8 +4,11 @@
 //! published stays published when it fails, and doing it again changes nothing.
 
 mod batch;
+mod drift;
+mod embed;
 mod follow;
 mod inputs;
+mod train;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -24,8 +27,9 @@ use crate::engine::{Engine, EngineError};
 use crate::lake::{CommitMeta, Lake, LakeError, TableFormat, Writer};
 use crate::online::Online;
 
-pub use follow::history_rows;
+pub use follow::{feature_history, history_rows};
 pub use inputs::table_format;
+pub use train::FeatureHistory;
 
 /// Reads the contents of a blob of the repository by its id.
 pub trait Blobs: Send + Sync {
@@ -147,7 +151,7 @@ impl StepError {
     /// Returns a bug of ours.
     #[must_use]
     pub fn internal(message: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::Internal, code: "HM-R004", message: message.into() }
+        Self { kind: ErrorKind::Internal, code: "HM-X004", message: message.into() }
     }
 }
 
@@ -188,7 +192,7 @@ impl From<LakeError> for StepError {
             | LakeError::Iceberg(_)
             | LakeError::IcebergSpec(_)
             | LakeError::Parquet(_) => (ErrorKind::External, "HM-L001"),
-            LakeError::Conflict | LakeError::Json(_) => (ErrorKind::Internal, "HM-R004"),
+            LakeError::Conflict | LakeError::Json(_) => (ErrorKind::Internal, "HM-X004"),
             _ => (ErrorKind::User, "HM-L004"),
         };
         Self { kind, code, message: chain(&error) }
@@ -241,9 +245,9 @@ pub async fn perform(context: &Context, job: &Job, reporter: &Reporter) -> End {
     let result = match &job.start.key.work {
         Work::Partitions { .. } | Work::Whole => batch::run(context, job, reporter).await,
         Work::Follow => follow::run(context, job, reporter).await,
-        Work::Embed | Work::Train | Work::Drift => {
-            Err(StepError::internal("this kind of work is not wired"))
-        }
+        Work::Train => train::run(context, job, reporter, &train::Followed).await,
+        Work::Drift => drift::run(context, job, &train::Followed).await,
+        Work::Embed => embed::run(context, job, reporter).await,
     };
     match result {
         Ok(done) => End { facts: done.facts, outcome: RunOutcome::Succeeded { rows: done.rows } },
@@ -253,6 +257,14 @@ pub async fn perform(context: &Context, job: &Job, reporter: &Reporter) -> End {
             outcome: RunOutcome::Failed { kind: error.kind, code: error.code.to_owned(), message: error.message },
         },
     }
+}
+
+/// Returns how an attempt ended that panicked.
+#[must_use]
+pub fn panicked(panic: &(dyn std::any::Any + Send)) -> RunOutcome {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    let message = format!("a bug of ours: {}", text.unwrap_or("a step panicked"));
+    RunOutcome::Failed { kind: ErrorKind::Internal, code: "HM-X004".to_owned(), message }
 }
 
 /// Returns the lake's name for a model's table format.

@@ -1,1 +1,182 @@
-//! One file per verb.
+//! The command line: one file per verb.
+
+mod check;
+mod demo;
+mod explain;
+mod plan;
+mod up;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+
+use crate::clock::Clock;
+
+/// Done.
+pub const DONE: u8 = 0;
+/// Findings in the mesh, or changes pending with `plan --exit-code`.
+pub const FINDINGS: u8 = 1;
+/// Wrong use of the command line.
+pub const USAGE: u8 = 2;
+/// Denied by policy.
+pub const DENIED: u8 = 3;
+/// An outside system failed.
+pub const OUTSIDE: u8 = 4;
+/// A bug of ours.
+pub const BUG: u8 = 5;
+
+/// A GitOps orchestrator for a hydrated data mesh.
+///
+/// Hydromesh watches a git repository of domain folders, plans batch backfills, streaming features, embeddings and
+/// model training as one graph, asks Open Policy Agent policies before every deploy, runs what was allowed, and
+/// publishes a static status site.
+#[derive(Debug, Parser)]
+#[command(name = "hydromesh", version, max_term_width = 110)]
+struct Cli {
+    /// Log more: once for information, twice for everything.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Check a mesh: files, contracts, queries, policies.
+    Check(check::CheckArgs),
+    /// Show what a commit would change, and what would be computed.
+    Plan(plan::PlanArgs),
+    /// Run the controller for a repository and an environment.
+    Up(up::UpArgs),
+    /// Play the whole story on the example mesh: nothing else needs to be installed.
+    Demo(demo::DemoArgs),
+    /// Explain a code such as HM-M005.
+    Explain(explain::ExplainArgs),
+    /// Print shell completions.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How data is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Human,
+    /// For programs.
+    Json,
+}
+
+/// Where the controller keeps everything, and which environment it is.
+#[derive(Debug, Args)]
+pub struct StateArgs {
+    /// The environment of mesh.yaml.
+    #[arg(long, default_value = "dev")]
+    pub env: String,
+    /// The state folder: ledger, lake, topics, mail, site.
+    #[arg(long, env = "HYDROMESH_STATE", default_value = ".hydromesh")]
+    pub state: PathBuf,
+}
+
+/// How a verb ended that did not go well.
+#[derive(Debug)]
+pub struct Failure {
+    /// Exit code.
+    pub code: u8,
+    /// For people, on stderr.
+    pub message: String,
+}
+
+impl Failure {
+    /// Returns a failure of an outside system.
+    pub fn outside(error: &dyn std::error::Error) -> Self {
+        Self { code: OUTSIDE, message: crate::apply::chain(error) }
+    }
+
+    /// Returns a failure of usage.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { code: USAGE, message: message.into() }
+    }
+}
+
+/// Runs the verb that the arguments name and returns the exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            // Help and version are answers, everything else is wrong use.
+            return ExitCode::from(if error.use_stderr() { USAGE } else { DONE });
+        }
+    };
+    start_logs(cli.verbose);
+    let result = match cli.verb {
+        Verb::Check(args) => check::run(&args),
+        Verb::Plan(args) => plan::run(&args),
+        Verb::Up(args) => up::run(&args),
+        Verb::Demo(args) => demo::run(&args),
+        Verb::Explain(args) => explain::run(&args),
+        Verb::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "hydromesh", &mut std::io::stdout());
+            Ok(DONE)
+        }
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            eprintln!("hydromesh: {}", failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn start_logs(verbose: u8) {
+    use tracing_subscriber::EnvFilter;
+    let level = match verbose {
+        0 => "hydromesh=warn",
+        1 => "hydromesh=info",
+        _ => "hydromesh=debug,info",
+    };
+    let filter = EnvFilter::try_from_env("HYDROMESH_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+/// Prints data: to stdout, and quietly when the reader has gone.
+pub fn print(text: &str) {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    if out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).is_err() {
+        std::process::exit(i32::from(DONE));
+    }
+}
+
+/// Prints a value as JSON.
+pub fn print_json<T: serde::Serialize>(value: &T) {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => print(&text),
+        Err(error) => eprintln!("hydromesh: could not write JSON: {error}"),
+    }
+}
+
+/// Returns a runtime for a verb that waits for something.
+pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_stack_size(8 << 20)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure { code: OUTSIDE, message: format!("could not start: {error}") })
+}
+
+/// Returns the clock that `--clock` asks for.
+pub fn clock(fixed: Option<&str>) -> Result<Clock, Failure> {
+    match fixed {
+        None => Ok(Clock::system()),
+        Some(text) => chrono::DateTime::parse_from_rfc3339(text)
+            .map(|at| Clock::fixed(at.timestamp_millis()))
+            .map_err(|error| Failure::usage(format!("--clock {text}: {error}; write it like 2026-11-01T06:00:00Z"))),
+    }
+}

@@ -1,1 +1,16 @@
 //! Turns the world into events and performs the effects that core decides.
+
+mod desired;
+mod gate_input;
+mod jobs;
+mod judge;
+mod ledger;
+mod run;
+mod watch;
+
+pub use desired::{Reading, read, shapes};
+pub use gate_input::GateInputs;
+pub use judge::Judge;
+pub use ledger::{LedgerError, replay};
+pub use run::{Around, UpError, UpOptions, Upward, lake_folder, up};
+pub use watch::{Head, Watcher};

@@ -46,7 +46,7 @@ impl EngineError {
     /// Returns an error in the query or the data: the same attempt would fail again.
     #[must_use]
     pub fn user(message: impl Into<String>) -> Self {
-        Self { kind: ErrorKind::User, code: "HM-R001", message: message.into() }
+        Self { kind: ErrorKind::User, code: "HM-X001", message: message.into() }
     }
 }
 
@@ -59,12 +59,12 @@ impl From<SqlProblem> for EngineError {
 impl From<DataFusionError> for EngineError {
     fn from(error: DataFusionError) -> Self {
         let (kind, code) = match error.find_root() {
-            DataFusionError::ResourcesExhausted(_) => (ErrorKind::User, "HM-R002"),
+            DataFusionError::ResourcesExhausted(_) => (ErrorKind::User, "HM-X002"),
             DataFusionError::IoError(_) | DataFusionError::ObjectStore(_) | DataFusionError::ParquetError(_) => {
-                (ErrorKind::External, "HM-R003")
+                (ErrorKind::External, "HM-X003")
             }
-            DataFusionError::Internal(_) | DataFusionError::ExecutionJoin(_) => (ErrorKind::Internal, "HM-R004"),
-            _ => (ErrorKind::User, "HM-R001"),
+            DataFusionError::Internal(_) | DataFusionError::ExecutionJoin(_) => (ErrorKind::Internal, "HM-X004"),
+            _ => (ErrorKind::User, "HM-X001"),
         };
         let message = error.strip_backtrace().lines().next().unwrap_or_default().to_owned();
         Self { kind, code, message }

@@ -4,6 +4,7 @@
 pub mod aggregate;
 pub mod check;
 pub mod checkpoint;
+pub mod compat;
 pub mod control;
 pub mod diag;
 pub mod drift;

@@ -336,3 +336,7 @@ pub fn labels(mesh: &Mesh, edges: &[ColumnEdge]) -> BTreeMap<ColumnId, Classific
     }
     labels
 }
+
+#[cfg(test)]
+#[path = "lineage_tests.rs"]
+mod tests;

@@ -1,4 +1,4 @@
-use arrow::array::{Date32Array, Float64Array, Int64Array};
+use arrow::array::{Date32Array, Float64Array, Int64Array, StringViewArray};
 use arrow::datatypes::{Field, Schema};
 use async_trait::async_trait;
 use datafusion::catalog::Session;
@@ -21,6 +21,8 @@ fn schema() -> SchemaRef {
         Field::new("items", DataType::Int64, true),
         Field::new("amount", DataType::Float64, true),
         Field::new("day", DataType::Date32, true),
+        // As Parquet is read.
+        Field::new("note", DataType::Utf8View, true),
     ]))
 }
 
@@ -34,6 +36,7 @@ fn orders() -> Arc<dyn TableProvider> {
         Arc::new(Int64Array::from(vec![Some(1), Some(2), None, Some(-1), Some(2)])),
         Arc::new(Float64Array::from(vec![1.0, 2.5, 0.0, 4.0, 4.0])),
         Arc::new(Date32Array::from(vec![0, 1, 2, 3, 3])),
+        Arc::new(StringViewArray::from(vec![Some("x"), None, None, Some("x"), None])),
     ];
     let batch = RecordBatch::try_new(schema(), arrays).expect("batch");
     // Two batches, so that no measure rests on all rows being in one.
@@ -102,6 +105,13 @@ async fn every_metric_counts_its_rows() {
         (duplicate(Some("id"), &[]), 2.0),
         (duplicate(None, &["id", COUNTRY]), 1.0),
         (duplicate(None, &["day"]), 1.0),
+        (duplicate(Some("note"), &[]), 1.0),
+        (duplicate(None, &["note", "day"]), 0.0),
+        (missing("amount", &["n/a"]), 0.0),
+        (invalid("amount", &["n/a"], None), 5.0),
+        (missing("note", &["x"]), 5.0),
+        (invalid("note", &["y"], None), 2.0),
+        (invalid("note", &[], Some("^y")), 2.0),
         (sql("SELECT count(*) FROM {object} WHERE {property} = 'CH'"), 2.0),
         (sql("SELECT count(${column}) FROM ${table} -- {neither}"), 4.0),
         (sql("WITH x AS (SELECT amount FROM \"Orders\") SELECT avg(amount) FROM x"), 2.3),

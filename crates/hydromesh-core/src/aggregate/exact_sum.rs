@@ -96,18 +96,19 @@ impl ExactSum {
         }
         let (negative, mut magnitude) = self.magnitude();
         let mut exponent = LOWEST_EXPONENT + 64 * i32::try_from(self.low).unwrap_or(i32::MAX);
-        let mut remainder = 0_u64;
         if count > 1 {
-            // Two limbs of fraction leave at least 64 bits of quotient whatever the count.
+            // 128 bits of fraction decide every rounding: what is not itself halfway between two floats differs from
+            // there by at least 1 / (2 count) of a unit, and so by more than 2^-65.
             magnitude.splice(0..0, [0, 0]);
             exponent -= 128;
+            let mut remainder = 0_u64;
             for limb in magnitude.iter_mut().rev() {
                 let dividend = (u128::from(remainder) << 64) | u128::from(*limb);
                 *limb = (dividend / u128::from(count)) as u64;
                 remainder = (dividend % u128::from(count)) as u64;
             }
         }
-        let rounded = round(&magnitude, exponent, remainder != 0);
+        let rounded = round(&magnitude, exponent);
         if negative && rounded != 0.0 { -rounded } else { rounded }
     }
 
@@ -239,8 +240,8 @@ const fn subtract_borrow(a: u64, b: u64, borrow: bool) -> (u64, bool) {
     (difference, first || second)
 }
 
-/// Returns `limbs * 2^exponent` (plus something below one unit when `sticky`) as the nearest float.
-fn round(limbs: &[u64], exponent: i32, sticky: bool) -> f64 {
+/// Returns `limbs * 2^exponent` as the nearest float, ties to even.
+fn round(limbs: &[u64], exponent: i32) -> f64 {
     let Some(top_limb) = limbs.iter().rposition(|limb| *limb != 0) else {
         return 0.0;
     };
@@ -254,7 +255,7 @@ fn round(limbs: &[u64], exponent: i32, sticky: bool) -> f64 {
     if shift > 0 {
         let half = shift.unsigned_abs() - 1;
         let above_half = bits_from(limbs, half) & 1 == 1;
-        let below_half = sticky || any_bit_below(limbs, half);
+        let below_half = any_bit_below(limbs, half);
         if above_half && (below_half || mantissa & 1 == 1) {
             mantissa += 1;
         }
@@ -312,6 +313,22 @@ mod tests {
         assert_eq!(sum(&[1.0, f64::INFINITY, -1e308]).value(), f64::INFINITY);
         assert!(sum(&[f64::NEG_INFINITY, 1.0, f64::INFINITY]).value().is_nan());
         assert!(sum(&[f64::NAN, 1.0]).value().is_nan());
+    }
+
+    #[test]
+    fn carries_reach_every_limb() {
+        for start in [5e-324, -5e-324, 1.0, -1.0, 3.0, -7.0] {
+            let (mut doubled, mut expected) = (sum(&[start]), start);
+            for _ in 0..200 {
+                doubled.merge(&doubled.clone());
+                expected *= 2.0;
+                assert_eq!(doubled.value(), expected);
+                assert_eq!(doubled, sum(&[expected]), "one form for one value");
+                let mut out = Writer::new();
+                doubled.write(&mut out);
+                assert_eq!(ExactSum::read(&mut Reader::new(&out.into_bytes())).unwrap(), doubled);
+            }
+        }
     }
 
     #[test]

@@ -17,4 +17,5 @@ pub use distinct::{DISTINCT_STANDARD_ERROR, DistinctCount, EXACT_UP_TO, HASH_VER
 pub use exact_sum::ExactSum;
 pub use spec::{AggFunction, AggSpec, AggSpecError};
 pub use state::{STATE_FORMAT, State, StateError};
+pub(crate) use value::float_text;
 pub use value::{Order, Value, ValueKind};

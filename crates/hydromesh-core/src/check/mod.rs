@@ -16,7 +16,7 @@ use crate::model::{
 };
 use crate::sql;
 
-pub use types::{Fit, fits};
+pub use types::{Fit, decimal, fits};
 
 /// Why the engine could not describe a query.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -52,7 +52,7 @@ fn shape(columns: Vec<ColumnShape>) -> QueryShape {
         columns,
         rows: String::new(),
         indirect: BTreeSet::new(),
-        tables: ["raw".to_owned()].into(),
+        tables: [("raw".to_owned(), 1)].into(),
         volatile: Vec::new(),
     }
 }
@@ -113,7 +113,7 @@ fn columns_types_and_nulls_are_compared() {
     assert_eq!(told[0], ("HM-S014", Severity::Error, "did you mean `day`?"));
     assert_eq!(told[1], ("HM-S015", Severity::Error, "did you mean `dya`?"));
     assert_eq!((told[2].0, told[2].1), ("HM-S016", Severity::Error));
-    assert_eq!((told[3].0, told[3].1), ("HM-S017", Severity::Warning));
+    assert_eq!((told[3].0, told[3].1), ("HM-S017", Severity::Note));
     assert_eq!(found.iter().find(|it| it.code == codes::ABSENT_COLUMN).map(|it| it.related[0].line), Some(8));
     assert_eq!(broken_by(&mesh(&[]), &found).len(), 1);
 }

@@ -75,7 +75,9 @@ impl Control {
 
     /// Returns whether a held episode's cause ended long enough ago.
     fn recovery_over(&self, alert: &Alert) -> bool {
-        let Some(cause) = alert.caused_by.as_ref().and_then(|id| self.ledger.episodes.get(id)) else { return true };
+        let Some(cause) = alert.caused_by.as_ref().and_then(|id| self.ledger.episodes.get(id)) else {
+            return true;
+        };
         let ended_ms = cause.transitions.last().map_or(0, |(at, _)| *at);
         !cause.is_open() && self.now_ms >= ended_ms + RECOVERY_MS
     }
@@ -159,12 +161,22 @@ impl Control {
         troubles
     }
 
-    fn late(&self, id: &ProductId, port: &PortId, age_ms: i64, most: Span, newest_ms: Option<i64>) -> Trouble {
+    fn late(
+        &self,
+        id: &ProductId,
+        port: &PortId,
+        age_ms: i64,
+        most: Span,
+        newest_ms: Option<i64>,
+    ) -> Trouble {
         let age = Span::from_millis(age_ms - age_ms % 60_000);
         let mut details = vec![
             ("Port".to_owned(), port.to_string()),
             ("Promise".to_owned(), format!("data at most {most} old")),
-            ("Data is usable up to".to_owned(), newest_ms.map_or_else(|| "nothing published yet".to_owned(), instant)),
+            (
+                "Data is usable up to".to_owned(),
+                newest_ms.map_or_else(|| "nothing published yet".to_owned(), instant),
+            ),
         ];
         self.context(id, &mut details);
         let over = Span::from_millis((age_ms - most.millis()).max(60_000) / 60_000 * 60_000);
@@ -181,7 +193,11 @@ impl Control {
     fn context(&self, id: &ProductId, details: &mut Vec<(String, String)>) {
         let readers = self.blast_radius(id);
         let names: Vec<String> = readers.iter().map(ToString::to_string).collect();
-        let radius = if names.is_empty() { "no reader".to_owned() } else { format!("{}: {}", names.len(), names.join(", ")) };
+        let radius = if names.is_empty() {
+            "no reader".to_owned()
+        } else {
+            format!("{}: {}", names.len(), names.join(", "))
+        };
         details.push(("Blast radius".to_owned(), radius));
         if let Some(deployed) = self.ledger.deployed.get(id) {
             let commit: String = deployed.commit.chars().take(12).collect();
@@ -202,8 +218,10 @@ impl Control {
             Pipeline::Training(training) => training.retrain_on.drift.clone(),
             _ => None,
         })?;
-        let trained_ms = self.ledger.models.get(id).and_then(|models| models.trained.last()).map_or(0, |(at, _)| *at);
-        let window: Vec<_> = newest_first.take_while(|(at, ..)| *at > trained_ms).take(rule.of as usize).collect();
+        let trained_ms =
+            self.ledger.models.get(id).and_then(|models| models.trained.last()).map_or(0, |(at, _)| *at);
+        let window: Vec<_> =
+            newest_first.take_while(|(at, ..)| *at > trained_ms).take(rule.of as usize).collect();
         let confirmed = window.iter().filter(|(_, _, drifted)| *drifted).count();
         if confirmed < rule.confirm as usize {
             return None;
@@ -232,7 +250,11 @@ impl Control {
             subject: "features".to_owned(),
             summary: format!(
                 "features of {id} moved away from the training snapshot: {} ({} {:.3}, p {:.1e}), {confirmed} of {} comparisons",
-                worst.feature, worst.test, worst.statistic, worst.p_value, window.len()
+                worst.feature,
+                worst.test,
+                worst.statistic,
+                worst.p_value,
+                window.len()
             ),
             details,
         })
@@ -305,7 +327,8 @@ impl Control {
         details: Vec<(String, String)>,
         caused_by: Option<String>,
     ) {
-        let alert = Alert { transition: from.transition + 1, state, summary, details, caused_by, ..from.clone() };
+        let alert =
+            Alert { transition: from.transition + 1, state, summary, details, caused_by, ..from.clone() };
         self.record(Fact::Alert(alert));
     }
 
@@ -317,7 +340,9 @@ impl Control {
         let mut effects = Vec::new();
         for (id, episode) in &self.ledger.episodes {
             let fired = episode.transitions.iter().any(|(_, alert)| alert.state == AlertState::Firing);
-            for (_, alert) in episode.transitions.iter().filter(|(_, alert)| fired && alert.state != AlertState::Held) {
+            for (_, alert) in
+                episode.transitions.iter().filter(|(_, alert)| fired && alert.state != AlertState::Held)
+            {
                 for to in &alert.targets {
                     let outbox = outbox_id(id, alert.transition, to);
                     let handed = self.delivering.get(&outbox).is_some_and(|again_ms| *again_ms > self.now_ms);
@@ -361,5 +386,6 @@ fn subject(product: &ProductId, kind: AlertKind, subject: &str) -> String {
 
 /// Returns an instant for people, RFC 3339 to the minute.
 fn instant(ms: i64) -> String {
-    chrono::DateTime::from_timestamp_millis(ms).map_or_else(|| ms.to_string(), |at| at.format("%Y-%m-%d %H:%M UTC").to_string())
+    chrono::DateTime::from_timestamp_millis(ms)
+        .map_or_else(|| ms.to_string(), |at| at.format("%Y-%m-%d %H:%M UTC").to_string())
 }

@@ -72,7 +72,12 @@ impl Control {
     pub(super) fn superseded(&mut self, commits: Vec<(String, String, String)>, by: &str) {
         for (commit, message, author) in commits {
             if self.ledger.outcome(&commit).is_none() {
-                self.record(Fact::CommitSeen { commit: commit.clone(), r#ref: String::new(), message, author });
+                self.record(Fact::CommitSeen {
+                    commit: commit.clone(),
+                    r#ref: String::new(),
+                    message,
+                    author,
+                });
                 self.outcome(&commit, None, Outcome::Superseded, format!("superseded by {by}"));
             }
         }
@@ -147,7 +152,9 @@ impl Control {
             let decision = decision.id.clone();
             return self.record(Fact::Retired { product: id.clone(), commit: commit.to_owned(), decision });
         }
-        let (Some(product), Some(print)) = (desired.mesh.products.get(id), desired.prints.get(id)) else { return };
+        let (Some(product), Some(print)) = (desired.mesh.products.get(id), desired.prints.get(id)) else {
+            return;
+        };
         let generation = self.ledger.deployed.get(id).map_or(0, |deployed| deployed.generation) + 1;
         self.record(Fact::Deployed {
             generation,

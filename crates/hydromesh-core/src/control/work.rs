@@ -31,7 +31,8 @@ impl Control {
             let bounded = self.flights.keys().filter(|key| key.work != Work::Follow).count();
             let of_pipeline = self.flights.keys().filter(|other| other.pipeline == key.pipeline).count();
             let pipeline_full = of_pipeline >= usize::try_from(step.concurrency.max(1)).unwrap_or(1);
-            if pipeline_full || (!follows && bounded >= self.limits.steps) || self.flights.contains_key(&key) {
+            if pipeline_full || (!follows && bounded >= self.limits.steps) || self.flights.contains_key(&key)
+            {
                 continue;
             }
             let Some(deployed) = self.ledger.deployed.get(&key.pipeline.product) else { continue };
@@ -45,7 +46,14 @@ impl Control {
             });
             self.flights.insert(key.clone(), Flight { run: run.clone(), generation, cancelled: false });
             let reason = step.reason;
-            self.effect(Effect::Start(Start { run, key, attempt: step.attempt, generation, decision, reason }));
+            self.effect(Effect::Start(Start {
+                run,
+                key,
+                attempt: step.attempt,
+                generation,
+                decision,
+                reason,
+            }));
         }
     }
 
@@ -63,7 +71,8 @@ impl Control {
     }
 
     pub(super) fn finished(&mut self, run: &str, facts: Vec<Fact>, outcome: RunOutcome, took_ms: i64) {
-        let Some(key) = self.flights.iter().find(|(_, flight)| flight.run == run).map(|(key, _)| key.clone()) else {
+        let Some(key) = self.flights.iter().find(|(_, flight)| flight.run == run).map(|(key, _)| key.clone())
+        else {
             return;
         };
         let flight = self.flights.remove(&key);
@@ -107,7 +116,11 @@ impl Control {
                 let reason = format!(
                     "kept the champion: {metric} of the challenger is {value:.4}, of the champion {champion:.4} on the same rows, margin {margin}"
                 );
-                self.record(Fact::Retrain { product: product.clone(), decision: "rejected".to_owned(), reason });
+                self.record(Fact::Retrain {
+                    product: product.clone(),
+                    decision: "rejected".to_owned(),
+                    reason,
+                });
             }
             champion => {
                 let against = champion.map_or_else(
@@ -130,7 +143,9 @@ impl Control {
         }) else {
             return;
         };
-        let (Some(rule), Some(history)) = (&training.retrain_on.drift, self.ledger.drift.get(product)) else { return };
+        let (Some(rule), Some(history)) = (&training.retrain_on.drift, self.ledger.drift.get(product)) else {
+            return;
+        };
         let trained: Vec<i64> = self
             .ledger
             .models
@@ -158,15 +173,25 @@ impl Control {
             ("wait", format!("{drift}; within the cooldown of {} after the last training", training.cooldown))
         } else if month >= training.max_per_month as usize {
             ("wait", format!("{drift}; {month} trainings in 30 days, at most {}", training.max_per_month))
-        } else if self.ledger.episodes.values().any(|episode| {
-            episode.is_open() && super::alerts::explains_drift(episode.last(), &training)
-        }) {
-            ("wait", format!("{drift}; a feature source has an open quality or freshness alert: broken data is not trained on"))
+        } else if self
+            .ledger
+            .episodes
+            .values()
+            .any(|episode| episode.is_open() && super::alerts::explains_drift(episode.last(), &training))
+        {
+            (
+                "wait",
+                format!(
+                    "{drift}; a feature source has an open quality or freshness alert: broken data is not trained on"
+                ),
+            )
         } else {
             ("start", drift)
         };
         let before = self.ledger.retrain.get(product);
-        if before.is_none_or(|(at, was, why)| was != decision || (decision == "wait" && *why != reason) || *at < last_ms) {
+        if before.is_none_or(|(at, was, why)| {
+            was != decision || (decision == "wait" && *why != reason) || *at < last_ms
+        }) {
             let decision = decision.to_owned();
             self.record(Fact::Retrain { product: product.clone(), decision, reason });
         }
@@ -189,7 +214,9 @@ impl Control {
             Verb::Backfill { from, to, .. } => Ok(format!("{product} is computed again from {from} to {to}")),
             Verb::Run { .. } => Ok(format!("{product} is computed again")),
             Verb::Retry { .. } => Ok(format!("failed steps of {product} are tried again")),
-            Verb::Silence { .. } => Ok(format!("nothing new is sent about {product}; what fired still resolves")),
+            Verb::Silence { .. } => {
+                Ok(format!("nothing new is sent about {product}; what fired still resolves"))
+            }
         };
         self.record(Fact::Command(command));
         let (accepted, answer) = match answer {

@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use state::{Attempts, Champion, Deployed, EpisodeRecord, LedgerState, PortState, PublishedPartition, StreamState};
+pub use state::{
+    Attempts, Champion, Deployed, EpisodeRecord, LedgerState, PortState, PublishedPartition, StreamState,
+};
 
 use crate::checkpoint::CheckpointRecord;
 use crate::ids::{PipelineId, PortId, ProductId};

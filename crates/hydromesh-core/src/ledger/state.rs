@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
-    Alert, AlertState, Command, Decision, Entry, ErrorKind, Fact, FeatureDrift, Outcome, Published, RunOutcome,
-    StreamRows, Trained, Verb,
+    Alert, AlertState, Command, Decision, Entry, ErrorKind, Fact, FeatureDrift, Outcome, Published,
+    RunOutcome, StreamRows, Trained, Verb,
 };
 use crate::checkpoint::CheckpointRecord;
 use crate::ids::{PipelineId, PortId, ProductId};
@@ -61,6 +61,8 @@ pub struct LedgerState {
     pub sent: BTreeMap<String, i64>,
     /// Commands that nobody answered yet.
     pub pending: BTreeMap<String, Command>,
+    /// Ids of commands that were answered: the mailbox may show them again.
+    pub answered: BTreeSet<String>,
     /// Silenced products, until when.
     pub silenced: BTreeMap<ProductId, i64>,
     /// Rows set aside, by port.
@@ -253,8 +255,12 @@ impl LedgerState {
             }
             Fact::CommitSeen { commit, message, author, .. } => {
                 self.head = Some(commit.clone());
-                let seen =
-                    SeenCommit { commit: commit.clone(), message: message.clone(), author: author.clone(), at_ms };
+                let seen = SeenCommit {
+                    commit: commit.clone(),
+                    message: message.clone(),
+                    author: author.clone(),
+                    at_ms,
+                };
                 keep(&mut self.commits, seen, KEEP);
             }
             Fact::CommitOutcome { commit, product, outcome, why } => {
@@ -281,7 +287,9 @@ impl LedgerState {
             Fact::RunStarted { run, step, .. } => {
                 self.running.insert(run.clone(), step.clone());
             }
-            Fact::RunFinished { run, step, outcome, took_ms } => self.finish(at_ms, run, step, outcome, *took_ms),
+            Fact::RunFinished { run, step, outcome, took_ms } => {
+                self.finish(at_ms, run, step, outcome, *took_ms)
+            }
             Fact::Published(published) => self.publish(at_ms, published),
             Fact::Quality { port, partition, rule, severity, passed, measure, threshold, .. } => {
                 let records = self.quality.entry(port.clone()).or_default();
@@ -332,7 +340,11 @@ impl LedgerState {
                 self.retrain.insert(product.clone(), (at_ms, decision.clone(), reason.clone()));
             }
             Fact::Trained(trained) => {
-                self.models.entry(trained.product.clone()).or_default().trained.push((at_ms, trained.clone()));
+                self.models
+                    .entry(trained.product.clone())
+                    .or_default()
+                    .trained
+                    .push((at_ms, trained.clone()));
             }
             Fact::Promoted { product, version, .. } => {
                 self.models.entry(product.clone()).or_default().champion = Some((*version, at_ms));
@@ -350,6 +362,7 @@ impl LedgerState {
                 self.pending.insert(command.id.clone(), command.clone());
             }
             Fact::CommandAnswered { id, accepted, .. } => {
+                self.answered.insert(id.clone());
                 if let Some(command) = self.pending.remove(id).filter(|_| *accepted) {
                     self.obey(&command.verb);
                 }
@@ -366,7 +379,8 @@ impl LedgerState {
             }
             RunOutcome::Failed { kind, code, message } => {
                 self.failures += 1;
-                let generation = self.deployed.get(&step.pipeline.product).map_or(0, |deployed| deployed.generation);
+                let generation =
+                    self.deployed.get(&step.pipeline.product).map_or(0, |deployed| deployed.generation);
                 let inputs = self.input_versions(&step.pipeline.product);
                 let attempts = self.failed.entry(step.clone()).or_insert(Attempts {
                     count: 0,
@@ -391,7 +405,8 @@ impl LedgerState {
             }
             RunOutcome::Cancelled => {}
         }
-        let finished = FinishedRun { run: run.to_owned(), step: step.clone(), outcome: outcome.clone(), at_ms, took_ms };
+        let finished =
+            FinishedRun { run: run.to_owned(), step: step.clone(), outcome: outcome.clone(), at_ms, took_ms };
         keep(&mut self.runs, finished, 4 * KEEP);
     }
 
@@ -401,13 +416,16 @@ impl LedgerState {
         port.published += 1;
         port.newest_data_ms = port.newest_data_ms.max(published.data_time_ms);
         let key = published.partition.clone().unwrap_or_default();
-        port.partitions.insert(key, PublishedPartition { published: published.clone(), at_ms, forced: false });
+        port.partitions
+            .insert(key, PublishedPartition { published: published.clone(), at_ms, forced: false });
         keep(&mut port.publishes, (at_ms, published.data_time_ms), KEEP_PUBLISHES);
     }
 
     fn obey(&mut self, verb: &Verb) {
         match verb {
-            Verb::Backfill { product, from, to } => self.force(product, |key| from.as_str() <= key && key <= to.as_str()),
+            Verb::Backfill { product, from, to } => {
+                self.force(product, |key| from.as_str() <= key && key <= to.as_str())
+            }
             Verb::Run { product } => self.force(product, |_| true),
             Verb::Retry { product } => self.failed.retain(|step, _| step.pipeline.product != *product),
             Verb::Silence { product, until_ms } => {
@@ -437,7 +455,13 @@ impl LedgerState {
 
     /// Returns the newest decision about an action on a product's fingerprint under these policies.
     #[must_use]
-    pub fn decision(&self, product: &ProductId, action: &str, fingerprint: &str, policy: &str) -> Option<&Decision> {
+    pub fn decision(
+        &self,
+        product: &ProductId,
+        action: &str,
+        fingerprint: &str,
+        policy: &str,
+    ) -> Option<&Decision> {
         self.decisions.iter().rev().map(|(_, decision)| decision).find(|decision| {
             decision.product == *product
                 && decision.action == action

@@ -24,6 +24,7 @@ pub use pipeline::{
 pub use shape::{ColumnShape, Influence, QueryShape, SourceColumn};
 
 use crate::aggregate::AggFunction;
+use crate::plan::glob_matches;
 use crate::ids::{DomainName, PipelineName, PortId, PortName, ProductId};
 use crate::time::{Span, SpanUnit};
 
@@ -231,6 +232,14 @@ impl Product {
         self.inputs.values().filter_map(|input| match &input.source {
             InputSource::Port { port } => Some(port),
             InputSource::Files { .. } | InputSource::Topic { .. } => None,
+        })
+    }
+
+    /// Returns the files of the product's folder that match a glob relative to it, with their blob ids, in order.
+    pub fn files_matching<'a>(&'a self, glob: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.files.iter().filter_map(move |(path, oid)| {
+            let relative = path.strip_prefix(&self.folder)?.trim_start_matches('/');
+            glob_matches(glob, relative).then_some((path.as_str(), oid.as_str()))
         })
     }
 

@@ -15,7 +15,7 @@ use crate::{lineage, sql};
 /// Resolves every draft; products without an error go into the mesh.
 pub(super) fn resolve(mesh: &mut Mesh, drafts: BTreeMap<ProductId, Draft>, findings: &mut Findings) {
     identities(&drafts, findings);
-    let ports: BTreeSet<PortId> = drafts.values().flat_map(|draft| output_ids(draft)).collect();
+    let ports: BTreeSet<PortId> = drafts.values().flat_map(output_ids).collect();
     let mut products: BTreeMap<ProductId, Product> = BTreeMap::new();
     for draft in drafts.values() {
         let product = Resolver { mesh, draft, drafts: &drafts, ports: &ports, findings }.product();

@@ -75,10 +75,18 @@ impl fmt::Display for ChangeKind {
 /// Returns what a commit would change in an environment.
 ///
 /// `order` is the desired products in dependency order; `now_ms` bounds the partitions that are counted.
-pub fn plan(desired: &Desired, order: &[ProductId], ledger: &LedgerState, environment: &str, now_ms: i64) -> Plan {
+pub fn plan(
+    desired: &Desired,
+    order: &[ProductId],
+    ledger: &LedgerState,
+    environment: &str,
+    now_ms: i64,
+) -> Plan {
     let mut changes = Vec::new();
     for id in order {
-        let (Some(product), Some(print)) = (desired.mesh.products.get(id), desired.prints.get(id)) else { continue };
+        let (Some(product), Some(print)) = (desired.mesh.products.get(id), desired.prints.get(id)) else {
+            continue;
+        };
         let deployed = ledger.deployed.get(id);
         if deployed.is_some_and(|deployed| deployed.print.all == print.all) {
             continue;
@@ -88,7 +96,13 @@ pub fn plan(desired: &Desired, order: &[ProductId], ledger: &LedgerState, enviro
             None => (ChangeKind::Create, vec!["new product".to_owned()]),
             Some(deployed) => compare(deployed, product, print),
         };
-        changes.push(Change { product: id.clone(), kind, reasons, fingerprint: print.all.clone(), partitions });
+        changes.push(Change {
+            product: id.clone(),
+            kind,
+            reasons,
+            fingerprint: print.all.clone(),
+            partitions,
+        });
     }
     for id in ledger.deployed.keys() {
         if !desired.mesh.products.contains_key(id) && !desired.broken.contains_key(id) {
@@ -148,9 +162,12 @@ fn compare(deployed: &Deployed, product: &Product, print: &Print) -> (ChangeKind
         }
         kind = ChangeKind::Update;
         if old.rows != new.rows {
-            reasons.push(format!("what decides the rows of {name} changed (filter, join, group, input rows or source)"));
+            reasons.push(format!(
+                "what decides the rows of {name} changed (filter, join, group, input rows or source)"
+            ));
         }
-        let changed = |column: &&String| old.columns.get(*column).is_some_and(|print| *print != new.columns[*column]);
+        let changed =
+            |column: &&String| old.columns.get(*column).is_some_and(|print| *print != new.columns[*column]);
         let added = new.columns.keys().filter(|column| !old.columns.contains_key(*column));
         list(&mut reasons, name.as_str(), "added", added.collect());
         list(&mut reasons, name.as_str(), "changed", new.columns.keys().filter(changed).collect());
@@ -196,19 +213,33 @@ pub struct Admission {
 /// A product is held while a deployed reader that does not advance with it would lose a column or find it with another
 /// type, and while an upstream that it was checked against does not advance. Invariant: no deployed reader ever fails
 /// to check against its deployed input.
-pub fn admit(plan: &Plan, desired: &Desired, ledger: &LedgerState, allowed: &BTreeSet<ProductId>) -> Admission {
+pub fn admit(
+    plan: &Plan,
+    desired: &Desired,
+    ledger: &LedgerState,
+    allowed: &BTreeSet<ProductId>,
+) -> Admission {
     let mut admission = Admission::default();
-    let mut advancing: BTreeSet<ProductId> =
-        plan.changes.iter().map(|change| &change.product).filter(|id| allowed.contains(*id)).cloned().collect();
+    let mut advancing: BTreeSet<ProductId> = plan
+        .changes
+        .iter()
+        .map(|change| &change.product)
+        .filter(|id| allowed.contains(*id))
+        .cloned()
+        .collect();
     // Holding one product can hold another; at most one leaves a round, so this ends.
-    while let Some((id, why)) = advancing.iter().find_map(|id| {
-        obstacle(id, &advancing, desired, ledger).map(|why| (id.clone(), why))
-    }) {
+    while let Some((id, why)) =
+        advancing.iter().find_map(|id| obstacle(id, &advancing, desired, ledger).map(|why| (id.clone(), why)))
+    {
         advancing.remove(&id);
         admission.held.insert(id, why);
     }
-    admission.deploy =
-        plan.changes.iter().map(|change| change.product.clone()).filter(|id| advancing.contains(id)).collect();
+    admission.deploy = plan
+        .changes
+        .iter()
+        .map(|change| change.product.clone())
+        .filter(|id| advancing.contains(id))
+        .collect();
     admission
 }
 
@@ -236,9 +267,15 @@ fn obstacle(
         }
     }
     // What deployed readers that stay would read of it.
-    for (reader, deployed) in ledger.deployed.iter().filter(|(reader, _)| *reader != id && !advancing.contains(*reader)) {
+    for (reader, deployed) in
+        ledger.deployed.iter().filter(|(reader, _)| *reader != id && !advancing.contains(*reader))
+    {
         for (port, columns) in deployed.print.reads.iter().filter(|(port, _)| port.product == *id) {
-            let now = ledger.deployed.get(id).and_then(|it| it.product.outputs.get(&port.port)).map(|it| &it.contract);
+            let now = ledger
+                .deployed
+                .get(id)
+                .and_then(|it| it.product.outputs.get(&port.port))
+                .map(|it| &it.contract);
             if let Some(why) = missing(columns, now, after(port)) {
                 return Some(format!("deployed reader {reader} would break: {why}"));
             }

@@ -6,7 +6,7 @@ use super::{StepKey, Work, dependency_order, ended_partitions, partition_bounds_
 use crate::ids::{PipelineId, PortId, ProductId};
 use crate::ledger::{Attempts, Deployed, ErrorKind, LedgerState, PublishedPartition};
 use crate::model::{BatchPipeline, Partitioning, Pipeline, Product, Retry, TrainingPipeline};
-use crate::time::{Cron, Span};
+use crate::time::{Cron, Partition, Span};
 
 /// Partitions in one step, when the pipeline does not say: small enough to show progress, large enough to amortise a
 /// scan of the inputs.
@@ -41,7 +41,8 @@ pub struct NotDue {
 /// Returns the steps that are due, in dependency order and oldest partitions first, and what waits and why.
 #[must_use]
 pub fn due_steps(ledger: &LedgerState, now_ms: i64) -> (Vec<DueStep>, Vec<NotDue>) {
-    let mut survey = Survey { ledger, now_ms, due: Vec::new(), waiting: Vec::new(), incomplete: BTreeMap::new() };
+    let mut survey =
+        Survey { ledger, now_ms, due: Vec::new(), waiting: Vec::new(), incomplete: BTreeMap::new() };
     for id in dependency_order(ledger.deployed.values().map(|deployed| &deployed.product)) {
         if let Some(deployed) = ledger.deployed.get(&id) {
             survey.product(&id, deployed);
@@ -86,7 +87,8 @@ impl Survey<'_> {
             if !self.ledger.deployed.contains_key(&port.product) {
                 return Some(format!("waits for {port}: not deployed"));
             }
-            (!self.ledger.ports.contains_key(&port)).then(|| format!("waits for {port}: nothing published yet"))
+            (!self.ledger.ports.contains_key(&port))
+                .then(|| format!("waits for {port}: nothing published yet"))
         })
     }
 
@@ -113,14 +115,22 @@ impl Survey<'_> {
         let message = format!("failed with {}: {}", attempts.code, attempts.message);
         let pipeline = key.pipeline.clone();
         if attempts.kind == ErrorKind::User {
-            return Some(NotDue { pipeline, why: format!("{message}; waits for a new commit or new input"), until_ms: None });
+            return Some(NotDue {
+                pipeline,
+                why: format!("{message}; waits for a new commit or new input"),
+                until_ms: None,
+            });
         }
         if attempts.count >= retry.attempts {
             let why = format!("{message}; {} attempts, waits for `hydromesh retry {id}`", attempts.count);
             return Some(NotDue { pipeline, why, until_ms: None });
         }
         let until_ms = attempts.at_ms + backoff_ms(retry, attempts.count, &key.to_string());
-        (self.now_ms < until_ms).then(|| NotDue { pipeline, why: format!("{message}; tried again"), until_ms: Some(until_ms) })
+        (self.now_ms < until_ms).then(|| NotDue {
+            pipeline,
+            why: format!("{message}; tried again"),
+            until_ms: Some(until_ms),
+        })
     }
 
     fn batch(&mut self, id: PipelineId, deployed: &Deployed, batch: &BatchPipeline) {
@@ -240,7 +250,9 @@ impl Survey<'_> {
         let reason = match published {
             None => Some("nothing embedded yet".to_owned()),
             Some(partition) if partition.forced => Some("asked for".to_owned()),
-            Some(partition) if partition.published.data != data => Some("model, chunking or text changed".to_owned()),
+            Some(partition) if partition.published.data != data => {
+                Some("model, chunking or text changed".to_owned())
+            }
             Some(partition) => partition.published.inputs.iter().find_map(|(input, version)| {
                 let newest = self.ledger.ports.get(input)?.version;
                 (newest > *version).then(|| format!("{input} has newer rows"))
@@ -267,7 +279,9 @@ impl Survey<'_> {
         let reason = match (published, asked) {
             (None, _) => Some("no model yet".to_owned()),
             (Some(partition), _) if partition.forced => Some("asked for".to_owned()),
-            (Some(partition), _) if partition.published.data != data => Some("its definition changed".to_owned()),
+            (Some(partition), _) if partition.published.data != data => {
+                Some("its definition changed".to_owned())
+            }
             (Some(partition), Some((at_ms, _, reason))) if *at_ms > partition.at_ms => Some(reason.clone()),
             (Some(_), _) => None,
         };
@@ -279,12 +293,22 @@ impl Survey<'_> {
             return;
         }
         let Some(trained_ms) = trained_ms.filter(|_| training.retrain_on.drift.is_some()) else { return };
-        let last_ms = self.ledger.drift.get(product).and_then(|history| history.back()).map_or(trained_ms, |(at, ..)| *at);
+        let last_ms = self
+            .ledger
+            .drift
+            .get(product)
+            .and_then(|history| history.back())
+            .map_or(trained_ms, |(at, ..)| *at);
         let due_ms = last_ms.max(trained_ms) + DRIFT_EVERY_MS;
         if due_ms <= self.now_ms {
             let key = StepKey { pipeline: id, work: Work::Drift };
             // A drift test that fails is tried at the next turn, not sooner.
-            let _ = self.push(key, "time to compare features with the training snapshot".to_owned(), 1, &Retry::default());
+            let _ = self.push(
+                key,
+                "time to compare features with the training snapshot".to_owned(),
+                1,
+                &Retry::default(),
+            );
         } else {
             let why = "features are compared again".to_owned();
             self.waiting.push(NotDue { pipeline: id, why, until_ms: Some(due_ms) });
@@ -298,28 +322,23 @@ fn count(partitions: usize) -> String {
 
 fn chunk_len(batch: &BatchPipeline, cut: &Partitioning) -> usize {
     let bounds = partition_bounds_ms(cut, &cut.start).map_or(1, |(from, to)| (to - from).max(1));
-    batch.chunk.map_or(DEFAULT_CHUNK, |chunk: Span| usize::try_from(chunk.millis() / bounds).unwrap_or(1).max(1))
+    batch
+        .chunk
+        .map_or(DEFAULT_CHUNK, |chunk: Span| usize::try_from(chunk.millis() / bounds).unwrap_or(1).max(1))
 }
 
 /// Cuts stale partitions into runs of neighbours, at most `most` long.
 ///
-/// Cuts fall on multiples of `most` counted from the pipeline's first partition, so that the same chunk has the same
-/// key whichever of its neighbours are already done; a retry is then the same step.
+/// Cuts fall on multiples of `most` in the calendar, so that a partition stays in the same chunk while its neighbours
+/// are being done.
 fn chunks<'a>(cut: &Partitioning, stale: &'a [(String, String)], most: usize) -> Vec<&'a [(String, String)]> {
-    let mut chunks = Vec::new();
-    let mut start = 0;
-    let neighbours = |left: &str, right: &str| {
-        let end = partition_bounds_ms(cut, left).map(|(_, end)| end);
-        end.is_some() && end == partition_bounds_ms(cut, right).map(|(begin, _)| begin)
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let index = |key: &str| Partition::parse(cut.every, key).map_or(0, Partition::index);
+    let together = |left: &(String, String), right: &(String, String)| {
+        let (left, right) = (index(&left.0), index(&right.0));
+        left + 1 == right && left.div_euclid(most) == right.div_euclid(most)
     };
-    for index in 1..=stale.len() {
-        let full = index - start >= most;
-        if index == stale.len() || full || !neighbours(&stale[index - 1].0, &stale[index].0) {
-            chunks.push(&stale[start..index]);
-            start = index;
-        }
-    }
-    chunks
+    stale.chunk_by(together).collect()
 }
 
 /// Returns the pause before the next attempt: doubling from `from` to `to`, less up to a quarter by the step's name so

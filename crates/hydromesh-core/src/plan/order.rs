@@ -36,7 +36,8 @@ pub fn dependency_order<'a>(products: impl IntoIterator<Item = &'a Product>) -> 
         }
         order.push(product.id.clone());
     }
-    let products: BTreeMap<&ProductId, &Product> = products.into_iter().map(|product| (&product.id, product)).collect();
+    let products: BTreeMap<&ProductId, &Product> =
+        products.into_iter().map(|product| (&product.id, product)).collect();
     let (mut seen, mut order) = (BTreeSet::new(), Vec::with_capacity(products.len()));
     for product in products.values() {
         visit(product, &products, &mut seen, &mut order);

@@ -73,7 +73,12 @@ fn source(inputs: &Inputs<'_>, column: &SourceColumn) -> String {
 fn query_print(shape: &QueryShape, inputs: &Inputs<'_>, extra: &str) -> PortPrint {
     let mut rows = vec![shape.rows.clone(), extra.to_owned()];
     rows.extend(shape.indirect.iter().map(|column| source(inputs, column)));
-    rows.extend(shape.tables.keys().map(|table| inputs.get(table.as_str()).map_or("?", |it| it.rows.as_str()).to_owned()));
+    rows.extend(
+        shape
+            .tables
+            .keys()
+            .map(|table| inputs.get(table.as_str()).map_or("?", |it| it.rows.as_str()).to_owned()),
+    );
     let rows = hash(&rows.iter().map(String::as_str).collect::<Vec<_>>());
     let columns: BTreeMap<String, String> = shape
         .columns
@@ -97,8 +102,7 @@ fn external(product: &Product, input: &InputSource) -> Option<PortPrint> {
     let (contract, identity) = match input {
         InputSource::Port { .. } => return None,
         InputSource::Files { glob, contract } => {
-            let files: Vec<(&String, &String)> =
-                product.files.iter().filter(|(path, _)| glob_matches(glob, path)).collect();
+            let files: Vec<(&str, &str)> = product.files_matching(glob).collect();
             (contract, json(&(glob, files)))
         }
         InputSource::Topic { topic, contract } => (contract, topic.clone()),
@@ -106,7 +110,9 @@ fn external(product: &Product, input: &InputSource) -> Option<PortPrint> {
     let columns = contract
         .columns
         .iter()
-        .map(|column| (column.name.clone(), hash(&[&column.name, &json(&column.logical), &json(&column.physical)])))
+        .map(|column| {
+            (column.name.clone(), hash(&[&column.name, &json(&column.logical), &json(&column.physical)]))
+        })
         .collect();
     Some(finish(hash(&[&identity]), columns))
 }
@@ -136,14 +142,17 @@ pub fn glob_matches(glob: &str, path: &str) -> bool {
 
 /// Returns the fingerprints of every product of a mesh, in dependency order of `order`.
 ///
+/// `deployed` stands in for ports whose product is not in `order`: one that does not check stays as it is deployed, and
+/// its readers must not look changed for that.
 /// `shapes` holds the described query of each batch, stream, feature (its select) and training (its spine) pipeline.
 #[must_use]
 pub fn print_mesh(
     mesh: &Mesh,
     order: &[ProductId],
     shapes: &BTreeMap<(ProductId, PipelineName), QueryShape>,
+    deployed: &BTreeMap<PortId, PortPrint>,
 ) -> BTreeMap<ProductId, Print> {
-    let mut ports: BTreeMap<PortId, PortPrint> = BTreeMap::new();
+    let mut ports = deployed.clone();
     let mut prints = BTreeMap::new();
     for id in order {
         let Some(product) = mesh.products.get(id) else { continue };
@@ -169,7 +178,8 @@ pub fn print_mesh(
             let print = pipeline_print(product, pipeline, shape, &inputs, &ports);
             outputs.insert(pipeline.output().clone(), print);
         }
-        let definition = product.outputs.values().map(|port| (&port.name, &port.contract, port.format, &port.access));
+        let definition =
+            product.outputs.values().map(|port| (&port.name, &port.contract, port.format, &port.access));
         let all = hash(&[
             &json(&definition.collect::<Vec<_>>()),
             &json(&(&product.version, &product.status, product.tier, &product.owners, &product.runbook)),
@@ -192,9 +202,11 @@ fn note_reads(
     reads: &mut BTreeMap<PortId, BTreeSet<String>>,
 ) {
     let upstream = |table: &str| {
-        product.inputs.values().find(|input| input.name.as_str() == table).and_then(|input| match &input.source {
-            InputSource::Port { port } => Some(port.clone()),
-            InputSource::Files { .. } | InputSource::Topic { .. } => None,
+        product.inputs.values().find(|input| input.name.as_str() == table).and_then(|input| {
+            match &input.source {
+                InputSource::Port { port } => Some(port.clone()),
+                InputSource::Files { .. } | InputSource::Topic { .. } => None,
+            }
         })
     };
     if let Some(shape) = shape {
@@ -245,7 +257,9 @@ fn alignments(
         Pipeline::Batch(it) => {
             it.output == port.port
                 && it.partition.as_ref().is_some_and(|cut| {
-                    cut.by == source.column && cut.every == partition.every && cut.timezone == partition.timezone
+                    cut.by == source.column
+                        && cut.every == partition.every
+                        && cut.timezone == partition.timezone
                 })
         }
         _ => false,
@@ -294,19 +308,23 @@ fn pipeline_print(
             let columns = contract
                 .into_iter()
                 .flat_map(|contract| &contract.columns)
-                .map(|column| (column.name.clone(), hash(&[&column.name, &json(&feature.view), &select.data])))
+                .map(|column| {
+                    (column.name.clone(), hash(&[&column.name, &json(&feature.view), &select.data]))
+                })
                 .collect();
             finish(select.data.clone(), columns)
         }
         (Pipeline::Embedding(embedding), _) => {
             let upstream = inputs.get(embedding.port.as_str());
-            let text = |column: &str| upstream.and_then(|it| it.columns.get(column)).cloned().unwrap_or_default();
+            let text =
+                |column: &str| upstream.and_then(|it| it.columns.get(column)).cloned().unwrap_or_default();
             let rows = hash(&[&settings(pipeline), &text(&embedding.id), &text(&embedding.text)]);
             finish(rows, BTreeMap::from([("vector".to_owned(), types)]))
         }
         (Pipeline::Training(training), Some(shape)) => {
             let spine = query_print(shape, inputs, &settings(pipeline));
-            let features: Vec<_> = training.features.iter().map(|port| ports.get(port).map(|it| &it.data)).collect();
+            let features: Vec<_> =
+                training.features.iter().map(|port| ports.get(port).map(|it| &it.data)).collect();
             let rows = hash(&[&spine.data, &json(&features)]);
             finish(rows, BTreeMap::from([("model".to_owned(), types)]))
         }

@@ -63,6 +63,13 @@ pub fn guard<'a>(
     let mut walk = walk::Walk::default();
     walk.query(query);
     let mut faults = walk.faults;
+    for fault in &mut faults {
+        // A table named by a string has no place of its own in the tree.
+        let quoted = fault.message.split('`').nth(1).filter(|_| fault.line == 0);
+        if let Some((line, column)) = quoted.and_then(|name| find(text, name)) {
+            (fault.line, fault.column) = (line, column);
+        }
+    }
     let mut tables = BTreeSet::new();
     for (table, at) in walk.tables {
         if inputs.contains(&table.as_str()) {
@@ -114,9 +121,11 @@ pub fn place(sql: &SqlText, line: u32, column: u32) -> Spot {
 /// semicolon. Two queries with equal forms mean the same; the reverse is not promised.
 #[must_use]
 pub fn canonical(text: &str) -> String {
-    let Ok(tokens) = tokens(text) else { return text.trim().to_owned() };
+    // Quotes inside quotes stay as written; resolved, `'a'' || ''b'` would look like two texts.
+    let tokens = Tokenizer::new(&GenericDialect {}, text).with_unescape(false).tokenize();
+    let Ok(tokens) = tokens else { return text.trim().to_owned() };
     let mut parts: Vec<String> = Vec::new();
-    for TokenWithSpan { token, .. } in &tokens {
+    for token in &tokens {
         match token {
             Token::Whitespace(_) | Token::EOF => {}
             Token::Word(Word { value, quote_style: None, .. }) => parts.push(value.to_lowercase()),
@@ -136,6 +145,14 @@ fn tokens(text: &str) -> Result<Vec<TokenWithSpan>, SqlFault> {
     }
     Tokenizer::new(&GenericDialect {}, text).tokenize_with_location().map_err(|error| {
         SqlFault::new(codes::SQL_SYNTAX, location(error.location.line, error.location.column), error.message)
+    })
+}
+
+/// The first place of a word in a text.
+fn find(text: &str, word: &str) -> Option<(u32, u32)> {
+    let small = |value: usize| u32::try_from(value).unwrap_or(u32::MAX);
+    text.lines().enumerate().find_map(|(index, line)| {
+        line.find(word).map(|position| (small(index + 1), small(line[..position].chars().count() + 1)))
     })
 }
 

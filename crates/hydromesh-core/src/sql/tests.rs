@@ -87,6 +87,7 @@ fn faults_know_their_place() {
         verdict("SELECT *\nFROM ordrs o\nJOIN\n  custmers c USING (id)"),
         [("HM-S005", 2, 6), ("HM-S005", 4, 3)]
     );
+    assert_eq!(verdict("SELECT *\nFROM '/etc/passwd'"), [("HM-S007", 2, 7)]);
     assert_eq!(verdict("SELECT 1;\n\n  DROP TABLE x"), [("HM-S002", 3, 3)]);
     let sql = SqlText { file: "p/x.sql".into(), line: 1, text: "SELECT *\nFROM ordrs".into() };
     let found = diagnose(&sql, ["orders"]);
@@ -109,6 +110,8 @@ fn the_canonical_form_forgets_what_does_not_matter() {
     assert_eq!(canonical("SELECT id,sum( Amount )FROM orders WHERE NAME='A  b'"), form);
     assert_ne!(canonical("SELECT \"Id\" FROM orders"), canonical("SELECT id FROM orders"));
     assert_ne!(canonical("SELECT 'a'"), canonical("SELECT 'A'"));
+    assert_ne!(canonical("SELECT 'a'' || ''b'"), canonical("SELECT 'a' || 'b'"));
+    assert_eq!(canonical("SELECT \"a\"\"b\""), "select \"a\"\"b\"");
 }
 
 proptest! {

@@ -132,14 +132,19 @@ mod tests {
             rows in rows(50),
             back in 0_i64..8_000_000,
             known in -1_000_000_000_i64..1_000_000_000,
+            just_known in any::<prop::sample::Index>(),
+            exactly in any::<bool>(),
         ) {
             let view = activity();
             let mut log = log(&rows);
             let mut reversed = rows.clone();
             reversed.reverse();
             prop_assert_eq!(&super::tests::log(&reversed), &log);
-            let known = NOW + known;
-            let border = NOW - back * 1_000;
+            let border_case = exactly && !rows.is_empty();
+            let known = if border_case { just_known.get(&rows).available_ms } else { NOW + known };
+            // Half of the questions are about the present, where most rows lie.
+            let border = if exactly { NOW + 1_000 } else { NOW - back * 1_000 };
+            let border = border - border.rem_euclid(1_000);
             for _ in 0..2 {
                 for entity in ["customer-0", "customer-1"] {
                     let answer = |at, head| -> Vec<Value> {

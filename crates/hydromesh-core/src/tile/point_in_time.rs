@@ -198,6 +198,7 @@ mod tests {
                 for index in on_events {
                     let row = index.get(&rows);
                     spine.push(question(&row.entity, row.order.event_ms, row.available_ms));
+                    spine.push(question(&row.entity, row.order.event_ms + 1, row.available_ms));
                 }
             }
             let answers = point_in_time(&view, &rows, &spine).unwrap();

@@ -353,6 +353,17 @@ mod tests {
         assert_eq!(day("2011-12-30").interval(chrono_tz::Pacific::Apia).len(), 0);
     }
 
+    #[test]
+    fn a_day_that_starts_twice_starts_the_first_time() {
+        // On 2010-11-07 at 00:01 clocks in Newfoundland went back to 23:01 of the day before.
+        let zone = chrono_tz::America::St_Johns;
+        let second_evening =
+            DateTime::parse_from_rfc3339("2010-11-06T23:30:00-03:30").unwrap().timestamp_millis();
+        assert_eq!(Partition::containing(Grain::Day, second_evening, zone), day("2010-11-07"));
+        assert_eq!(day("2010-11-07").interval(zone).len(), 25 * HOUR);
+        assert_eq!(day("2010-11-06").interval(zone).len(), 24 * HOUR);
+    }
+
     fn zone() -> impl Strategy<Value = Tz> {
         prop::sample::select(vec![
             Tz::UTC,

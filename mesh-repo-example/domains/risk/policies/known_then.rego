@@ -6,7 +6,7 @@
 # custom:
 #   severity: high
 #   remediation: State the knowledge time in training_set.as_of of pipeline.yaml.
-package risk.known_then
+package domain.risk.known_then
 
 deny contains {
 	"rule": "known-then",

@@ -1,6 +1,6 @@
-package risk.known_then_test
+package domain.risk.known_then_test
 
-import data.risk.known_then
+import data.domain.risk.known_then
 
 deploy(domain, as_of) := {
 	"request": {"action": "deploy"},

@@ -435,6 +435,7 @@ fn synonyms(map: &Map<'_>) {
     }
 }
 
+#[derive(Clone, Copy)]
 enum End {
     Object,
     Column,

@@ -4,6 +4,7 @@ mod contract;
 mod custom;
 mod enclosing;
 mod features;
+mod learning;
 mod pipeline;
 mod product;
 mod quality;

@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use super::features;
 use super::own_head;
 use crate::diag::{Diagnostic, Spot, codes};
-use crate::ids::{PipelineName, PortId, PortName};
+use crate::ids::{PipelineName, PortName};
 use crate::model::{
-    Available, BatchPipeline, Chunking, DEFAULT_WATERMARK_BOUND, DEFAULT_WATERMARK_IDLE, DriftRule,
-    EmbeddingPipeline, EventSource, FeaturePipeline, Late, LateBeyond, Partitioning, Pipeline, PipelineKind,
-    RetrainOn, Retry, Schedule, SqlText, StreamPipeline, TrainGate, Trainer, TrainingPipeline,
+    Available, BatchPipeline, DEFAULT_WATERMARK_BOUND, DEFAULT_WATERMARK_IDLE, EventSource, FeaturePipeline,
+    Late, LateBeyond, Partitioning, Pipeline, PipelineKind, Retry, Schedule, SqlText, StreamPipeline,
 };
 use crate::syntax::{Map, Node, Sink};
 use crate::time::{Cron, CronError, Grain, Partition, Span, SpanUnit};
@@ -88,14 +87,14 @@ pub fn pipeline(document: &Node, sink: &Sink, around: &Around<'_>) -> RawPipelin
     raw
 }
 
-struct Reader<'m, 'n, 'a> {
-    map: &'m Map<'n>,
-    around: &'a Around<'a>,
-    spots: BTreeMap<&'static str, Spot>,
+pub(super) struct Reader<'m, 'n, 'a> {
+    pub(super) map: &'m Map<'n>,
+    pub(super) around: &'a Around<'a>,
+    pub(super) spots: BTreeMap<&'static str, Spot>,
 }
 
 impl<'n> Reader<'_, 'n, '_> {
-    fn sink(&self) -> &'n Sink {
+    pub(super) fn sink(&self) -> &'n Sink {
         self.map.sink()
     }
 
@@ -115,7 +114,7 @@ impl<'n> Reader<'_, 'n, '_> {
         self.port_of(map, key, label, ports)
     }
 
-    fn port_of(
+    pub(super) fn port_of(
         &mut self,
         map: &Map<'n>,
         key: &'static str,
@@ -144,13 +143,13 @@ impl<'n> Reader<'_, 'n, '_> {
         found.cloned()
     }
 
-    fn column(&mut self, map: &Map<'n>, key: &'static str, label: &'static str) -> Option<String> {
+    pub(super) fn column(&mut self, map: &Map<'n>, key: &'static str, label: &'static str) -> Option<String> {
         self.spots.insert(label, map.spot(key));
         map.req_text(key)
     }
 
     /// A duration; `None` when absent or not one, which is told.
-    fn span(&self, map: &Map<'_>, key: &'static str) -> Option<Span> {
+    pub(super) fn span(&self, map: &Map<'_>, key: &'static str) -> Option<Span> {
         let text = map.text(key)?;
         parse_span(map, key, &text)
     }
@@ -162,10 +161,7 @@ impl<'n> Reader<'_, 'n, '_> {
             Found::Broken => None,
             Found::Absent => self.copy_of_the_only_input(),
         };
-        let partition = match map.map("partition") {
-            Some(inner) => Some(self.partition(&inner)),
-            None => None,
-        };
+        let partition = map.map("partition").map(|inner| self.partition(&inner));
         let schedule = map.map("schedule").map(|inner| self.schedule(&inner));
         let lookback = self.span(map, "lookback");
         let (mut chunk, mut concurrency) = (None, 2);
@@ -241,7 +237,7 @@ impl<'n> Reader<'_, 'n, '_> {
         Some(Partitioning { by: by?, every: every?, start: start?, timezone: timezone? })
     }
 
-    fn schedule(&self, map: &Map<'_>) -> Option<Schedule> {
+    pub(super) fn schedule(&self, map: &Map<'_>) -> Option<Schedule> {
         let cron = map.req_text("cron");
         let timezone = map.text("timezone").unwrap_or_else(|| "UTC".to_owned());
         finish(map, &["cron", "timezone"]);
@@ -375,219 +371,8 @@ impl<'n> Reader<'_, 'n, '_> {
         })
     }
 
-    fn embedding(&mut self, name: PipelineName, output: PortName) -> Option<EmbeddingPipeline> {
-        let map = self.map;
-        let inputs = self.around.inputs;
-        let source = map.req_map("source").map(|inner| {
-            let port = self.port_of(&inner, "port", "source.port", inputs);
-            let id = self.column(&inner, "id", "source.id");
-            let text = self.column(&inner, "text", "source.text");
-            inner.finish();
-            Some((port?, id?, text?))
-        });
-        let mut chunk = Chunking { method: "content_defined".to_owned(), target: 800 };
-        if let Some(inner) = map.map("chunk") {
-            chunk.method = inner
-                .choice("method", &[("content_defined", "content_defined")])
-                .unwrap_or("content_defined")
-                .to_owned();
-            chunk.target = inner.count("target").unwrap_or(chunk.target);
-            if chunk.target < MIN_CHUNK {
-                let message = format!("a chunk has at least {MIN_CHUNK} characters");
-                self.sink().tell(codes::BAD_VALUE, inner.spot("target"), message);
-            }
-            inner.finish();
-        }
-        let (mut provider, mut dimensions) = (Some("hashing"), 384);
-        if let Some(inner) = map.map("model") {
-            let words = [("hashing", "hashing"), ("openai_compatible", ""), ("model2vec", ""), ("onnx", "")];
-            provider = self
-                .supported(&inner, "provider", &words)
-                .or(provider.filter(|_| inner.opt("provider").is_none()));
-            dimensions = inner.count("dimensions").unwrap_or(dimensions);
-            if !(1..=MAX_DIMENSIONS).contains(&dimensions) {
-                let message = format!("`dimensions` is 1 to {MAX_DIMENSIONS}");
-                self.sink().tell(codes::BAD_VALUE, inner.spot("dimensions"), message);
-            }
-            inner.known(&["name", "url"]);
-            inner.finish();
-        }
-        let mut store = Some("exact");
-        if let Some(inner) = map.map("store") {
-            let words = [("exact", "exact"), ("hnsw", ""), ("pgvector", ""), ("qdrant", "")];
-            store = self.supported(&inner, "kind", &words).or(store.filter(|_| inner.opt("kind").is_none()));
-            inner.finish();
-        }
-        if let Some(migrate) = map.map("migrate") {
-            if let Some(recall) = migrate.number("recall_at_10")
-                && !(0.0..=1.0).contains(&recall)
-            {
-                let message = "`recall_at_10` is a share from 0 to 1";
-                self.sink().tell(codes::BAD_VALUE, migrate.spot("recall_at_10"), message);
-            }
-            migrate.finish();
-        }
-        let (port, id, text) = source??;
-        let (provider, store) = (provider?.to_owned(), store?.to_owned());
-        Some(EmbeddingPipeline { name, output, port, id, text, chunk, provider, dimensions, store })
-    }
-
-    /// One of the words that are designed; those that map to nothing are not built yet.
-    fn supported(
-        &self,
-        map: &Map<'_>,
-        key: &'static str,
-        words: &[(&str, &'static str)],
-    ) -> Option<&'static str> {
-        let chosen = map.choice(key, words)?;
-        if chosen.is_empty() {
-            let built: Vec<_> =
-                words.iter().map(|(_, value)| *value).filter(|value| !value.is_empty()).collect();
-            let message = format!("this `{key}` is not supported yet; supported: {}", built.join(", "));
-            self.sink().tell(codes::UNSUPPORTED, map.spot(key), message);
-            return None;
-        }
-        Some(chosen)
-    }
-
-    fn training(&mut self, name: PipelineName, output: PortName) -> Option<TrainingPipeline> {
-        let map = self.map;
-        let set = map.req_map("training_set").map(|inner| self.training_set(&inner));
-        let train = map.req_map("train").map(|inner| {
-            let builtin = inner.choice("builtin", &[("logistic_regression", "logistic_regression")]);
-            if inner.opt("command").is_some() {
-                let message =
-                    "trainers of the repository are not supported yet; `builtin: logistic_regression` is";
-                self.sink().tell(codes::UNSUPPORTED, inner.spot("command"), message);
-            } else if inner.opt("builtin").is_none() {
-                let _ = inner.req("builtin");
-            }
-            inner.finish();
-            builtin.map(|word| Trainer::Builtin(word.to_owned()))
-        });
-        let mut retrain_on = RetrainOn { drift: None, schedule: None };
-        let mut whole = true;
-        if let Some(inner) = map.map("retrain_on") {
-            if let Some(drift) = inner.map("drift") {
-                retrain_on.drift = self.drift(&drift);
-                whole &= retrain_on.drift.is_some();
-            }
-            if let Some(schedule) = inner.map("schedule") {
-                retrain_on.schedule = self.schedule(&schedule);
-                whole &= retrain_on.schedule.is_some();
-            }
-            inner.finish();
-        }
-        let (mut cooldown, mut max_per_month) = (DEFAULT_COOLDOWN, 4);
-        if let Some(limits) = map.map("limits") {
-            cooldown = self.span(&limits, "cooldown").unwrap_or(cooldown);
-            max_per_month = limits.count("max_per_month").unwrap_or(max_per_month);
-            limits.finish();
-        }
-        let mut gate = TrainGate { metric: "auc".to_owned(), non_inferiority: 0.01 };
-        if let Some(inner) = map.map("gate") {
-            gate.metric = inner
-                .choice("metric", &[("auc", "auc"), ("log_loss", "log_loss")])
-                .unwrap_or("auc")
-                .to_owned();
-            gate.non_inferiority = inner.number("non_inferiority").unwrap_or(gate.non_inferiority);
-            if !(0.0..1.0).contains(&gate.non_inferiority) {
-                let message = "`non_inferiority` is a margin from 0 to below 1";
-                self.sink().tell(codes::BAD_VALUE, inner.spot("non_inferiority"), message);
-            }
-            inner.finish();
-        }
-        let (spine, features, as_of_event, as_of_knowledge) = set??;
-        let train = train??;
-        whole.then_some(TrainingPipeline {
-            name,
-            output,
-            spine,
-            features,
-            as_of_event,
-            as_of_knowledge,
-            train,
-            retrain_on,
-            cooldown,
-            max_per_month,
-            gate,
-        })
-    }
-
-    fn training_set(&mut self, map: &Map<'n>) -> Option<(SqlText, Vec<PortId>, String, String)> {
-        let spine = match self.sql(map, "spine", "select") {
-            Found::Text(sql) => Some(sql),
-            Found::Broken => None,
-            Found::Absent => {
-                let _ = map.req("spine");
-                None
-            }
-        };
-        let _ = map.req("features");
-        let mut features = Vec::new();
-        self.spots.insert("training_set.features", map.spot("features"));
-        let mut whole = true;
-        for (text, at) in map.texts("features") {
-            match text.parse::<PortId>() {
-                Ok(port) => features.push(port),
-                Err(error) => {
-                    whole = false;
-                    self.sink().tell(codes::UNKNOWN_INPUT, at, error.to_string());
-                }
-            }
-        }
-        let as_of = map.req_map("as_of").map(|inner| {
-            let event = self.column(&inner, "event", "as_of.event");
-            self.spots.insert("as_of.knowledge", inner.spot("knowledge"));
-            let knowledge = inner.text("knowledge").or_else(|| event.clone());
-            inner.finish();
-            Some((event?, knowledge?))
-        });
-        finish(map, &["spine", "select", "features", "as_of"]);
-        let (event, knowledge) = as_of??;
-        whole.then_some((spine?, features, event, knowledge))
-    }
-
-    fn drift(&self, map: &Map<'_>) -> Option<DriftRule> {
-        if let Some(word) = map.text("features")
-            && word != "all"
-        {
-            map.bad_choice("features", map.spot("features"), &word, &["all"]);
-        }
-        if let Some(reference) = map.map("reference") {
-            let _ = self.span(&reference, "same_hour_of_week");
-            reference.finish();
-        }
-        let alarms = match map.text("false_alarms") {
-            // One a quarter is what a team forgives.
-            None => Some(4.0),
-            Some(text) => {
-                let rate = per_year(&text);
-                if rate.is_none() {
-                    let message = format!("`{text}` is not of the form `1 per quarter`");
-                    self.sink().tell(codes::BAD_VALUE, map.spot("false_alarms"), message);
-                }
-                rate
-            }
-        };
-        let confirm = match map.text("confirm") {
-            None => Some((3, 5)),
-            Some(text) => {
-                let pair = of(&text);
-                if pair.is_none() {
-                    let message = format!("`{text}` is not of the form `3 of 5`");
-                    self.sink().tell(codes::BAD_VALUE, map.spot("confirm"), message);
-                }
-                pair
-            }
-        };
-        finish(map, &["features", "reference", "false_alarms", "confirm"]);
-        let (confirm, of) = confirm?;
-        Some(DriftRule { false_alarms_per_year: alarms?, confirm, of })
-    }
-
     /// SQL under `key`, or under the other key that means the same.
-    fn sql(&self, map: &Map<'_>, key: &'static str, other: &'static str) -> Found {
+    pub(super) fn sql(&self, map: &Map<'_>, key: &'static str, other: &'static str) -> Found {
         let (node, key) = match (map.opt(key), map.opt(other)) {
             (Some(_), Some(second)) => {
                 let message = format!("`{key}` and `{other}` mean the same; give one");
@@ -621,7 +406,7 @@ impl<'n> Reader<'_, 'n, '_> {
     }
 }
 
-enum Found {
+pub(super) enum Found {
     Text(SqlText),
     Absent,
     Broken,
@@ -629,21 +414,14 @@ enum Found {
 
 /// Late events within two days are corrected: a weekend's outage of a phone or a shop till.
 const DEFAULT_LATE: Span = whole_days(2);
-/// Two trainings are at least this long apart unless the pipeline says otherwise.
-const DEFAULT_COOLDOWN: Span = whole_days(1);
-/// Shorter chunks carry no meaning of their own.
-const MIN_CHUNK: u32 = 50;
-/// The longest vectors in use have 8,192 dimensions.
-const MAX_DIMENSIONS: u32 = 8_192;
-
-const fn whole_days(count: i64) -> Span {
+pub(super) const fn whole_days(count: i64) -> Span {
     match Span::new(count, SpanUnit::Day) {
         Some(span) => span,
         None => panic!("a small number of days fits"),
     }
 }
 
-fn finish(map: &Map<'_>, known: &[&'static str]) {
+pub(super) fn finish(map: &Map<'_>, known: &[&'static str]) {
     map.known(known);
     map.tell_unknown();
 }
@@ -663,44 +441,4 @@ pub fn parse_span(map: &Map<'_>, key: &str, text: &str) -> Option<Span> {
     text.parse::<Span>()
         .map_err(|error| map.sink().tell(codes::BAD_DURATION, map.spot(key), error.to_string()))
         .ok()
-}
-
-/// `1 per quarter` as a rate a year.
-fn per_year(text: &str) -> Option<f64> {
-    let (count, period) = text.split_once("per")?;
-    let periods = match period.trim() {
-        "day" => 365.0,
-        "week" => 52.0,
-        "month" => 12.0,
-        "quarter" => 4.0,
-        "year" => 1.0,
-        _ => return None,
-    };
-    let count: f64 = count.trim().parse().ok()?;
-    (count.is_finite() && count > 0.0).then_some(count * periods)
-}
-
-/// `3 of 5`.
-fn of(text: &str) -> Option<(u32, u32)> {
-    let (confirm, of) = text.split_once("of")?;
-    let (confirm, of): (u32, u32) = (confirm.trim().parse().ok()?, of.trim().parse().ok()?);
-    (confirm >= 1 && confirm <= of).then_some((confirm, of))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn small_grammars() {
-        assert_eq!(per_year("1 per quarter"), Some(4.0));
-        assert_eq!(per_year("2 per month"), Some(24.0));
-        for text in ["often", "0 per year", "-1 per day", "1 per blink", "nan per year"] {
-            assert_eq!(per_year(text), None, "{text}");
-        }
-        assert_eq!(of("3 of 5"), Some((3, 5)));
-        for text in ["5 of 3", "0 of 3", "3", "of"] {
-            assert_eq!(of(text), None, "{text}");
-        }
-    }
 }

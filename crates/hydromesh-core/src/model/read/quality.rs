@@ -191,8 +191,8 @@ fn library(
             let valid = texts("validValues");
             let pattern = arguments.as_ref().and_then(|arguments| arguments.text("pattern"));
             if valid.is_empty() && pattern.is_none() {
-                let message = "invalidValues needs `arguments` with `validValues` or `pattern`";
-                sink.tell(codes::BAD_QUALITY, map.at, message);
+                let message = "invalidValues has neither `validValues` nor `pattern` under `arguments`; it is not evaluated";
+                sink.tell(codes::CUSTOM_QUALITY, map.at, message);
                 return None;
             }
             QualityCheck::InvalidValues { valid, pattern }

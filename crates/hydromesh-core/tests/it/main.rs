@@ -1,0 +1,6 @@
+//! Everything that reads files: whole meshes, and the standards' own examples.
+
+mod codes;
+mod meshes;
+mod standards;
+mod support;

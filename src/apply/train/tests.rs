@@ -1,0 +1,359 @@
+//! The example mesh's churn model, from its own labels and clicks.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use arrow::array::AsArray as _;
+use arrow::datatypes::Float64Type;
+use hydromesh_core::aggregate::Order;
+use hydromesh_core::control::Start;
+use hydromesh_core::ids::PipelineId;
+use hydromesh_core::ledger::{Champion, RunOutcome};
+use hydromesh_core::plan::{StepKey, Work};
+use hydromesh_core::tile::{Row, SpineRow, ViewSpec, point_in_time};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::super::{Blobs, drift};
+use super::*;
+use crate::clock::Clock;
+use crate::control::{Reading, read};
+use crate::engine::{Engine, EngineConfig};
+use crate::lake::{Lake, TableState};
+use crate::repo::FolderSource;
+
+/// The end of the example's history, and when the injected shift begins in it.
+const END: &str = "2026-11-01T00:00:00Z";
+const SHIFT: &str = "2026-10-27T00:00:00Z";
+
+fn ms(text: &str) -> i64 {
+    chrono::DateTime::parse_from_rfc3339(text).unwrap().timestamp_millis()
+}
+
+fn example() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("mesh-repo-example")
+}
+
+fn product() -> ProductId {
+    "risk/churn-model".parse().unwrap()
+}
+
+/// What is done to the labels on the way.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Labels {
+    AsTheyAre,
+    /// The newest quarter says the opposite, so that what was learnt is wrong.
+    NewestTurned,
+}
+
+/// The example's files by path, which is their id in a folder's snapshot too.
+struct Files {
+    paths: BTreeMap<String, String>,
+    labels: Labels,
+}
+
+impl Blobs for Files {
+    fn read(&self, oid: &str) -> std::io::Result<Vec<u8>> {
+        let path = self.paths.get(oid).ok_or(std::io::ErrorKind::NotFound)?;
+        let bytes = std::fs::read(example().join(path))?;
+        if self.labels == Labels::AsTheyAre || !path.ends_with("churn-labels.csv") {
+            return Ok(bytes);
+        }
+        let text = String::from_utf8(bytes).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        let turn = |(number, line): (usize, &&str)| {
+            let (head, label) = line.rsplit_once(',').unwrap();
+            match label {
+                "0" | "1" if number > lines.len() * 3 / 4 => format!("{head},{}\n", if label == "0" { 1 } else { 0 }),
+                _ => format!("{line}\n"),
+            }
+        };
+        Ok(lines.iter().enumerate().map(turn).collect::<String>().into_bytes())
+    }
+}
+
+/// The example's clicks as history, seen as of a time.
+struct Clicks {
+    view: ViewSpec,
+    rows: Vec<Row>,
+    now_ms: Mutex<i64>,
+}
+
+impl Clicks {
+    fn of(reading: &Reading) -> Self {
+        let activity = &reading.desired.mesh.products[&"customer/activity".parse().unwrap()];
+        let view = activity
+            .pipelines
+            .values()
+            .find_map(|pipeline| match pipeline {
+                Pipeline::Feature(feature) => Some(feature.view.clone()),
+                _ => None,
+            })
+            .unwrap();
+        let text = std::fs::read_to_string(example().join("seed/raw-clicks.jsonl")).unwrap();
+        let mut seen = BTreeSet::new();
+        let mut rows = Vec::new();
+        for (offset, line) in text.lines().enumerate() {
+            let Ok(click) = serde_json::from_str::<serde_json::Value>(line) else { continue };
+            let field = |name: &str| click.get(name).and_then(|value| value.as_str()).map(str::to_owned);
+            let (Some(entity), Some(session), Some(at), Some(id)) =
+                (field("customer_id"), field("session_id"), field("ts"), field("event_id"))
+            else {
+                continue;
+            };
+            let Ok(at) = chrono::DateTime::parse_from_rfc3339(&at) else { continue };
+            if !seen.insert(id) {
+                continue;
+            }
+            let event_ms = at.timestamp_millis();
+            let amount = click.get("amount").and_then(serde_json::Value::as_f64).unwrap_or(0.0);
+            let value = |input: &String| match input.as_str() {
+                "session_id" => Value::Str(session.clone()),
+                "amount" => Value::Float(amount),
+                other => panic!("the example aggregates {other}"),
+            };
+            rows.push(Row {
+                values: view.inputs().iter().map(value).collect(),
+                entity,
+                order: Order { event_ms, partition: 0, offset: offset as i64 },
+                available_ms: event_ms + 600_000,
+            });
+        }
+        Self { view, rows, now_ms: Mutex::new(0) }
+    }
+}
+
+#[async_trait]
+impl FeatureHistory for Clicks {
+    async fn rows(&self, context: &Context, _: &Job, _: &PortId) -> Result<History, StepError> {
+        let now_ms = context.clock.now_ms();
+        let versions = BTreeMap::from([("commerce/clickstream.clickstream".parse().unwrap(), 7)]);
+        Ok(History {
+            entity: "customer_id".into(),
+            view: self.view.clone(),
+            rows: self.rows.iter().filter(|row| row.available_ms <= now_ms).cloned().collect(),
+            assumed_lag_ms: Some(600_000),
+            versions,
+        })
+    }
+
+    async fn current(&self, _: &Context, _: &Job, _: &PortId) -> Result<Current, StepError> {
+        let now_ms = *self.now_ms.lock().unwrap();
+        let entities: BTreeSet<&String> = self.rows.iter().map(|row| &row.entity).collect();
+        let ask = |entity: &&String| SpineRow { entity: (*entity).clone(), event_ms: now_ms, known_ms: now_ms };
+        let asked: Vec<SpineRow> = entities.iter().map(ask).collect();
+        let answers = point_in_time(&self.view, &self.rows, &asked).unwrap();
+        let named = |values: Vec<Value>| {
+            self.view.columns().iter().map(|column| column.name.clone()).zip(values).collect::<Vec<_>>()
+        };
+        Ok(entities.into_iter().zip(answers).map(|(entity, values)| (entity.clone(), named(values))).collect())
+    }
+}
+
+/// A lake of its own, a standing clock, and the example as deployed.
+struct World {
+    folder: tempfile::TempDir,
+    context: Context,
+    job: Job,
+    clicks: Clicks,
+}
+
+impl World {
+    async fn new(now: &str, labels: Labels) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let snapshot = FolderSource::open(&example()).unwrap().snapshot().unwrap();
+        let reading = read(&snapshot, "folder", &BTreeMap::new());
+        let mesh = &reading.desired.mesh;
+        let id = product();
+        let paths = mesh.products[&id].files.iter().map(|(path, oid)| (oid.clone(), path.clone())).collect();
+        let spill = folder.path().join("spill");
+        let context = Context {
+            environment: "dev".into(),
+            settings: mesh.environments["dev"].clone(),
+            state: folder.path().to_owned(),
+            lake: Arc::new(Lake::open(folder.path().join("lake")).await.unwrap()),
+            engine: Engine::new(&EngineConfig { memory_bytes: 64 << 20, spill }).unwrap(),
+            online: Arc::default(),
+            blobs: Arc::new(Files { paths, labels }),
+            clock: Clock::fixed(ms(now)),
+            epoch: 1,
+        };
+        let pipeline = PipelineId { product: id.clone(), name: mesh.products[&id].pipelines.keys().next().unwrap().clone() };
+        let start = Start {
+            run: "run-1".into(),
+            key: StepKey { pipeline, work: Work::Train },
+            attempt: 1,
+            generation: 1,
+            decision: "d".into(),
+            reason: "no model yet".into(),
+        };
+        let job = Job {
+            start,
+            products: mesh.products.clone(),
+            print: reading.desired.prints[&id].clone(),
+            versions: BTreeMap::new(),
+            models: Champion::default(),
+        };
+        Self { folder, context, job, clicks: Clicks::of(&reading) }
+    }
+
+    async fn train(&self) -> Result<Done, StepError> {
+        let (to, mut reports) = mpsc::channel(8);
+        let done = run(&self.context, &self.job, &Reporter::new(to, CancellationToken::new()), &self.clicks).await;
+        while reports.recv().await.is_some() {}
+        done
+    }
+
+    /// Trains, and takes the model for the champion.
+    async fn promote(&mut self) -> Trained {
+        let done = self.train().await.unwrap();
+        let trained = trained(&done);
+        self.job.models.champion = Some((trained.version, self.context.clock.now_ms()));
+        self.job.models.trained.push((self.context.clock.now_ms(), trained.clone()));
+        trained
+    }
+
+    async fn drift(&self, at: &str) -> (BTreeMap<String, String>, bool) {
+        *self.clicks.now_ms.lock().unwrap() = ms(at);
+        let done = drift::run(&self.context, &self.job, &self.clicks).await.unwrap();
+        let [Fact::Drift { verdicts, drifted, .. }] = done.facts.as_slice() else { panic!("{done:?}") };
+        (verdicts.iter().map(|one| (one.feature.clone(), one.verdict.clone())).collect(), *drifted)
+    }
+
+    async fn table(&self) -> TableState {
+        let format = crate::lake::TableFormat::Delta;
+        self.context.lake.table("risk/churn-model.model", format).unwrap().state().await.unwrap()
+    }
+
+    async fn query(&self, sql: &str) -> Vec<RecordBatch> {
+        let table = self.context.lake.table("risk/churn-model.model", crate::lake::TableFormat::Delta).unwrap();
+        let tables = BTreeMap::from([("model".to_owned(), table.provider(None).await.unwrap())]);
+        self.context.engine.select(sql, tables).await.unwrap().try_collect().await.unwrap()
+    }
+}
+
+fn trained(done: &Done) -> Trained {
+    done.facts
+        .iter()
+        .find_map(|fact| match fact {
+            Fact::Trained(trained) => Some(trained.clone()),
+            _ => None,
+        })
+        .unwrap()
+}
+
+#[tokio::test]
+async fn the_example_trains_publishes_and_compares() {
+    let mut world = World::new(END, Labels::AsTheyAre).await;
+    let done = world.train().await.unwrap();
+    let first = trained(&done);
+    assert_eq!((first.version, first.champion_value, done.rows), (1, None, 1));
+    assert!(first.value > 0.7, "the labels follow from views and spend: {first:?}");
+    assert_eq!(first.metrics["auc"], first.value);
+    assert_eq!(first.rows.0 + first.rows.1, 1_471);
+    assert!((first.rows.0 as f64 / 1_471.0 - 0.75).abs() < 0.01);
+    assert_eq!(first.inputs, BTreeMap::from([("commerce/clickstream.clickstream".parse().unwrap(), 7)]));
+    let kinds: Vec<&str> = done.facts.iter().map(Fact::kind).collect();
+    assert_eq!(kinds.last(), Some(&"trained"));
+    assert!(kinds.contains(&"published") && kinds.contains(&"quality"), "{kinds:?}");
+
+    let model = read_model(world.context.lake.root(), &first.path).unwrap();
+    assert_eq!(model.features.len(), 10);
+    assert_eq!(model.manifest.inputs, first.inputs);
+    assert_eq!(model.manifest.history_assumed, model.manifest.history_rows);
+    for notes in &model.manifest.columns {
+        assert_eq!(notes.null_arguments, 0, "a value is missing although there were events: {notes:?}");
+    }
+    let without = |name: &str| model.manifest.columns.iter().find(|one| one.feature == name).unwrap().without_events;
+    assert!(without("spend_7d") > 0 && without("spend_7d") < 150, "{}", without("spend_7d"));
+
+    // The same step again, as after a crash before its facts were kept: nothing changes.
+    let bytes = std::fs::read(world.context.lake.root().join(&first.path)).unwrap();
+    let TableState::Known(before) = world.table().await else { panic!("no table") };
+    assert_eq!(trained(&world.train().await.unwrap()), first);
+    let TableState::Known(after) = world.table().await else { panic!("no table") };
+    assert_eq!(before.version, after.version);
+    assert!(bytes == std::fs::read(world.context.lake.root().join(&first.path)).unwrap());
+
+    // A challenger on the same rows is as good as the champion that it repeats.
+    world.promote().await;
+    world.job.start.run = "run-2".into();
+    let second = trained(&world.train().await.unwrap());
+    assert_eq!((second.version, second.champion_value), (2, Some(first.value)));
+    assert_eq!(second.value, first.value);
+    let sql = "SELECT model_version, auc, is_champion FROM model ORDER BY model_version";
+    let shown = arrow::util::pretty::pretty_format_batches(&world.query(sql).await).unwrap().to_string();
+    let auc = world.query("SELECT auc FROM model LIMIT 1").await[0].column(0).as_primitive::<Float64Type>().value(0);
+    assert_eq!(auc, first.value);
+    let lines: Vec<&str> = shown.lines().filter(|line| line.contains("v0")).collect();
+    assert!(lines.len() == 2 && lines[0].ends_with("true        |") && lines[1].ends_with("false       |"), "{shown}");
+    drop(world.folder);
+}
+
+#[tokio::test]
+async fn labels_of_the_future_wait_and_drift_follows_the_shift() {
+    let mut world = World::new(SHIFT, Labels::AsTheyAre).await;
+    let none = world.drift(SHIFT).await;
+    assert_eq!(none, (BTreeMap::new(), false), "no champion, no verdict");
+    let trained = world.promote().await;
+    let model = read_model(world.context.lake.root(), &trained.path).unwrap();
+    assert!(model.manifest.in_future > 50, "{:?}", model.manifest);
+    assert!(model.manifest.to_ms <= ms(SHIFT));
+    for calm in ["2026-10-20T18:00:00Z", "2026-10-24T03:00:00Z", SHIFT, "2026-10-27T12:00:00Z"] {
+        let (verdicts, drifted) = world.drift(calm).await;
+        assert!(!drifted, "{calm}: {verdicts:?}");
+        assert_eq!(verdicts["views_7d"], "stable");
+    }
+    let (verdicts, drifted) = world.drift(END).await;
+    assert!(drifted);
+    let moved: Vec<&String> = verdicts.iter().filter(|(_, verdict)| *verdict == "drifted").map(|(name, _)| name).collect();
+    assert_eq!(moved, ["biggest_basket_7d", "spend_7d"], "baskets grew, visits did not: {verdicts:?}");
+    assert_eq!(verdicts["spend_1h"], "insufficient_data", "a handful of values are no verdict");
+}
+
+#[tokio::test]
+async fn a_model_that_its_rules_refuse_is_not_published() {
+    let world = World::new(END, Labels::NewestTurned).await;
+    let error = world.train().await.unwrap_err();
+    assert_eq!((error.code, error.kind), ("HM-Q001", ErrorKind::User), "{error}");
+    assert!(error.message.contains("better-than-a-coin"), "{error}");
+    let TableState::Known(table) = world.table().await else { panic!("the table is made before the audit") };
+    assert_eq!(table.rows, 0);
+}
+
+#[tokio::test]
+async fn what_cannot_be_trained_says_so() {
+    let mut world = World::new("2026-09-18T00:00:00Z", Labels::AsTheyAre).await;
+    let few = world.train().await.unwrap_err();
+    assert_eq!((few.code, few.kind), ("HM-T001", ErrorKind::User), "{few}");
+    let training = |world: &mut World, change: fn(&mut TrainingPipeline)| {
+        let product = world.job.products.get_mut(&product()).unwrap();
+        for pipeline in product.pipelines.values_mut() {
+            if let Pipeline::Training(training) = pipeline {
+                change(training);
+            }
+        }
+    };
+    training(&mut world, |training| training.gate.metric = "profit".into());
+    assert_eq!(world.train().await.unwrap_err().code, "HM-T011");
+    training(&mut world, |training| training.train = Trainer::Builtin("oracle".into()));
+    assert_eq!(world.train().await.unwrap_err().code, "HM-T010");
+
+    let mut world = World::new(END, Labels::AsTheyAre).await;
+    let first = world.promote().await;
+    std::fs::remove_file(world.context.lake.root().join(&first.path)).unwrap();
+    let lost = world.train().await.unwrap_err();
+    assert_eq!((lost.code, lost.kind), ("HM-T007", ErrorKind::External), "a lost champion is not passed over: {lost}");
+
+    // An output that asks for what no list of models has.
+    let mut world = World::new(END, Labels::AsTheyAre).await;
+    let output = world.job.products.get_mut(&product()).unwrap().outputs.values_mut().next().unwrap();
+    output.contract.columns[0].name = "shoe_size".into();
+    let error = world.train().await.unwrap_err();
+    assert_eq!(error.code, "HM-T012");
+    assert!(error.message.contains("shoe_size") && error.message.contains("model_version"), "{error}");
+
+    let reporter = Reporter::new(mpsc::channel(1).0, CancellationToken::new());
+    let end = super::super::perform(&world.context, &world.job, &reporter).await;
+    assert!(matches!(end.outcome, RunOutcome::Failed { .. }), "nothing is followed here");
+}

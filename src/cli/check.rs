@@ -1,0 +1,110 @@
+//! `hydromesh check [PATH]`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use hydromesh_core::diag::{Diagnostic, Severity, Spot, codes};
+use serde_json::json;
+
+use super::{DONE, FINDINGS, Failure, Format, OUTSIDE, print, print_json};
+use crate::control::{Judge, Reading, read};
+use crate::policy::PolicySet;
+use crate::repo::{FolderSource, RepoSnapshot, Repository};
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The mesh: a folder, or a repository with `--rev`.
+    #[arg(default_value = ".")]
+    path: PathBuf,
+    /// Check this commit or branch of the repository instead of the files as they lie there.
+    #[arg(long)]
+    rev: Option<String>,
+    /// The operator's policies instead of those compiled in: a folder or a bundle.
+    #[arg(long)]
+    policies: Option<PathBuf>,
+    /// How to print.
+    #[arg(long, value_enum, default_value = "human")]
+    format: Format,
+}
+
+/// Runs the verb.
+pub fn run(args: &CheckArgs) -> Result<u8, Failure> {
+    let mut reading = read_path(&args.path, args.rev.as_deref(), &BTreeMap::new())?;
+    reading.findings.extend(policy_findings(&reading, args.policies.as_deref())?);
+    hydromesh_core::diag::sort(&mut reading.findings);
+    match args.format {
+        Format::Json => print_json(&json!({"findings": reading.findings})),
+        Format::Human => print(&human(&reading)),
+    }
+    let wrong = reading.findings.iter().any(|finding| finding.severity == Severity::Error);
+    Ok(if wrong { FINDINGS } else { DONE })
+}
+
+/// Reads a mesh from a folder, or from a commit of a repository.
+pub fn read_path(
+    path: &Path,
+    rev: Option<&str>,
+    deployed: &BTreeMap<hydromesh_core::ids::PortId, hydromesh_core::plan::PortPrint>,
+) -> Result<Reading, Failure> {
+    let (snapshot, commit) = snapshot(path, rev)?;
+    Ok(read(&snapshot, &commit, deployed))
+}
+
+fn snapshot(path: &Path, rev: Option<&str>) -> Result<(RepoSnapshot, String), Failure> {
+    let outside = |error: crate::repo::RepoError| Failure::outside(&error);
+    let Some(rev) = rev else {
+        if !path.is_dir() {
+            return Err(Failure { code: OUTSIDE, message: format!("{} is not a folder", path.display()) });
+        }
+        let snapshot = FolderSource::open(path).and_then(|folder| folder.snapshot()).map_err(outside)?;
+        return Ok((snapshot, "folder".to_owned()));
+    };
+    let (repository, prefix) = Repository::discover(path).map_err(outside)?;
+    let commit = repository.resolve(rev).map_err(outside)?;
+    let commit = commit.ok_or_else(|| Failure::usage(format!("{rev} is no commit or branch of {}", path.display())))?;
+    let snapshot = repository.snapshot(&commit).and_then(|snapshot| snapshot.subfolder(&prefix)).map_err(outside)?;
+    Ok((snapshot, commit.as_str().to_owned()))
+}
+
+/// Returns what is wrong with the policies: the mesh's own, and the operator's.
+pub fn policy_findings(reading: &Reading, central: Option<&Path>) -> Result<Vec<Diagnostic>, Failure> {
+    let central = match central {
+        Some(path) => PolicySet::open(path).map_err(|error| Failure::outside(&error))?,
+        None => PolicySet::embedded(),
+    };
+    let judge = Judge::new(&central, &reading.policies);
+    let findings = judge.gate().problems().into_iter().map(|(_, problem)| {
+        let place = Spot::new(problem.line, problem.column);
+        Diagnostic::new(codes::POLICY_SYNTAX, problem.file.clone(), place, problem.message.clone())
+    });
+    Ok(findings.collect())
+}
+
+fn human(reading: &Reading) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    let notes = reading.findings.iter().filter(|finding| finding.severity == Severity::Note).count();
+    for finding in reading.findings.iter().filter(|finding| finding.severity != Severity::Note) {
+        let place = match (finding.line, finding.column) {
+            (0, _) => finding.file.clone(),
+            (line, 0) => format!("{}:{line}", finding.file),
+            (line, column) => format!("{}:{line}:{column}", finding.file),
+        };
+        lines.push(format!("{}[{}]: {}", finding.severity, finding.code, finding.message));
+        lines.push(format!("  --> {place}"));
+        for related in &finding.related {
+            lines.push(format!("  see {}:{}: {}", related.file, related.line, related.message));
+        }
+        lines.push(format!("  help: {}", finding.help));
+        lines.push(String::new());
+    }
+    let count = |severity| reading.findings.iter().filter(|finding| finding.severity == severity).count();
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    let products = reading.desired.mesh.products.len();
+    let broken = reading.desired.broken.len();
+    let broken = if broken == 0 { String::new() } else { format!(", {broken} left out") };
+    let notes = if notes == 0 { String::new() } else { format!(", {notes} notes (shown by --format json)") };
+    lines.push(format!("{products} products{broken}; {errors} errors, {warnings} warnings{notes}"));
+    lines.join("\n")
+}

@@ -1,0 +1,115 @@
+//! `hydromesh plan [PATH]`.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use clap::Args;
+use hydromesh_core::ledger::LedgerState;
+use hydromesh_core::plan::{NotDue, DueStep, Plan, dependency_order, due_steps, plan};
+use serde_json::json;
+
+use super::check::read_path;
+use super::{DONE, FINDINGS, Failure, Format, StateArgs, clock, print, print_json, runtime};
+use crate::control::replay;
+use crate::store::{OpenMode, Store};
+
+/// Arguments of `plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// The mesh: a folder, or a repository with `--rev`.
+    #[arg(default_value = ".")]
+    path: PathBuf,
+    /// Plan this commit or branch of the repository.
+    #[arg(long)]
+    rev: Option<String>,
+    #[command(flatten)]
+    state: StateArgs,
+    /// Exit with 1 when there are changes.
+    #[arg(long)]
+    exit_code: bool,
+    /// Plan as of this instant (RFC 3339).
+    #[arg(long)]
+    clock: Option<String>,
+    /// How to print.
+    #[arg(long, value_enum, default_value = "human")]
+    format: Format,
+}
+
+/// Reads the ledger of a state folder; an environment without one has nothing deployed.
+pub fn read_ledger(state: &std::path::Path) -> Result<LedgerState, Failure> {
+    let path = state.join("ledger.db");
+    if !path.exists() {
+        return Ok(LedgerState::default());
+    }
+    runtime()?.block_on(async {
+        let store = Store::open(&path, OpenMode::ReadOnly).await.map_err(|error| Failure::outside(&error))?;
+        let ledger = replay(&store).await.map_err(|error| Failure::outside(&error))?;
+        store.close().await;
+        Ok(ledger)
+    })
+}
+
+/// Runs the verb.
+pub fn run(args: &PlanArgs) -> Result<u8, Failure> {
+    let now_ms = clock(args.clock.as_deref())?.now_ms();
+    let ledger = read_ledger(&args.state.state)?;
+    let deployed = ledger
+        .deployed
+        .values()
+        .flat_map(|it| it.print.ports.iter().map(|(name, print)| (it.product.port(name), print.clone())))
+        .collect();
+    let reading = read_path(&args.path, args.rev.as_deref(), &deployed)?;
+    if !reading.readable {
+        return Err(Failure { code: FINDINGS, message: format!("{}: there is no mesh.yaml", args.path.display()) });
+    }
+    let order = dependency_order(reading.desired.mesh.products.values());
+    let plan = plan(&reading.desired, &order, &ledger, &args.state.env, now_ms);
+    let (due, waiting) = due_steps(&ledger, now_ms);
+    match args.format {
+        Format::Json => print_json(&json!({
+            "environment": plan.environment,
+            "commit": plan.commit,
+            "changes": plan.changes,
+            "broken": plan.broken,
+            "due": due.iter().map(|step| json!({"step": step.key, "why": step.reason})).collect::<Vec<_>>(),
+            "waiting": waiting.iter().map(|it| json!({"pipeline": it.pipeline, "why": it.why})).collect::<Vec<_>>(),
+        })),
+        Format::Human => print(&human(&plan, &due, &waiting)),
+    }
+    Ok(if args.exit_code && !plan.is_empty() { FINDINGS } else { DONE })
+}
+
+fn human(plan: &Plan, due: &[DueStep], waiting: &[NotDue]) -> String {
+    let mut text = String::new();
+    let _ = writeln!(text, "plan for {} at {}", plan.environment, plan.commit);
+    if plan.is_empty() {
+        let _ = writeln!(text, "  no changes");
+    }
+    for change in &plan.changes {
+        let partitions: u64 = change.partitions.values().sum();
+        let compute = match partitions {
+            0 => String::new(),
+            1 => "  (1 table or partition to compute)".to_owned(),
+            n => format!("  ({n} partitions to compute)"),
+        };
+        let _ = writeln!(text, "  {:<9} {}{compute}", change.kind.to_string(), change.product);
+        for reason in &change.reasons {
+            let _ = writeln!(text, "            {reason}");
+        }
+    }
+    for product in &plan.broken {
+        let _ = writeln!(text, "  broken    {product}: stays as it is deployed; see `hydromesh check`");
+    }
+    if !due.is_empty() {
+        let _ = writeln!(text, "due now: {} steps", due.len());
+    }
+    let waiting: std::collections::BTreeSet<String> = waiting
+        .iter()
+        .filter(|it| it.until_ms.is_none())
+        .map(|it| format!("waiting: {}: {}", it.pipeline, it.why))
+        .collect();
+    for line in waiting {
+        let _ = writeln!(text, "{line}");
+    }
+    text.trim_end().to_owned()
+}

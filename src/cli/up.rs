@@ -1,0 +1,75 @@
+//! `hydromesh up --repo URL|PATH`.
+
+use std::time::Duration;
+
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+
+use super::{DONE, FINDINGS, Failure, OUTSIDE, StateArgs, runtime};
+use crate::clock::Clock;
+use crate::control::{UpError, UpOptions, up};
+
+/// Arguments of `up`.
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    /// The repository: a URL, or a path to a bare or ordinary one.
+    #[arg(long)]
+    repo: String,
+    #[command(flatten)]
+    state: StateArgs,
+    /// The operator's policies instead of those compiled in: a folder or a bundle.
+    #[arg(long)]
+    policies: Option<std::path::PathBuf>,
+    /// Seconds between two looks at the repository.
+    #[arg(long, default_value_t = 10.0)]
+    poll: f64,
+    /// Kafka brokers instead of the environment's stream.
+    #[arg(long)]
+    kafka: Option<String>,
+}
+
+/// Runs the verb.
+pub fn run(args: &UpArgs) -> Result<u8, Failure> {
+    if !(args.poll.is_finite() && args.poll > 0.0) {
+        return Err(Failure::usage("--poll must be more than 0 seconds"));
+    }
+    let options = UpOptions {
+        repo: args.repo.clone(),
+        environment: args.state.env.clone(),
+        state: args.state.state.clone(),
+        policies: args.policies.clone(),
+        clock: Clock::system(),
+        poll: Duration::from_secs_f64(args.poll),
+        tick: Duration::from_millis(500),
+        brokers: args.kafka.clone(),
+    };
+    let runtime = runtime()?;
+    runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        tokio::spawn(signals(shutdown.clone()));
+        up(options, shutdown, Box::new(|_, _| {})).await.map_err(|error| failure(&error))?;
+        Ok(DONE)
+    })
+}
+
+/// Returns how `up` failed, with the exit code that fits.
+pub fn failure(error: &UpError) -> Failure {
+    let code = match error {
+        UpError::Environment { .. } | UpError::Policy(_) => FINDINGS,
+        _ => OUTSIDE,
+    };
+    Failure { code, message: crate::apply::chain(error) }
+}
+
+/// Cancels when the process is asked to end.
+pub async fn signals(shutdown: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        return;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    shutdown.cancel();
+}

@@ -1,0 +1,151 @@
+//! From a snapshot of the repository to what it asks for: load, describe every query, check, fingerprint.
+
+use std::collections::BTreeMap;
+
+use hydromesh_core::check::{ShapeResults, SqlProblem, broken_by, check_shapes, query_of};
+use hydromesh_core::diag::{Diagnostic, Severity, Spot, codes};
+use hydromesh_core::ids::{PortId, ProductId};
+use hydromesh_core::model::{self, Loaded, Mesh, Product};
+use hydromesh_core::plan::{Desired, PortPrint, dependency_order, print_mesh};
+
+use crate::engine::{SqlProblemKind, arrow_schema, describe};
+use crate::repo::{Reason, RepoSnapshot};
+
+/// Texts that are read whole; anything else is data, known by its blob id alone.
+const TEXTS: [&str; 4] = ["yaml", "yml", "sql", "rego"];
+/// The largest text: a manifest or a query beyond it is a mistake or an attack.
+const MOST_TEXT_BYTES: u64 = 1 << 20;
+
+/// What a commit asks for, and everything that is wrong with it.
+#[derive(Debug)]
+pub struct Reading {
+    /// What it asks for. Products that do not check are left out and listed.
+    pub desired: Desired,
+    /// What is wrong, by file and line.
+    pub findings: Vec<Diagnostic>,
+    /// The mesh's own rules: path and text.
+    pub policies: Vec<(String, String)>,
+    /// There is a mesh at all: without one nothing can be planned.
+    pub readable: bool,
+}
+
+impl Reading {
+    /// Returns whether any finding is an error.
+    #[must_use]
+    pub fn has_errors(&self) -> bool {
+        self.findings.iter().any(|finding| finding.severity == Severity::Error)
+    }
+}
+
+/// Reads a snapshot. `deployed` are the fingerprints of what runs, for products that do not check.
+#[must_use]
+pub fn read(snapshot: &RepoSnapshot, commit: &str, deployed: &BTreeMap<PortId, PortPrint>) -> Reading {
+    let mut given: Vec<Diagnostic> = snapshot
+        .rejected
+        .iter()
+        .map(|rejected| {
+            let code = match rejected.reason {
+                Reason::Symlink => codes::SYMLINK,
+                Reason::Submodule => codes::SUBMODULE,
+                _ => codes::UNREADABLE,
+            };
+            Diagnostic::new(code, rejected.path.clone(), Spot::FILE, rejected.reason.to_string())
+        })
+        .collect();
+    let mut files = BTreeMap::new();
+    let mut policies = Vec::new();
+    for (path, entry) in &snapshot.files {
+        let extension = path.rsplit_once('.').map_or("", |(_, extension)| extension);
+        let text = if !TEXTS.contains(&extension) {
+            Ok(String::new())
+        } else if entry.size > MOST_TEXT_BYTES {
+            given.push(Diagnostic::new(codes::YAML_LIMIT, path.clone(), Spot::FILE, "the file is larger than 1 MiB"));
+            Err("larger than 1 MiB".to_owned())
+        } else {
+            snapshot
+                .read(path)
+                .map_err(|error| error.to_string())
+                .and_then(|bytes| String::from_utf8(bytes).map_err(|error| error.utf8_error().to_string()))
+        };
+        if let (true, Ok(text)) = (is_policy(path), &text) {
+            policies.push((path.clone(), text.clone()));
+        }
+        files.insert(path.clone(), Loaded { text, oid: entry.oid.clone() });
+    }
+    let readable = files.contains_key("mesh.yaml");
+    let loaded = model::load_with(&files, given);
+    let (mut mesh, mut findings) = (loaded.mesh, loaded.findings);
+    let mut broken: BTreeMap<ProductId, Vec<Diagnostic>> = loaded
+        .broken
+        .into_iter()
+        .map(|(id, at)| (id, at.into_iter().filter_map(|index| findings.get(index).cloned()).collect()))
+        .collect();
+    let results = shapes(&mesh);
+    let unfit = check_shapes(&mesh, &results);
+    for (id, at) in broken_by(&mesh, &unfit) {
+        let why = at.into_iter().filter_map(|index| unfit.get(index).cloned()).collect();
+        leave_out(&mut mesh, &id);
+        broken.insert(id, why);
+    }
+    findings.extend(unfit);
+    hydromesh_core::diag::sort(&mut findings);
+    let shapes = results
+        .into_iter()
+        .filter(|((id, _), _)| mesh.products.contains_key(id))
+        .filter_map(|(key, shape)| Some((key, shape.ok()?)))
+        .collect();
+    let order = dependency_order(mesh.products.values());
+    let prints = print_mesh(&mesh, &order, &shapes, deployed);
+    let desired = Desired { commit: commit.to_owned(), mesh, shapes, prints, broken };
+    Reading { desired, findings, policies, readable }
+}
+
+/// A mesh's own rules lie in `policies/` and in each domain's `policies/`.
+fn is_policy(path: &str) -> bool {
+    let rego = path.rsplit_once('.').is_some_and(|(_, extension)| extension == "rego");
+    let parts: Vec<&str> = path.split('/').collect();
+    rego && (parts.first() == Some(&"policies") || (parts.first() == Some(&"domains") && parts.get(2) == Some(&"policies")))
+}
+
+/// Takes a product out of those that may advance; its contracts stay known to its readers.
+fn leave_out(mesh: &mut Mesh, id: &ProductId) {
+    if let Some(product) = mesh.products.remove(id) {
+        for (name, output) in product.outputs.clone() {
+            mesh.withheld.insert(product.port(&name), output);
+        }
+    }
+}
+
+/// Describes every query of a mesh against the contracts of its inputs.
+#[must_use]
+pub fn shapes(mesh: &Mesh) -> ShapeResults {
+    let mut results = ShapeResults::new();
+    for product in mesh.products.values() {
+        let inputs = input_schemas(mesh, product);
+        for pipeline in product.pipelines.values() {
+            let Some(query) = query_of(pipeline) else { continue };
+            let shape = describe(&query.text, &inputs).map_err(|problem| SqlProblem {
+                message: match problem.kind {
+                    // The words by which `check` knows that a column is missing.
+                    SqlProblemKind::MissingColumn { name, .. } => format!("No field named {name}."),
+                    _ => problem.message,
+                },
+                line: problem.line.unwrap_or(0),
+                column: problem.column.unwrap_or(0),
+            });
+            results.insert((product.id.clone(), pipeline.name().clone()), shape);
+        }
+    }
+    results
+}
+
+fn input_schemas(mesh: &Mesh, product: &Product) -> BTreeMap<String, arrow::datatypes::SchemaRef> {
+    product
+        .inputs
+        .values()
+        .filter_map(|input| {
+            let contract = mesh.input_contract(input)?;
+            Some((input.name.as_str().to_owned(), arrow_schema(&contract.columns)))
+        })
+        .collect()
+}
