@@ -9,7 +9,7 @@ use super::*;
 
 type Files = BTreeMap<String, Vec<u8>>;
 
-fn built(model: &SiteModel) -> Files {
+pub(super) fn built(model: &SiteModel) -> Files {
     build(model).unwrap_or_else(|e| {
         let mut text = e.to_string();
         let mut source = std::error::Error::source(&e);
@@ -21,7 +21,7 @@ fn built(model: &SiteModel) -> Files {
     })
 }
 
-fn text<'a>(files: &'a Files, path: &str) -> &'a str {
+pub(super) fn text<'a>(files: &'a Files, path: &str) -> &'a str {
     std::str::from_utf8(files.get(path).unwrap_or_else(|| panic!("no {path}"))).expect("text")
 }
 
@@ -73,7 +73,7 @@ const ALLOWED: &[&str] = &[
 ];
 
 /// Checks that markup is balanced, knows only our elements, and has neither handlers nor inline styles.
-fn check_markup(path: &str, markup: &str) {
+pub(super) fn check_markup(path: &str, markup: &str) {
     let mut open = Vec::new();
     let mut rest = markup;
     for (closing, name, attributes) in tags(markup) {
@@ -102,12 +102,12 @@ fn check_markup(path: &str, markup: &str) {
     assert!(open.is_empty(), "{open:?} left open in {path}");
 }
 
-fn is_markup(path: &str) -> bool {
+pub(super) fn is_markup(path: &str) -> bool {
     [".html", ".svg", ".atom"].iter().any(|suffix| path.ends_with(suffix))
 }
 
 /// Checks that each relative link leads to a file of the site, and each fragment to an element of its page.
-fn check_links(files: &Files) {
+pub(super) fn check_links(files: &Files) {
     for path in files.keys().filter(|p| p.ends_with(".html")) {
         let page = text(files, path);
         let mut ids = BTreeSet::new();

@@ -76,7 +76,8 @@ impl Facts<'_> {
             AlertKind::Drift => format!("{name}: features drifted"),
             AlertKind::Deploy => {
                 let word = alert.summary.split(' ').next().unwrap_or("not applied");
-                let commit = detail(alert, "Commit").map_or(String::new(), |it| format!(" in {}", words::short(it)));
+                let commit =
+                    detail(alert, "Commit").map_or(String::new(), |it| format!(" in {}", words::short(it)));
                 format!("{name}: {word}{commit}")
             }
         }

@@ -82,7 +82,10 @@ impl Facts<'_> {
         let cause = late.and_then(|alert| self.cause_of(alert));
         let because = cause.map(|cause| format!("; {} is the cause", cause.product)).unwrap_or_default();
         // The objective speaks of now, the alert of the moment when it fired.
-        if let Some(broken) = objectives.iter().find(|objective| objective.status == Status::Breaching) {
+        // Quality that fails keeps the last good partition in place: its readers are not hurt yet.
+        let quality_alone = |objective: &&site::Objective| objective.kind == site::ObjectiveKind::Quality;
+        let breaching = || objectives.iter().filter(|objective| objective.status == Status::Breaching);
+        if let Some(broken) = breaching().find(|objective| !quality_alone(objective)) {
             return (Status::Breaching, format!("{}, promised: {}{because}", broken.current, broken.promise));
         }
         if let Some(alert) = late {
@@ -98,6 +101,9 @@ impl Facts<'_> {
                 failed.check, failed.observed, failed.expected
             );
             return (Status::Degraded, reason);
+        }
+        if let Some(broken) = breaching().next() {
+            return (Status::Degraded, format!("{}, promised: {}", broken.current, broken.promise));
         }
         if let Some(burning) = objectives.iter().find(|objective| objective.status == Status::Degraded) {
             return (Status::Degraded, format!("the budget of \"{}\" burns fast", burning.promise));
