@@ -167,7 +167,7 @@ impl<'a> Facts<'a> {
             return site::Product { status, status_reason, runs, decisions, ..bare(id, sync) };
         };
         let product = definition.product;
-        let objectives: Vec<_> = self.objectives_of(product);
+        let objectives: Vec<_> = self.objectives_of(definition);
         let quality = self.quality_of(product);
         let (status, status_reason) = self.status(id, Some(definition), &objectives, &quality);
         let owners = product.owners.iter().map(|owner| contact(owner)).collect();

@@ -209,7 +209,7 @@ fn what_the_product_page_shows_comes_from_the_model() {
     ] {
         assert!(before.contains(part), "no {part}");
     }
-    assert!(before.contains("commerce/orders") && before.contains("as a filter"));
+    assert!(before.contains("commerce/orders") && before.contains("Which rows there are is decided by"));
     let product = model.products.iter_mut().find(|p| p.id == "commerce/daily-revenue").unwrap();
     product.ports[0].rows = Some(9_000);
     product.status = Status::Healthy;

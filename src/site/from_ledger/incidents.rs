@@ -70,7 +70,12 @@ impl Facts<'_> {
         };
         let name = title(&alert.product);
         match alert.kind {
-            AlertKind::Freshness => format!("{name}: {} is late", alert.subject),
+            AlertKind::Freshness => {
+                let product = self.definitions.get(&alert.product).map(|definition| definition.product);
+                let several = product.is_none_or(|product| product.outputs.len() > 1);
+                let what = if several { alert.subject.as_str() } else { "data" };
+                format!("{name}: {what} is late")
+            }
             AlertKind::Quality => format!("{name}: a quality rule stops publication"),
             AlertKind::Run => format!("{name}: a step fails"),
             AlertKind::Drift => format!("{name}: features drifted"),

@@ -6,14 +6,16 @@ use chrono::NaiveDate;
 use chrono_tz::Tz;
 use hydromesh_core::ids::PortId;
 use hydromesh_core::ledger::{AlertKind, EpisodeRecord, PortState, QualityRecord, RunOutcome};
-use hydromesh_core::model::{Contract, OutputPort, Pipeline, Product, QualitySeverity, Sla, SlaKind};
+use hydromesh_core::model::{
+    Contract, OutputPort, Pipeline, Product, Quality, QualitySeverity, Sla, SlaKind,
+};
 use hydromesh_core::slo::{
     BurnLevel, Collection, Facts as Evidence, Objective, ObjectiveKind, Publish, QualityResult, SliReport,
     SliceState, Timeline, daily, default_levels, report,
 };
-use hydromesh_core::time::{Interval, Span};
+use hydromesh_core::time::{Interval, IntervalSet, Span};
 
-use super::{Facts, filled_by, instant, length};
+use super::{Definition, Facts, filled_by, instant, length};
 use crate::site::model::{self as site, Status};
 
 /// The rolling window of a promise whose contract names none: 30 days.
@@ -25,10 +27,13 @@ const BAR_DAYS: usize = 90;
 const INTERVALS: usize = 20;
 /// Bad time below which no level of burn counts: a strict promise would otherwise speak up at every hiccup.
 const LEAST_BAD_MS: i64 = 5 * 60_000;
+/// How long a new product may take to read its history when its promise is shorter; alerts wait as long.
+const HYDRATION_MS: i64 = 3_600_000;
 
 impl Facts<'_> {
     /// Returns the promises of a product that can be judged, by port and contract order.
-    pub(super) fn objectives_of(&self, product: &Product) -> Vec<site::Objective> {
+    pub(super) fn objectives_of(&self, definition: &Definition<'_>) -> Vec<site::Objective> {
+        let product = definition.product;
         let levels = default_levels();
         let several = product.outputs.len() > 1;
         let mut objectives = Vec::new();
@@ -47,7 +52,7 @@ impl Facts<'_> {
                     ObjectiveKind::Quality { min_pass_rate } => {
                         self.audits(product, &port, output, state, min_pass_rate)
                     }
-                    _ => publications(&objective.kind, state),
+                    _ => publications(&objective.kind, state, definition.deployed.map(|it| it.since_ms)),
                 };
                 let timeline = Timeline::of(&objective.kind, &evidence);
                 let judged = Judged {
@@ -68,8 +73,9 @@ impl Facts<'_> {
     /// Returns what is known of a port's audits over time.
     ///
     /// The latest result of each rule is a fact; what was before is inferred and only where it is certain. A batch
-    /// publication means that every blocking rule held, which says all where no rule merely warns. A failed audit means
-    /// that at least one did not; whether that breaks the promise is known only if one is enough to.
+    /// publication means that every blocking rule held, and so did every warning that never failed; if that keeps the
+    /// promise, it was kept. A failed audit means that at least one rule did not hold; if that breaks the promise, it
+    /// was broken.
     fn audits(
         &self,
         product: &Product,
@@ -85,21 +91,25 @@ impl Facts<'_> {
         if required == 0 {
             return Evidence::default();
         }
-        let all_block = contract.quality.iter().all(|rule| rule.severity == QualitySeverity::Error);
+        let doubtful = |rule: &&Quality| {
+            let record = records.and_then(|records| records.get(&rule.id));
+            rule.severity == QualitySeverity::Warning && record.is_none_or(|record| record.counts.1 > 0)
+        };
+        let held = required - count(contract.quality.iter().filter(doubtful).count());
+        let keeps = |passed: u32| f64::from(passed) >= min_pass_rate * f64::from(required);
         let pipeline = filled_by(product, port);
         let audited = !matches!(pipeline, None | Some(Pipeline::Stream(_) | Pipeline::Feature(_)));
         let mut known: Vec<QualityResult> = Vec::new();
         for (at, _) in state.into_iter().flat_map(|state| &state.publishes).filter(|_| audited) {
-            let executed = if all_block { required } else { 0 };
-            known.push(QualityResult { at: *at, passed: executed, executed, required });
+            let executed = if keeps(held) { required } else { 0 };
+            known.push(QualityResult { at: *at, passed: held.min(executed), executed, required });
         }
         for run in self.runs.get(&product.id).into_iter().flatten() {
             let of_port = pipeline.is_some_and(|pipeline| *pipeline.name() == run.step.pipeline.name);
             let failed = matches!(&run.outcome, RunOutcome::Failed { code, .. } if code.starts_with("HM-Q"));
             if of_port && failed {
                 let passed = required - 1;
-                let enough = f64::from(passed) < min_pass_rate * f64::from(required);
-                let executed = if enough { required } else { 0 };
+                let executed = if keeps(passed) { 0 } else { required };
                 known.push(QualityResult { at: run.at_ms, passed: passed.min(executed), executed, required });
             }
         }
@@ -139,8 +149,11 @@ fn kind(sla: &Sla) -> Option<ObjectiveKind> {
 }
 
 /// Returns a port's publications. One without a data time says that the pipeline lives, and nothing of the data's age.
-fn publications(kind: &ObjectiveKind, state: Option<&PortState>) -> Evidence {
-    let publishes = state
+///
+/// While a new product reads its history, oldest first, its data is old because there is no newer yet: that time does
+/// not count, until the data first is as young as promised or the patience that alerts have is over.
+fn publications(kind: &ObjectiveKind, state: Option<&PortState>, since_ms: Option<i64>) -> Evidence {
+    let publishes: Vec<Publish> = state
         .into_iter()
         .flat_map(|state| &state.publishes)
         .filter_map(|(at, high)| {
@@ -151,7 +164,17 @@ fn publications(kind: &ObjectiveKind, state: Option<&PortState>) -> Evidence {
             Some(Publish { at: *at, data_time_high: high })
         })
         .collect();
-    Evidence { publishes, ..Evidence::default() }
+    let mut exclusions = IntervalSet::new();
+    if let (ObjectiveKind::DataAge { max }, Some(first), Some(since_ms)) = (kind, publishes.first(), since_ms)
+    {
+        let young = publishes.iter().find(|it| it.at < it.data_time_high.saturating_add(max.millis()));
+        let patience_ms = since_ms.saturating_add(max.millis().max(HYDRATION_MS));
+        let end_ms = young.map_or(patience_ms, |it| it.at.min(patience_ms));
+        if first.at < end_ms {
+            exclusions = IntervalSet::from(Interval::new(first.at, end_ms));
+        }
+    }
+    Evidence { publishes, exclusions, ..Evidence::default() }
 }
 
 /// One promise with its verdict.
@@ -173,8 +196,8 @@ impl Judged<'_> {
         let started = report.collection != Collection::NotStarted && report.valid_ms > 0;
         let status = match report.state {
             SliceState::Bad => Status::Breaching,
-            SliceState::Unknown => Status::Unknown,
-            SliceState::Good | SliceState::Excluded => {
+            SliceState::Unknown | SliceState::Excluded => Status::Unknown,
+            SliceState::Good => {
                 let burns = levels.iter().any(|level| {
                     let least = Span::from_millis(LEAST_BAD_MS);
                     level.is_reachable(objective.target)

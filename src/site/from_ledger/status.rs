@@ -21,9 +21,10 @@ pub(super) fn refusals(ledger: &LedgerState) -> BTreeMap<&ProductId, &ProductVer
     ledger.verdicts.iter().filter(|(_, verdict)| refused(verdict)).collect()
 }
 
-/// Drops the product's own name from the front of a reason: the page already says whose it is.
+/// Drops the product's own name from the front of a text, be it that of a port or pipeline: the page says whose it is.
 pub(super) fn without_name<'t>(id: &str, why: &'t str) -> &'t str {
-    why.strip_prefix(id).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(why)
+    let rest = why.strip_prefix(id).and_then(|rest| rest.strip_prefix([':', '.']));
+    rest.map_or(why, str::trim_start)
 }
 
 impl Facts<'_> {
@@ -89,10 +90,11 @@ impl Facts<'_> {
             return (Status::Breaching, format!("{}, promised: {}{because}", broken.current, broken.promise));
         }
         if let Some(alert) = late {
-            return (Status::Breaching, format!("{}{because}", alert.summary));
+            let summary = without_name(&id.to_string(), &alert.summary);
+            return (Status::Breaching, format!("{summary}{because}"));
         }
         if let Some(alert) = of(&[AlertKind::Quality, AlertKind::Run, AlertKind::Drift]) {
-            return (Status::Degraded, alert.summary.clone());
+            return (Status::Degraded, without_name(&id.to_string(), &alert.summary).to_owned());
         }
         if let Some(failed) = quality.iter().find(|result| result.outcome == site::QualityOutcome::Fail) {
             let place = failed.partition.as_ref().map(|key| format!(" in {key}")).unwrap_or_default();
@@ -127,7 +129,14 @@ impl Facts<'_> {
         };
         let missing: Vec<&str> =
             product.outputs.keys().filter(|name| !published(name)).map(|name| name.as_str()).collect();
-        if missing.is_empty() {
+        let reading = |objective: &site::Objective| {
+            objective.kind == site::ObjectiveKind::DataAge
+                && objective.sli_low.is_none()
+                && !objective.days.is_empty()
+        };
+        if missing.is_empty() && objectives.iter().any(reading) {
+            (Status::Unknown, "its history is being read".to_owned())
+        } else if missing.is_empty() {
             (Status::Healthy, String::new())
         } else if missing.len() == product.outputs.len() {
             (Status::Unknown, "nothing published yet".to_owned())

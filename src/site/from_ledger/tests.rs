@@ -292,6 +292,56 @@ fn late_data_breaches_and_its_budget_is_spent() {
 }
 
 #[test]
+fn reading_history_at_first_breaks_no_promise() {
+    let orders = id("commerce/orders");
+    let key = "orders.latency:orders.order_date:operational";
+    let mut story = Story::begin();
+    let deployed_ms = story.at_ms;
+    // Oldest first: a month of days within an hour, the first of them far older than the promise of two days.
+    for day in 0..30 {
+        let end = NOW - 10 * DAY - 6 * HOUR - (29 - day) * DAY;
+        story.at(deployed_ms + (day + 1) * MINUTE).published("commerce/orders.orders", Some("x"), 1, end);
+    }
+    let judged = |story: &Story, now_ms: i64| {
+        let view = View { generated_at_ms: now_ms, ..view() };
+        model(&LedgerState::replay(&story.entries), Some(&EXAMPLE.desired), &view)
+    };
+    let site = judged(&story, deployed_ms + HOUR);
+    let age = objective(&site, "commerce/orders", key);
+    assert_eq!((age.status, age.budget_remaining), (site::Status::Healthy, Some(1.0)));
+    assert_eq!(age.bad_intervals, []);
+
+    // Cut in the middle it is neither kept nor broken.
+    story.entries.truncate(story.entries.len() - 10);
+    let site = judged(&story, deployed_ms + HOUR);
+    let reading = product(&site, "commerce/orders");
+    assert_eq!(
+        (reading.status, reading.status_reason.as_str()),
+        (site::Status::Unknown, "its history is being read")
+    );
+    // Whoever never gets there is late all the same, once alerts would say so.
+    let site = judged(&story, deployed_ms + 3 * DAY);
+    let age = objective(&site, "commerce/orders", key);
+    assert_eq!(age.bad_intervals[0].from, instant(deployed_ms + 2 * DAY));
+    assert_eq!(product(&site, &orders.to_string()).status, site::Status::Breaching);
+}
+
+#[test]
+fn audits_of_before_are_inferred_only_where_they_are_certain() {
+    let key = "orders.qualityPassRate";
+    let mut story = all_is_well();
+    let rules = objective(&story.site(), "commerce/orders", key).clone();
+    assert_eq!((rules.sli_low, rules.sli_high), (Some(1.0), Some(1.0)), "no warning ever failed");
+    story.quality("commerce/orders.orders", "channel-mostly-known", QualitySeverity::Warning, 12.5, false);
+    story.at(NOW - 2 * HOUR);
+    story.quality("commerce/orders.orders", "channel-mostly-known", QualitySeverity::Warning, 1.5, true);
+    let rules = objective(&story.site(), "commerce/orders", key).clone();
+    assert_eq!((rules.status, rules.sli_high), (site::Status::Healthy, Some(1.0)));
+    let known = 2.0 * HOUR as f64 / (9.0 * DAY as f64 + 3.0 * HOUR as f64);
+    assert!((rules.sli_low.unwrap() - known).abs() < 1e-9, "{rules:?}");
+}
+
+#[test]
 fn a_denied_commit_leaves_the_old_definition_serving() {
     let mut story = all_is_well();
     story.at(NOW - 30 * MINUTE).seen(SECOND, "Show mail addresses to everyone");

@@ -1,5 +1,7 @@
 //! The page of one product.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use tera::Context;
@@ -7,8 +9,8 @@ use tera::Context;
 use super::super::escape::web_address;
 use super::super::mesh::{Mesh, headline};
 use super::super::model::{
-    Access, BadInterval, Change, Column, DayState, FeatureDrift, Influence, Objective, ObjectiveKind, Port,
-    Product, QualityResult,
+    Access, BadInterval, Change, Column, ColumnEdge, DayState, FeatureDrift, Influence, Objective,
+    ObjectiveKind, Port, Product, QualityResult,
 };
 use super::super::{SiteError, path, svg, words};
 use super::rows::{Budget, EpisodeRow, reason};
@@ -81,8 +83,8 @@ impl<'a> ObjectiveView<'a> {
 #[derive(Serialize)]
 struct ColumnView<'a> {
     column: &'a Column,
-    /// Product, the rest of the address, and how it goes in.
-    sources: Vec<(String, String, Influence)>,
+    /// Product and the rest of the address of what goes in.
+    sources: Vec<(String, String)>,
 }
 
 #[derive(Serialize)]
@@ -90,6 +92,8 @@ struct PortView<'a> {
     port: &'a Port,
     columns: Vec<ColumnView<'a>>,
     has_sources: bool,
+    /// Columns that only decide which rows there are: the same for most columns, so told once.
+    deciders: Vec<(String, String)>,
     snippets: Vec<Snippet>,
 }
 
@@ -101,21 +105,23 @@ struct Snippet {
 
 impl<'a> PortView<'a> {
     fn new(mesh: &Mesh<'a>, product: &Product, port: &'a Port) -> Self {
+        // `domain/product.port#column`: names have no full stop, so the first one ends the product.
+        let parts = |edge: &ColumnEdge| {
+            let (product, rest) = edge.from.split_once('.').unwrap_or((&edge.from, ""));
+            (product.to_owned(), rest.to_owned())
+        };
+        let mut deciders = BTreeSet::new();
         let columns: Vec<ColumnView> = port
             .columns
             .iter()
             .map(|column| {
                 let address = format!("{}.{}#{}", product.id, port.name, column.name);
-                let sources = mesh
+                let (direct, filters): (Vec<&ColumnEdge>, Vec<&ColumnEdge>) = mesh
                     .column_sources(&address)
                     .iter()
-                    .map(|edge| {
-                        // `domain/product.port#column`: names have no full stop, so the first one ends the product.
-                        let (product, rest) = edge.from.split_once('.').unwrap_or((&edge.from, ""));
-                        (product.to_owned(), rest.to_owned(), edge.influence)
-                    })
-                    .collect();
-                ColumnView { column, sources }
+                    .partition(|edge| edge.influence == Influence::Direct);
+                deciders.extend(filters.into_iter().map(parts));
+                ColumnView { column, sources: direct.into_iter().map(parts).collect() }
             })
             .collect();
         let api = mesh.model.api_base.as_deref().unwrap_or(DEFAULT_API).trim_end_matches('/');
@@ -123,6 +129,7 @@ impl<'a> PortView<'a> {
             port,
             has_sources: columns.iter().any(|c| !c.sources.is_empty()),
             columns,
+            deciders: deciders.into_iter().collect(),
             snippets: snippets(api, product, port),
         }
     }
