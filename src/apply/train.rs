@@ -17,10 +17,12 @@ use hydromesh_core::ledger::{ErrorKind, Fact, Published, Trained};
 use hydromesh_core::model::{Pipeline, QualitySeverity, Trainer, TrainingPipeline};
 
 use super::batch::AUDIT_FAILED;
+use super::follow::feature_history;
 use super::inputs::{self, Inputs};
 use super::{Context, Done, Job, Reporter, StepError, chain, lake_format};
 use crate::engine::{EngineError, arrow_schema, conform_schema};
 use crate::lake::{PublishMode, TableSpec};
+use crate::online::current_values;
 use crate::train::{
     History, Measures, Model, Reference, Source, SpineColumns, TrainError, TrainingSet, artefact_path,
     fit_logistic_regression, measure, read_model, read_spine, write_model,
@@ -154,12 +156,18 @@ pub(super) struct Followed;
 
 #[async_trait]
 impl FeatureHistory for Followed {
-    async fn rows(&self, _context: &Context, _job: &Job, port: &PortId) -> Result<History, StepError> {
-        Err(StepError::internal(format!("{port}: feature ports are not followed yet")))
+    async fn rows(&self, context: &Context, job: &Job, port: &PortId) -> Result<History, StepError> {
+        feature_history(context, job, port).await
     }
 
-    async fn current(&self, _context: &Context, _job: &Job, port: &PortId) -> Result<Current, StepError> {
-        Err(StepError::internal(format!("{port}: feature ports are not followed yet")))
+    async fn current(&self, context: &Context, _job: &Job, port: &PortId) -> Result<Current, StepError> {
+        let (online, port, now_ms) = (Arc::clone(&context.online), port.clone(), context.clock.now_ms());
+        if online.port(&port).is_none() {
+            // After a start the followers first read their tile logs.
+            return Err(StepError::external("HM-X005", format!("{port}: its history is still being read")));
+        }
+        let values = tokio::task::spawn_blocking(move || current_values(&online, &port, now_ms));
+        values.await.map_err(|error| StepError::internal(error.to_string()))
     }
 }
 
