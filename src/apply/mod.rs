@@ -6,6 +6,7 @@
 mod batch;
 mod drift;
 mod embed;
+mod follow;
 mod inputs;
 mod train;
 
@@ -24,7 +25,9 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::engine::{Engine, EngineError};
 use crate::lake::{CommitMeta, Lake, LakeError, TableFormat, Writer};
+use crate::online::Online;
 
+pub use follow::{feature_history, history_rows};
 pub use inputs::table_format;
 pub use train::FeatureHistory;
 
@@ -50,12 +53,16 @@ pub struct Context {
     pub lake: Arc<Lake>,
     /// The query engine.
     pub engine: Engine,
+    /// The current feature values, which followers fill and lookups read.
+    pub online: Arc<Online>,
     /// The repository's blobs.
     pub blobs: Arc<dyn Blobs>,
     /// The clock.
     pub clock: Clock,
     /// The writer's epoch: every table commit carries it.
     pub epoch: u64,
+    /// The current feature values.
+    pub online: Arc<Online>,
 }
 
 impl Context {
@@ -239,12 +246,10 @@ impl Reporter {
 pub async fn perform(context: &Context, job: &Job, reporter: &Reporter) -> End {
     let result = match &job.start.key.work {
         Work::Partitions { .. } | Work::Whole => batch::run(context, job, reporter).await,
+        Work::Follow => follow::run(context, job, reporter).await,
         Work::Train => train::run(context, job, reporter, &train::Followed).await,
         Work::Drift => drift::run(context, job, &train::Followed).await,
         Work::Embed => embed::run(context, job, reporter).await,
-        Work::Follow => {
-            Err(StepError::internal("this kind of work is not wired"))
-        }
     };
     match result {
         Ok(done) => End { facts: done.facts, outcome: RunOutcome::Succeeded { rows: done.rows } },

@@ -173,6 +173,7 @@ impl World {
             state: folder.path().to_owned(),
             lake: Arc::new(Lake::open(folder.path().join("lake")).await.unwrap()),
             engine: Engine::new(&EngineConfig { memory_bytes: 64 << 20, spill }).unwrap(),
+            online: Arc::default(),
             blobs: Arc::new(Files { paths, labels }),
             clock: Clock::fixed(ms(now)),
             epoch: 1,
