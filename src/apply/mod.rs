@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::engine::{Engine, EngineError};
 use crate::lake::{CommitMeta, Lake, LakeError, TableFormat, Writer};
+use crate::online::Online;
 
 pub use inputs::table_format;
 pub use train::FeatureHistory;
@@ -56,6 +57,8 @@ pub struct Context {
     pub clock: Clock,
     /// The writer's epoch: every table commit carries it.
     pub epoch: u64,
+    /// The current feature values.
+    pub online: Arc<Online>,
 }
 
 impl Context {

@@ -40,6 +40,8 @@ pub struct Prepared {
     pub first: CommitId,
     /// Events of the past, one JSON object a line, by topic.
     pub seed: BTreeMap<String, Vec<u8>>,
+    /// When the history ends.
+    pub history_end: DateTime<Utc>,
     /// When the clock starts.
     pub start: DateTime<Utc>,
 }
@@ -67,7 +69,8 @@ pub fn prepare(source: &Path, folder: &Path, today: NaiveDate) -> Result<Prepare
     let weeks = (today - last - TimeDelta::days(1)).num_days().div_euclid(7);
     shift_weeks(&work, weeks).map_err(at(&work))?;
     let end = last + TimeDelta::weeks(weeks) + TimeDelta::days(1);
-    let start = end.and_time(chrono::NaiveTime::MIN).and_utc() + TimeDelta::hours(START_HOUR);
+    let history_end = end.and_time(chrono::NaiveTime::MIN).and_utc();
+    let start = history_end + TimeDelta::hours(START_HOUR);
     let mut seed = BTreeMap::new();
     let seeds = work.join("seed");
     if seeds.is_dir() {
@@ -99,7 +102,7 @@ pub fn prepare(source: &Path, folder: &Path, today: NaiveDate) -> Result<Prepare
         },
         &files,
     )?;
-    Ok(Prepared { repository, first, seed, start })
+    Ok(Prepared { repository, first, seed, history_end, start })
 }
 
 fn copy(from: &Path, to: &Path) -> io::Result<()> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use hydromesh_core::ids::ProductId;
 use hydromesh_core::ledger::{AlertKind, AlertState, LedgerState, Outcome};
 use hydromesh_core::plan::{Work, due_steps};
@@ -20,9 +20,9 @@ use crate::clock::Clock;
 use crate::repo::{CommitId, NewCommit, RepoError, RepoWriter};
 use crate::stream::{ProduceTarget, TimestampFrom, produce};
 
-/// Sessions an hour, against the history's: enough that an event comes every real second or two.
-const PACE: f64 = 10.0;
-/// A sale: six times the visitors, with larger baskets.
+/// Sessions of customers, against the history's: the same, or every feature would drift by itself.
+const PACE: f64 = 1.0;
+/// A sale: many times the customers, with larger baskets.
 const SALE_PACE: f64 = 60.0;
 /// The topic of the example's live events.
 const TOPIC: &str = "raw-clicks";
@@ -88,7 +88,9 @@ pub async fn play(prepared: &Prepared, mut options: StoryOptions, stage: &mut dy
     let traffic = Arc::new(Traffic::default());
     let example = prepared.seed.contains_key(TOPIC);
     if example {
-        tokio::spawn(live(options.topic.clone(), options.clock.clone(), Arc::clone(&traffic), options.shutdown.clone()));
+        let (topic, clock) = (options.topic.clone(), options.clock.clone());
+        let source = live(topic, clock, Arc::clone(&traffic), prepared.history_end, options.shutdown.clone());
+        tokio::spawn(source);
     }
     let writer = &prepared.repository;
     let mut commits = Commits { writer, head: prepared.first.clone(), clock: options.clock.clone() };
@@ -305,24 +307,26 @@ fn model_line(ledger: &LedgerState) -> String {
     described.unwrap_or_else(|| "no model".to_owned())
 }
 
-/// Produces the past week at the demo's pace, then what happens, as the clock goes.
-async fn live(topic: ProduceTarget, clock: Clock, traffic: Arc<Traffic>, shutdown: CancellationToken) {
+/// Produces what happened since the history ended, then what happens, as the clock goes.
+async fn live(topic: ProduceTarget, clock: Clock, traffic: Arc<Traffic>, from: DateTime<Utc>, shutdown: CancellationToken) {
     let (normal, sale) = (LiveClicks::new(PACE), LiveClicks::new(SALE_PACE));
     let instant = |ms: i64| DateTime::<Utc>::from_timestamp_millis(ms).unwrap_or_default();
-    // Windows look back seven days: with another pace in them than now, every feature would drift by itself.
-    let mut from = instant(clock.now_ms()) - TimeDelta::days(7);
+    let mut from = from;
     while !shutdown.is_cancelled() {
         let now_ms = clock.now_ms();
         let to = instant(now_ms);
-        let lines: Vec<String> = match traffic.0.load(Ordering::Relaxed) {
+        let mut lines: Vec<String> = match traffic.0.load(Ordering::Relaxed) {
             Traffic::NORMAL => normal.between(from, to, Shift::None).map(|click| click.json).collect(),
             Traffic::SALE => sale.between(from, to, Shift::Injected).map(|click| click.json).collect(),
             _ => Vec::new(),
         };
+        if traffic.0.load(Ordering::Relaxed) != Traffic::STOPPED {
+            lines.extend(visitors(from, to));
+        }
         from = to;
         if !lines.is_empty() {
             let lines = lines.into_iter().map(Ok::<_, std::io::Error>);
-            if let Err(error) = produce(&topic, lines, Some("customer_id"), TimestampFrom::Given(now_ms)).await {
+            if let Err(error) = produce(&topic, lines, None, TimestampFrom::Given(now_ms)).await {
                 tracing::warn!("could not produce live events: {}", crate::apply::chain(&error));
             }
         }
@@ -331,6 +335,22 @@ async fn live(topic: ProduceTarget, clock: Clock, traffic: Arc<Traffic>, shutdow
             () = tokio::time::sleep(Duration::from_millis(500)) => {}
         }
     }
+}
+
+/// One page view a minute by someone who is not signed in: it keeps the stream fresh and changes nobody's features.
+fn visitors(from: DateTime<Utc>, to: DateTime<Utc>) -> impl Iterator<Item = String> {
+    let minute = |at: DateTime<Utc>| (at.timestamp() + 59).div_euclid(60);
+    (minute(from)..minute(to)).filter_map(|minute| {
+        let at = DateTime::<Utc>::from_timestamp(minute * 60, 0)?;
+        let view = serde_json::json!({
+            "event_id": format!("V{minute:x}"),
+            "session_id": format!("V{:x}", minute / 10),
+            "ts": at.format("%Y-%m-%dT%H:%M:%SZ").to_string(),
+            "page": "/",
+            "country": "CH",
+        });
+        Some(view.to_string())
+    })
 }
 
 /// An edit of a text file: what to find, and what to put there.

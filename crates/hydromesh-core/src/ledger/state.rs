@@ -61,8 +61,8 @@ pub struct LedgerState {
     pub sent: BTreeMap<String, i64>,
     /// Commands that nobody answered yet.
     pub pending: BTreeMap<String, Command>,
-    /// Ids of commands that were answered: the mailbox may show them again.
-    pub answered: BTreeSet<String>,
+    /// Answers to commands by id; the mailbox may show an answered one again.
+    pub answers: BTreeMap<String, (bool, String)>,
     /// Silenced products, until when.
     pub silenced: BTreeMap<ProductId, i64>,
     /// Rows set aside, by port.
@@ -361,8 +361,8 @@ impl LedgerState {
             Fact::Command(command) => {
                 self.pending.insert(command.id.clone(), command.clone());
             }
-            Fact::CommandAnswered { id, accepted, .. } => {
-                self.answered.insert(id.clone());
+            Fact::CommandAnswered { id, accepted, answer } => {
+                self.answers.insert(id.clone(), (*accepted, answer.clone()));
                 if let Some(command) = self.pending.remove(id).filter(|_| *accepted) {
                     self.obey(&command.verb);
                 }
