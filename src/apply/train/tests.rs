@@ -64,7 +64,9 @@ impl Blobs for Files {
         let turn = |(number, line): (usize, &&str)| {
             let (head, label) = line.rsplit_once(',').unwrap();
             match label {
-                "0" | "1" if number > lines.len() * 3 / 4 => format!("{head},{}\n", if label == "0" { 1 } else { 0 }),
+                "0" | "1" if number > lines.len() * 3 / 4 => {
+                    format!("{head},{}\n", if label == "0" { 1 } else { 0 })
+                }
                 _ => format!("{line}\n"),
             }
         };
@@ -140,13 +142,18 @@ impl FeatureHistory for Clicks {
     async fn current(&self, _: &Context, _: &Job, _: &PortId) -> Result<Current, StepError> {
         let now_ms = *self.now_ms.lock().unwrap();
         let entities: BTreeSet<&String> = self.rows.iter().map(|row| &row.entity).collect();
-        let ask = |entity: &&String| SpineRow { entity: (*entity).clone(), event_ms: now_ms, known_ms: now_ms };
+        let ask =
+            |entity: &&String| SpineRow { entity: (*entity).clone(), event_ms: now_ms, known_ms: now_ms };
         let asked: Vec<SpineRow> = entities.iter().map(ask).collect();
         let answers = point_in_time(&self.view, &self.rows, &asked).unwrap();
         let named = |values: Vec<Value>| {
             self.view.columns().iter().map(|column| column.name.clone()).zip(values).collect::<Vec<_>>()
         };
-        Ok(entities.into_iter().zip(answers).map(|(entity, values)| (entity.clone(), named(values))).collect())
+        Ok(entities
+            .into_iter()
+            .zip(answers)
+            .map(|(entity, values)| (entity.clone(), named(values)))
+            .collect())
     }
 }
 
@@ -177,7 +184,10 @@ impl World {
             clock: Clock::fixed(ms(now)),
             epoch: 1,
         };
-        let pipeline = PipelineId { product: id.clone(), name: mesh.products[&id].pipelines.keys().next().unwrap().clone() };
+        let pipeline = PipelineId {
+            product: id.clone(),
+            name: mesh.products[&id].pipelines.keys().next().unwrap().clone(),
+        };
         let start = Start {
             run: "run-1".into(),
             key: StepKey { pipeline, work: Work::Train },
@@ -198,7 +208,8 @@ impl World {
 
     async fn train(&self) -> Result<Done, StepError> {
         let (to, mut reports) = mpsc::channel(8);
-        let done = run(&self.context, &self.job, &Reporter::new(to, CancellationToken::new()), &self.clicks).await;
+        let done =
+            run(&self.context, &self.job, &Reporter::new(to, CancellationToken::new()), &self.clicks).await;
         while reports.recv().await.is_some() {}
         done
     }
@@ -225,7 +236,8 @@ impl World {
     }
 
     async fn query(&self, sql: &str) -> Vec<RecordBatch> {
-        let table = self.context.lake.table("risk/churn-model.model", crate::lake::TableFormat::Delta).unwrap();
+        let table =
+            self.context.lake.table("risk/churn-model.model", crate::lake::TableFormat::Delta).unwrap();
         let tables = BTreeMap::from([("model".to_owned(), table.provider(None).await.unwrap())]);
         self.context.engine.select(sql, tables).await.unwrap().try_collect().await.unwrap()
     }
@@ -263,7 +275,8 @@ async fn the_example_trains_publishes_and_compares() {
     for notes in &model.manifest.columns {
         assert_eq!(notes.null_arguments, 0, "a value is missing although there were events: {notes:?}");
     }
-    let without = |name: &str| model.manifest.columns.iter().find(|one| one.feature == name).unwrap().without_events;
+    let without =
+        |name: &str| model.manifest.columns.iter().find(|one| one.feature == name).unwrap().without_events;
     assert!(without("spend_7d") > 0 && without("spend_7d") < 150, "{}", without("spend_7d"));
 
     // The same step again, as after a crash before its facts were kept: nothing changes.
@@ -282,10 +295,16 @@ async fn the_example_trains_publishes_and_compares() {
     assert_eq!(second.value, first.value);
     let sql = "SELECT model_version, auc, is_champion FROM model ORDER BY model_version";
     let shown = arrow::util::pretty::pretty_format_batches(&world.query(sql).await).unwrap().to_string();
-    let auc = world.query("SELECT auc FROM model LIMIT 1").await[0].column(0).as_primitive::<Float64Type>().value(0);
+    let auc = world.query("SELECT auc FROM model LIMIT 1").await[0]
+        .column(0)
+        .as_primitive::<Float64Type>()
+        .value(0);
     assert_eq!(auc, first.value);
     let lines: Vec<&str> = shown.lines().filter(|line| line.contains("v0")).collect();
-    assert!(lines.len() == 2 && lines[0].ends_with("true        |") && lines[1].ends_with("false       |"), "{shown}");
+    assert!(
+        lines.len() == 2 && lines[0].ends_with("true        |") && lines[1].ends_with("false       |"),
+        "{shown}"
+    );
     drop(world.folder);
 }
 
@@ -305,7 +324,8 @@ async fn labels_of_the_future_wait_and_drift_follows_the_shift() {
     }
     let (verdicts, drifted) = world.drift(END).await;
     assert!(drifted);
-    let moved: Vec<&String> = verdicts.iter().filter(|(_, verdict)| *verdict == "drifted").map(|(name, _)| name).collect();
+    let moved: Vec<&String> =
+        verdicts.iter().filter(|(_, verdict)| *verdict == "drifted").map(|(name, _)| name).collect();
     assert_eq!(moved, ["biggest_basket_7d", "spend_7d"], "baskets grew, visits did not: {verdicts:?}");
     assert_eq!(verdicts["spend_1h"], "insufficient_data", "a handful of values are no verdict");
 }
@@ -342,7 +362,11 @@ async fn what_cannot_be_trained_says_so() {
     let first = world.promote().await;
     std::fs::remove_file(world.context.lake.root().join(&first.path)).unwrap();
     let lost = world.train().await.unwrap_err();
-    assert_eq!((lost.code, lost.kind), ("HM-T007", ErrorKind::External), "a lost champion is not passed over: {lost}");
+    assert_eq!(
+        (lost.code, lost.kind),
+        ("HM-T007", ErrorKind::External),
+        "a lost champion is not passed over: {lost}"
+    );
 
     // An output that asks for what no list of models has.
     let mut world = World::new(END, Labels::AsTheyAre).await;
