@@ -193,7 +193,10 @@ impl Target<'_> {
     ) -> Result<u64, StepError> {
         let key_text = partition.as_ref().map(|(_, key)| key.clone());
         let versions: Vec<String> = self.versions.iter().map(|(port, version)| format!("{port}@{version}")).collect();
-        let key = format!("{}/{}/{}", key_text.as_deref().unwrap_or("whole"), self.data, versions.join(","));
+        // With the generation: a definition that comes back after another must replace the other's rows.
+        let generation = self.job.start.generation;
+        let what = key_text.as_deref().unwrap_or("whole");
+        let key = format!("{what}/{generation}/{}/{}", self.data, versions.join(","));
         let meta = self.context.commit(key);
         let stream = futures::stream::iter(batches.into_iter().map(Ok));
         let stream: Rows = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream));

@@ -5,6 +5,7 @@
 
 mod batch;
 mod drift;
+mod embed;
 mod inputs;
 mod train;
 
@@ -240,7 +241,8 @@ pub async fn perform(context: &Context, job: &Job, reporter: &Reporter) -> End {
         Work::Partitions { .. } | Work::Whole => batch::run(context, job, reporter).await,
         Work::Train => train::run(context, job, reporter, &train::Followed).await,
         Work::Drift => drift::run(context, job, &train::Followed).await,
-        Work::Follow | Work::Embed => {
+        Work::Embed => embed::run(context, job, reporter).await,
+        Work::Follow => {
             Err(StepError::internal("this kind of work is not wired"))
         }
     };

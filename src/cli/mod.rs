@@ -1,6 +1,7 @@
 //! The command line: one file per verb.
 
 mod check;
+mod demo;
 mod explain;
 mod plan;
 mod up;
@@ -48,6 +49,8 @@ enum Verb {
     Plan(plan::PlanArgs),
     /// Run the controller for a repository and an environment.
     Up(up::UpArgs),
+    /// Play the whole story on the example mesh: nothing else needs to be installed.
+    Demo(demo::DemoArgs),
     /// Explain a code such as HM-M005.
     Explain(explain::ExplainArgs),
     /// Print shell completions.
@@ -114,6 +117,7 @@ pub fn main() -> ExitCode {
         Verb::Check(args) => check::run(&args),
         Verb::Plan(args) => plan::run(&args),
         Verb::Up(args) => up::run(&args),
+        Verb::Demo(args) => demo::run(&args),
         Verb::Explain(args) => explain::run(&args),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "hydromesh", &mut std::io::stdout());

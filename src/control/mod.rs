@@ -12,5 +12,5 @@ pub use desired::{Reading, read, shapes};
 pub use gate_input::GateInputs;
 pub use judge::Judge;
 pub use ledger::{LedgerError, replay};
-pub use run::{UpError, UpOptions, Upward, up};
+pub use run::{Around, UpError, UpOptions, Upward, lake_folder, up};
 pub use watch::{Head, Watcher};

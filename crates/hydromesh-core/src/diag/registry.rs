@@ -204,4 +204,55 @@ registry! {
     POLICY_RUNTIME = "HM-P002" Error "a policy failed while it was evaluated", "correct the rule; until then the gate denies";
     BAD_ROW = "HM-D001" Warning "a row of a file could not be read and is quarantined", "correct the row at its source; the other rows go on";
     BAD_MESSAGE = "HM-D002" Warning "a message could not be read and is in the dead-letter table", "correct the producer; the other messages go on";
+
+    QUERY_FAILED = "HM-X001" Error "a query failed while it ran", "correct the query or the value that the message names; the next commit or new input starts it again";
+    QUERY_MEMORY = "HM-X002" Error "a query needs more memory than queries may hold together", "compute less at once: a smaller `backfill.chunk`, an earlier filter, a narrower join";
+    FILE_IO = "HM-X003" Error "a step could not read or write a file", "look at the disk, the permissions and the free space of the state folder; the step is tried again by itself";
+    STEP_BUG = "HM-X004" Error "a bug of Hydromesh", "report it with the message and the log lines around it";
+    INPUT_ABSENT = "HM-X005" Error "an input is not there yet", "deploy or mend the upstream product; the step starts again by itself";
+    NO_INPUT_FILES = "HM-X006" Error "no file matches an input's pattern", "add the files, or correct `hydromesh.files`";
+    CANCELLED = "HM-X007" Note "a step was stopped", "nothing; what is still due starts again by itself";
+    BAD_CUT = "HM-X008" Error "the output cannot be cut into partitions", "cut by a date column every day, or by a string column that holds the partition's key";
+    EMBED_COLUMNS = "HM-X020" Error "a port's columns do not fit an embedding", "give the contract the columns that the message names, with the dimensions of the model";
+    EMBED_MODEL = "HM-X021" Error "an embedding model failed", "correct `model` in pipeline.yaml; trouble of a remote model is tried again by itself";
+
+    LAKE_IO = "HM-L001" Error "a table could not be read or written", "look at the lake's disk; the step is tried again by itself";
+    FENCED = "HM-L002" Error "a newer controller has written to this table", "keep one controller per state folder; stop the older one";
+    CHAIN_BROKEN = "HM-L003" Error "a stream's record in its table is not the one that the step continues", "let it start again; it reads the table's own record";
+    TABLE_REFUSED = "HM-L004" Error "rows or columns do not fit the table", "correct the query or the contract as the message says";
+
+    AUDIT_FAILED = "HM-Q001" Error "a quality rule failed, so nothing was published", "mend the data or the rule; the last good partition stays visible";
+
+    STREAM_SOURCE = "HM-F001" Error "a topic cannot be followed", "see what the message says of the topic; an unreachable broker is tried again by itself";
+    STREAM_QUERY = "HM-F002" Error "the query of a stream looks beyond one row", "write expressions and a WHERE over the source; aggregate in a feature or batch pipeline";
+    STREAM_RECORD = "HM-F003" Error "a stream's record of progress cannot be continued", "do not edit the table by hand; a newer version's record needs that version";
+
+    FEW_LABELS = "HM-T001" Error "there are too few labels to train on", "add labels, or wait for more";
+    ONE_CLASS = "HM-T002" Error "all labels are the same", "let the spine yield labels of both classes";
+    NO_FEATURE = "HM-T003" Error "no feature can be used", "name a feature port with numbers in `training_set.features`";
+    BAD_SPINE = "HM-T004" Error "the spine's columns are not those of a spine", "select the entity, the times of `as_of` and one label column of type boolean or integer";
+    BAD_LABEL = "HM-T005" Error "a label is neither 0 nor 1", "yield 0 and 1, or false and true";
+    FIT_FAILED = "HM-T006" Error "the model could not be fitted", "look for features with extreme values";
+    MODEL_FILE = "HM-T007" Error "a model's file cannot be read or written", "look at the lake's disk; the step is tried again by itself";
+    FEATURE_VALUES = "HM-T008" Error "features cannot be computed or compared", "correct the feature port that the message names";
+    NO_TRAINER = "HM-T010" Error "there is no such trainer", "write `train: {builtin: logistic_regression}`";
+    NO_METRIC = "HM-T011" Error "models cannot be compared by this metric", "write `gate: {metric: auc, non_inferiority: 0.01}`";
+    MODEL_COLUMNS = "HM-T012" Error "the contract of a model port does not fit the table of models", "give the contract columns out of those that the message lists";
+
+    HTTP_PATH = "HM-H001" Error "nothing is served at this path", "the answer lists what there is";
+    HTTP_PRODUCT = "HM-H002" Error "no such product is deployed", "`GET /v1/status` lists the deployed products";
+    HTTP_ENTITY = "HM-H003" Error "the entity is missing or not usable", "give the entity as the product's key: `?customer_id=C-1001`";
+    HTTP_REQUEST = "HM-H004" Error "the request is not valid", "correct what the message names";
+    HTTP_ACCESS = "HM-H005" Error "the port does not offer this access", "declare it under `hydromesh.access` in product.odps.yaml";
+    HTTP_FEATURE = "HM-H006" Error "no such feature is served", "use one of the columns that the help lists";
+    HTTP_TOKEN = "HM-H007" Error "the token is missing or wrong", "send `Authorization: Bearer TOKEN` with the controller's token";
+    HTTP_SIZE = "HM-H008" Error "the body is too large", "ask for fewer entities at once";
+    HTTP_SLOW = "HM-H009" Error "the answer took too long", "ask again; if it stays slow, look at /metrics";
+    HTTP_NOT_READY = "HM-H010" Error "nothing is known yet", "ask again in a few seconds";
+    HTTP_FAILED = "HM-H011" Error "the answer could not be made", "the controller's log says why";
+    HTTP_METHOD = "HM-H012" Error "this method is not answered here", "look-ups and search are GET (several entities: POST), commands are POST";
+    HTTP_JOIN = "HM-H013" Error "two products cannot be mixed in one look-up", "mix ports that are looked up by the same key";
+    HTTP_REFUSED = "HM-H014" Error "the controller refused the command", "read the message: it says what stands in the way";
+    HTTP_BUSY = "HM-H015" Error "the controller cannot take the command now", "send it again with the same key: it counts once";
+    HTTP_HOST = "HM-H016" Error "the request names another host", "open it as 127.0.0.1 or localhost";
 }
