@@ -10,6 +10,7 @@ pub mod demo;
 pub mod engine;
 pub mod lake;
 pub mod notify;
+pub mod online;
 pub mod policy;
 pub mod repo;
 pub mod report;

@@ -6,6 +6,7 @@
 mod batch;
 mod drift;
 mod embed;
+mod follow;
 mod inputs;
 mod train;
 
@@ -24,7 +25,9 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::engine::{Engine, EngineError};
 use crate::lake::{CommitMeta, Lake, LakeError, TableFormat, Writer};
+use crate::online::Online;
 
+pub use follow::history_rows;
 pub use inputs::table_format;
 pub use train::FeatureHistory;
 
@@ -50,6 +53,8 @@ pub struct Context {
     pub lake: Arc<Lake>,
     /// The query engine.
     pub engine: Engine,
+    /// The current feature values, which followers fill and lookups read.
+    pub online: Arc<Online>,
     /// The repository's blobs.
     pub blobs: Arc<dyn Blobs>,
     /// The clock.
@@ -242,9 +247,7 @@ pub async fn perform(context: &Context, job: &Job, reporter: &Reporter) -> End {
         Work::Train => train::run(context, job, reporter, &train::Followed).await,
         Work::Drift => drift::run(context, job, &train::Followed).await,
         Work::Embed => embed::run(context, job, reporter).await,
-        Work::Follow => {
-            Err(StepError::internal("this kind of work is not wired"))
-        }
+        Work::Follow => follow::run(context, job, reporter).await,
     };
     match result {
         Ok(done) => End { facts: done.facts, outcome: RunOutcome::Succeeded { rows: done.rows } },
