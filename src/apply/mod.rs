@@ -61,6 +61,8 @@ pub struct Context {
     pub clock: Clock,
     /// The writer's epoch: every table commit carries it.
     pub epoch: u64,
+    /// The current feature values.
+    pub online: Arc<Online>,
 }
 
 impl Context {

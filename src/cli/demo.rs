@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::{DONE, FINDINGS, Failure, Format, OUTSIDE, print_json, runtime, up};
+use super::{DONE, FINDINGS, Failure, Format, OUTSIDE, print_json, runtime, servers, up};
 use crate::clock::Clock;
 use crate::control::{Around, UpOptions, Upward, up as control_up};
 use crate::demo::{Ended, Site, Stage, StoryOptions, Summary, play, prepare, summary};
@@ -73,9 +73,10 @@ pub fn run(args: &DemoArgs) -> Result<u8, Failure> {
             poll: Duration::from_millis(500),
             tick: Duration::from_millis(250),
             brokers: args.kafka.clone(),
+            site: Some(format!("http://{}", args.listen)),
         };
         let (ready, upward) = tokio::sync::oneshot::channel();
-        let servers = up::servers(args.listen, None);
+        let servers = servers::around(args.listen, None)?;
         let around: Around = Box::new(move |upward, token| {
             servers(upward.clone(), token);
             // The story may have been given up already.

@@ -4,6 +4,7 @@ mod check;
 mod demo;
 mod explain;
 mod plan;
+mod servers;
 mod up;
 
 use std::path::PathBuf;

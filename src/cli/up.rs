@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::{DONE, FINDINGS, Failure, OUTSIDE, StateArgs, runtime};
+use super::{DONE, FINDINGS, Failure, OUTSIDE, StateArgs, runtime, servers};
 use crate::clock::Clock;
 use crate::control::{UpError, UpOptions, up};
 
@@ -23,6 +23,12 @@ pub struct UpArgs {
     /// Seconds between two looks at the repository.
     #[arg(long, default_value_t = 10.0)]
     poll: f64,
+    /// Address of the site, the look-ups and the metrics.
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    listen: std::net::SocketAddr,
+    /// File with the token that commands need, and everything does when --listen is not loopback.
+    #[arg(long)]
+    token_file: Option<std::path::PathBuf>,
     /// Kafka brokers instead of the environment's stream.
     #[arg(long)]
     kafka: Option<String>,
@@ -42,12 +48,21 @@ pub fn run(args: &UpArgs) -> Result<u8, Failure> {
         poll: Duration::from_secs_f64(args.poll),
         tick: Duration::from_millis(500),
         brokers: args.kafka.clone(),
+        site: Some(format!("http://{}", args.listen)),
     };
+    let token = match &args.token_file {
+        None => None,
+        Some(path) => Some(
+            std::fs::read_to_string(path)
+                .map_err(|error| Failure::usage(format!("--token-file {}: {error}", path.display())))?,
+        ),
+    };
+    let around = servers::around(args.listen, token.as_deref().map(str::trim))?;
     let runtime = runtime()?;
     runtime.block_on(async {
         let shutdown = CancellationToken::new();
         tokio::spawn(signals(shutdown.clone()));
-        up(options, shutdown, Box::new(|_, _| {})).await.map_err(|error| failure(&error))?;
+        up(options, shutdown, around).await.map_err(|error| failure(&error))?;
         Ok(DONE)
     })
 }

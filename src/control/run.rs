@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hydromesh_core::control::{Control, Effect, Event, Limits};
 use hydromesh_core::ids::PortId;
-use hydromesh_core::ledger::{Command, LedgerState};
+use hydromesh_core::ledger::{Alert, Command, LedgerState};
 use hydromesh_core::model::Environment;
 use hydromesh_core::plan::PortPrint;
 use tokio::sync::{mpsc, watch};
@@ -20,6 +20,8 @@ use crate::apply::Context;
 use crate::clock::Clock;
 use crate::engine::{Engine, EngineConfig};
 use crate::lake::Lake;
+use crate::notify::{History, MailContext, Mailer, first_message_id};
+use crate::online::Online;
 use crate::policy::PolicySet;
 use crate::repo::{CommitInfo, RepoError};
 use crate::store::{OpenMode, Store, StoreError};
@@ -48,8 +50,10 @@ pub struct UpOptions {
     pub poll: Duration,
     /// How often time alone is looked at.
     pub tick: Duration,
-    /// Overrides of the environment's settings, such as Kafka brokers.
+    /// Kafka brokers instead of the environment's stream.
     pub brokers: Option<String>,
+    /// Address of the status site, for links in mails.
+    pub site: Option<String>,
 }
 
 /// Why `up` ended.
@@ -78,6 +82,9 @@ pub enum UpError {
     /// The policies cannot be read.
     #[error("the policies cannot be read")]
     Policy(#[from] crate::policy::PolicyError),
+    /// The environment's mail settings.
+    #[error("mails cannot be sent")]
+    Mail(#[from] crate::notify::NotifyError),
     /// The environment is not in the mesh.
     #[error("environment {name} is not in mesh.yaml; there is {known}")]
     Environment {
@@ -139,7 +146,9 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
         blobs: watcher.blobs(),
         clock: options.clock.clone(),
         epoch: lease.epoch,
+        online: Arc::new(Online::new()),
     };
+    let mailer = Mailer::from_settings(&context.settings, &state)?;
     let judge = Judge::new(&central, &[]);
     let mut control = Control::new(ledger_state, &options.environment, judge.digest(), Limits::default());
     let (events, mut inbox) = mpsc::channel(1_024);
@@ -155,6 +164,8 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
         work: work.handle().clone(),
         running: BTreeMap::new(),
         environment: options.environment.clone(),
+        mailer,
+        site: options.site.clone(),
         changed: true,
     };
     let opening = control.open(options.clock.now_ms(), lease.epoch, env!("CARGO_PKG_VERSION"));
@@ -303,7 +314,7 @@ fn first_look(options: &UpOptions) -> Result<(Environment, Watcher), UpError> {
 /// Reads commands out of the mailbox; one whose answer is in the ledger is done.
 fn asked(body: &str, control: &Control) -> Option<Event> {
     let command: Command = serde_json::from_str(body).ok()?;
-    (!control.ledger.answered.contains(&command.id)).then_some(Event::Asked(command))
+    (!control.ledger.answers.contains_key(&command.id)).then_some(Event::Asked(command))
 }
 
 /// A poll's result: a new head with what it asks for.
@@ -425,6 +436,8 @@ struct Hands<'a> {
     work: tokio::runtime::Handle,
     running: BTreeMap<String, CancellationToken>,
     environment: String,
+    mailer: Mailer,
+    site: Option<String>,
     changed: bool,
 }
 
@@ -465,11 +478,41 @@ impl Hands<'_> {
                         token.cancel();
                     }
                 }
-                Effect::Deliver { .. } => {}
+                Effect::Deliver { outbox, to, alert } => self.deliver(control, outbox, to, alert),
                 Effect::Publish => self.changed = true,
             }
         }
         Ok(())
+    }
+
+    /// Hands a message to the mailer, off the loop; its answer comes as an event.
+    fn deliver(&self, control: &Control, outbox: String, to: String, alert: Alert) {
+        let history = History::of(&control.ledger, &alert);
+        let title = control.desired().map_or_else(String::new, |desired| desired.mesh.title.clone());
+        let first_message_id =
+            control.ledger.episodes.get(&alert.episode).and_then(|episode| first_message_id(episode, &alert, &to));
+        let context = MailContext {
+            mesh: title,
+            environment: self.environment.clone(),
+            site: self.site.clone(),
+            now_ms: self.context.clock.now_ms(),
+            first_message_id,
+            history,
+        };
+        let (mailer, events) = (self.mailer.clone(), self.events.clone());
+        tokio::spawn(async move {
+            let (episode, transition) = (alert.episode.clone(), alert.transition);
+            let event = match mailer.deliver(&outbox, &to, &alert, &context).await {
+                Ok(receipt) => Event::Sent { outbox, episode, transition, to, receipt },
+                Err(error) => {
+                    let why = crate::apply::chain(&error);
+                    tracing::warn!(%to, "could not deliver a message, tried again: {why}");
+                    Event::NotSent { outbox, why }
+                }
+            };
+            // When the loop is gone, the next controller finds the message unsent.
+            let _ = events.send(event).await;
+        });
     }
 
     /// Makes facts durable; a full disk or a busy file is waited out, for nothing may happen without its fact.

@@ -1,12 +1,42 @@
 //! From a commit to deploys: plan, ask, admit.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Control, Effect, Pending, Question};
+use super::gate::denial;
+use super::{Control, Question};
 use crate::diag::Diagnostic;
-use crate::ids::ProductId;
+use crate::ids::{PortId, ProductId};
 use crate::ledger::{Decision, Fact, Outcome};
-use crate::plan::{Change, ChangeKind, Desired, admit, dependency_order, plan};
+use crate::plan::{
+    Change, ChangeKind, Desired, Plan, PortPrint, Print, admit, dependency_order, plan, print_mesh,
+};
+
+/// How often a head with refused products is judged again: rules may speak of the time, and waivers run out.
+const JUDGE_AGAIN_MS: i64 = 10 * 60_000;
+
+/// A commit that waits for the gate.
+///
+/// What is denied or held stays as it is deployed, so those who read it are planned again over what is deployed: their
+/// data must carry the fingerprint of the inputs that they will really see. That takes at most one more round for every
+/// product that is refused.
+#[derive(Debug)]
+pub(super) struct Pending {
+    plan: Plan,
+    /// Fingerprints of this round.
+    prints: BTreeMap<ProductId, Print>,
+    /// The gate's answers by product, each to the fingerprint that it names.
+    answers: BTreeMap<ProductId, Decision>,
+    /// Products that do not advance, with why.
+    refused: BTreeMap<ProductId, (Outcome, String)>,
+}
+
+impl Pending {
+    fn answer(&self, change: &Change) -> Option<&Decision> {
+        self.answers
+            .get(&change.product)
+            .filter(|it| it.fingerprint == change.fingerprint && it.action == action(change))
+    }
+}
 
 impl Control {
     pub(super) fn commit(
@@ -17,152 +47,264 @@ impl Control {
         author: String,
         desired: Result<Box<Desired>, Vec<Diagnostic>>,
     ) {
-        let known = self.ledger.outcome(commit);
-        let seen = self.ledger.head.as_deref() == Some(commit);
-        if let Some(pending) = self.pending.take().filter(|pending| pending.plan.commit != commit) {
-            let why = format!("superseded by {commit} before it was decided");
-            self.outcome(&pending.plan.commit, None, Outcome::Superseded, why);
-        }
-        if !seen {
+        self.withdraw();
+        self.pass_over(commit);
+        if self.ledger.head.as_deref() != Some(commit) {
             self.record(Fact::CommitSeen { commit: commit.to_owned(), r#ref, message, author });
         }
-        let desired = match desired {
-            Ok(desired) => desired,
+        match desired {
+            Ok(desired) => self.begin(desired),
             Err(findings) => {
-                if known.is_none() || !seen {
-                    let why = findings.first().map_or_else(|| "does not load".to_owned(), summary);
-                    self.outcome(commit, None, Outcome::Broken, why);
-                }
-                return;
+                let why = findings.first().map_or_else(|| "does not load".to_owned(), summary);
+                self.conclude_commit(commit, Outcome::Broken, why);
             }
-        };
-        let order = dependency_order(desired.mesh.products.values());
-        let plan = plan(&desired, &order, &self.ledger, &self.environment, self.now_ms);
-        let emptied = !self.ledger.deployed.is_empty() && desired.mesh.products.is_empty();
-        self.desired = Some(desired);
-        if emptied {
-            let why = "it would retire every product; delete domains one by one if that is meant".to_owned();
-            return self.outcome(commit, None, Outcome::Held, why);
         }
-        // After a restart the same commit comes again; what was decided stays decided.
-        let settled = seen && known.is_some();
-        if settled && known != Some(Outcome::Applied) {
-            return;
-        }
-        let asked: BTreeSet<ProductId> = plan.changes.iter().map(|change| change.product.clone()).collect();
-        let questions: Vec<Question> = plan
-            .changes
-            .iter()
-            .filter(|change| self.answer(change).is_none())
-            .map(|change| Question {
-                product: change.product.clone(),
-                action: action(change).to_owned(),
-                commit: commit.to_owned(),
-                fingerprint: change.fingerprint.clone(),
-                change: serde_json::to_value(change).unwrap_or_default(),
-            })
-            .collect();
-        self.pending = Some(Pending { plan, asked });
-        for question in questions {
-            self.effect(Effect::Decide(question));
-        }
-        self.conclude();
     }
 
     pub(super) fn superseded(&mut self, commits: Vec<(String, String, String)>, by: &str) {
         for (commit, message, author) in commits {
-            if self.ledger.outcome(&commit).is_none() {
-                self.record(Fact::CommitSeen {
-                    commit: commit.clone(),
-                    r#ref: String::new(),
-                    message,
-                    author,
-                });
-                self.outcome(&commit, None, Outcome::Superseded, format!("superseded by {by}"));
+            let seen = self.ledger.commits.iter().any(|seen| seen.commit == commit);
+            if !seen {
+                let (commit, r#ref) = (commit.clone(), String::new());
+                self.record(Fact::CommitSeen { commit, r#ref, message, author });
+            }
+            if self.ledger.outcome(&commit).is_none() && commit != by {
+                let why = format!("superseded by {by}");
+                self.outcome(&commit, None, Outcome::Superseded, why);
             }
         }
     }
 
-    pub(super) fn decided(&mut self, decision: Decision) {
-        self.policy.clone_from(&decision.policy_digest);
-        self.record(Fact::Decided(decision));
+    /// Gives every commit that was seen and never decided about its outcome.
+    fn pass_over(&mut self, by: &str) {
+        let undecided: Vec<String> = self
+            .ledger
+            .commits
+            .iter()
+            .filter(|seen| seen.outcome.is_none() && seen.commit != by)
+            .map(|seen| seen.commit.clone())
+            .collect();
+        for commit in undecided {
+            let why = format!("superseded by {by} before it was decided");
+            self.outcome(&commit, None, Outcome::Superseded, why);
+        }
+    }
+
+    /// Takes back what the gate was asked about a commit.
+    fn withdraw(&mut self) {
+        self.pending = None;
+        self.questions.retain(|(_, action), _| !matches!(*action, "deploy" | "retire"));
+    }
+
+    /// Plans what a commit asks for and asks the gate about it.
+    fn begin(&mut self, desired: Box<Desired>) {
+        self.judged_ms = self.now_ms;
+        let emptied = desired.mesh.products.is_empty() && desired.broken.is_empty();
+        let commit = desired.commit.clone();
+        // Whoever read the commit may have known less about what is deployed, which stands in for what does not check.
+        let prints = match desired.broken.is_empty() {
+            true => desired.prints.clone(),
+            false => self.print_around(&desired, &BTreeMap::new()),
+        };
+        self.desired = Some(desired);
+        if emptied && !self.ledger.deployed.is_empty() {
+            let why = "it would retire every product; delete domains one by one if that is meant".to_owned();
+            return self.conclude_commit(&commit, Outcome::Held, why);
+        }
+        self.round(prints, BTreeMap::new(), BTreeMap::new());
+    }
+
+    /// Judges a head again of which something is refused.
+    pub(super) fn judge_again(&mut self) {
+        let refused = |commit: &str| {
+            self.ledger.verdicts.values().any(|verdict| {
+                verdict.commit == commit && matches!(verdict.outcome, Outcome::Denied | Outcome::Held)
+            })
+        };
+        let due = self.now_ms >= self.judged_ms.saturating_add(JUDGE_AGAIN_MS);
+        if !due || self.pending.is_some() {
+            return;
+        }
+        let head = self.ledger.head.as_deref();
+        let current = self.desired.as_ref().filter(|desired| Some(desired.commit.as_str()) == head);
+        if current.is_some_and(|desired| refused(&desired.commit)) {
+            if let Some(desired) = self.desired.take() {
+                self.begin(desired);
+            }
+        }
+    }
+
+    /// Plans what may still advance and asks about what was not answered yet.
+    fn round(
+        &mut self,
+        prints: BTreeMap<ProductId, Print>,
+        answers: BTreeMap<ProductId, Decision>,
+        refused: BTreeMap<ProductId, (Outcome, String)>,
+    ) {
+        let Some(mut desired) = self.desired.take() else { return };
+        let order = dependency_order(desired.mesh.products.values());
+        let ideal = std::mem::replace(&mut desired.prints, prints);
+        let mut plan = plan(&desired, &order, &self.ledger, &self.environment, self.now_ms);
+        let prints = std::mem::replace(&mut desired.prints, ideal);
+        self.desired = Some(desired);
+        plan.changes.retain(|change| !refused.contains_key(&change.product));
+        let pending = Pending { plan, prints, answers, refused };
+        let questions: Vec<(&'static str, Question)> = pending
+            .plan
+            .changes
+            .iter()
+            .filter(|change| pending.answer(change).is_none())
+            .map(|change| (action(change), question(change, &pending.plan.commit)))
+            .collect();
+        self.pending = Some(pending);
+        for (action, question) in questions {
+            self.ask(action, question);
+        }
         self.conclude();
     }
 
-    fn answer(&self, change: &Change) -> Option<&Decision> {
-        self.ledger.decision(&change.product, action(change), &change.fingerprint, &self.policy)
+    /// Takes the gate's answer about a change in.
+    pub(super) fn change_decided(&mut self, decision: Decision) {
+        if let Some(pending) = &mut self.pending {
+            pending.answers.insert(decision.product.clone(), decision);
+            self.conclude();
+        }
+    }
+
+    /// Once every question is answered: deploys what is allowed and holds nothing back from anyone else.
+    fn conclude(&mut self) {
+        let Some(pending) = &self.pending else { return };
+        if pending.plan.changes.iter().any(|change| pending.answer(change).is_none()) {
+            return;
+        }
+        let (Some(mut pending), Some(mut desired)) = (self.pending.take(), self.desired.take()) else {
+            return;
+        };
+        let mut allowed = BTreeSet::new();
+        let mut found: BTreeMap<ProductId, (Outcome, String)> = BTreeMap::new();
+        for change in &pending.plan.changes {
+            let id = &change.product;
+            match pending.answer(change) {
+                Some(decision) if decision.allow => _ = allowed.insert(id.clone()),
+                Some(decision) => {
+                    _ = found.insert(id.clone(), (Outcome::Denied, format!("{id}: {}", denial(decision))));
+                }
+                None => {}
+            }
+        }
+        let ideal = std::mem::replace(&mut desired.prints, std::mem::take(&mut pending.prints));
+        let admission = admit(&pending.plan, &desired, &self.ledger, &allowed);
+        for (id, why) in admission.held {
+            let why = format!("{id}: {why}");
+            found.insert(id, (Outcome::Held, why));
+        }
+        let prints = std::mem::replace(&mut desired.prints, ideal);
+        if !found.is_empty() {
+            pending.refused.extend(found);
+            let prints = self.print_around(&desired, &pending.refused);
+            self.desired = Some(desired);
+            return self.round(prints, pending.answers, pending.refused);
+        }
+        self.apply(&pending, &desired, &prints);
+        self.desired = Some(desired);
+    }
+
+    /// Returns the fingerprints of a commit when the refused products stay as they are deployed.
+    fn print_around(
+        &self,
+        desired: &Desired,
+        refused: &BTreeMap<ProductId, (Outcome, String)>,
+    ) -> BTreeMap<ProductId, Print> {
+        let stays = |id: &ProductId| refused.contains_key(id) || desired.broken.contains_key(id);
+        let deployed: BTreeMap<PortId, PortPrint> = self
+            .ledger
+            .deployed
+            .iter()
+            .filter(|(id, _)| stays(id))
+            .flat_map(|(_, it)| {
+                it.print.ports.iter().map(|(name, print)| (it.product.port(name), print.clone()))
+            })
+            .collect();
+        let order: Vec<ProductId> = dependency_order(desired.mesh.products.values())
+            .into_iter()
+            .filter(|id| !refused.contains_key(id))
+            .collect();
+        print_mesh(&desired.mesh, &order, &desired.shapes, &deployed)
+    }
+
+    /// Deploys a plan of which everything may advance, and says what became of everything.
+    fn apply(&mut self, pending: &Pending, desired: &Desired, prints: &BTreeMap<ProductId, Print>) {
+        let commit = &pending.plan.commit;
+        let mut worst: Option<(Outcome, String)> = None;
+        let mut weigh = |outcome: Outcome, why: &str| {
+            if worst.as_ref().is_none_or(|(before, _)| outcome > *before) {
+                worst = Some((outcome, why.to_owned()));
+            }
+        };
+        for change in &pending.plan.changes {
+            let Some(decision) = pending.answer(change) else { continue };
+            self.deploy(desired, prints, change, &decision.id);
+            let why = change.reasons.join("; ");
+            weigh(Outcome::Applied, &why);
+            self.outcome_of(commit, &change.product, Outcome::Applied, why);
+        }
+        for (id, (outcome, why)) in &pending.refused {
+            weigh(*outcome, why);
+            self.outcome_of(commit, id, *outcome, why.clone());
+        }
+        for (id, findings) in &desired.broken {
+            let why = findings.first().map_or_else(|| "does not check".to_owned(), summary);
+            weigh(Outcome::Broken, &format!("{id}: {why}"));
+            self.outcome_of(commit, id, Outcome::Broken, why);
+        }
+        let (outcome, why) = worst.unwrap_or_else(|| (Outcome::Applied, "no changes".to_owned()));
+        self.conclude_commit(commit, outcome, why);
+    }
+
+    /// Records what became of a product, unless that is known: after a start the same commit comes again.
+    fn outcome_of(&mut self, commit: &str, id: &ProductId, outcome: Outcome, why: String) {
+        let known = self.ledger.verdicts.get(id);
+        if known.is_none_or(|it| it.commit != commit || it.outcome != outcome || it.why != why) {
+            self.outcome(commit, Some(id.clone()), outcome, why);
+        }
+    }
+
+    /// Records what became of a commit, unless that is known.
+    fn conclude_commit(&mut self, commit: &str, outcome: Outcome, why: String) {
+        if self.ledger.outcome(commit) != Some(outcome) {
+            self.outcome(commit, None, outcome, why);
+        }
     }
 
     fn outcome(&mut self, commit: &str, product: Option<ProductId>, outcome: Outcome, why: String) {
         self.record(Fact::CommitOutcome { commit: commit.to_owned(), product, outcome, why });
     }
 
-    /// Once every question is answered: deploys what is allowed and holds nothing back from anyone else.
-    fn conclude(&mut self) {
-        let Some(pending) = &self.pending else { return };
-        if pending.plan.changes.iter().any(|change| self.answer(change).is_none()) {
-            return;
-        }
-        let (Some(pending), Some(desired)) = (self.pending.take(), self.desired.take()) else { return };
-        let commit = pending.plan.commit.clone();
-        let allowed: BTreeSet<ProductId> = pending
-            .plan
-            .changes
-            .iter()
-            .filter(|change| self.answer(change).is_some_and(|decision| decision.allow))
-            .map(|change| change.product.clone())
-            .collect();
-        let admission = admit(&pending.plan, &desired, &self.ledger, &allowed);
-        let mut worst = (Outcome::Applied, String::new());
-        for change in &pending.plan.changes {
-            let id = &change.product;
-            let Some(decision) = self.answer(change).cloned() else { continue };
-            let (outcome, why) = if !decision.allow {
-                let rules: Vec<&str> = decision.violations.iter().map(|it| it.rule.as_str()).collect();
-                let first = decision.violations.first().map_or("", |it| it.message.as_str());
-                (Outcome::Denied, format!("{id}: denied by {}: {first}", rules.join(", ")))
-            } else if let Some(why) = admission.held.get(id) {
-                (Outcome::Held, format!("{id}: {why}"))
-            } else {
-                self.deploy(&desired, change, &decision, &commit);
-                (Outcome::Applied, change.reasons.join("; "))
-            };
-            if worst.1.is_empty() || outcome > worst.0 {
-                worst = (outcome, why.clone());
-            }
-            self.outcome(&commit, Some(id.clone()), outcome, why);
-        }
-        for (id, findings) in &desired.broken {
-            let why = findings.first().map_or_else(String::new, summary);
-            worst = (Outcome::Broken, format!("{id}: {why}"));
-            self.outcome(&commit, Some(id.clone()), Outcome::Broken, why);
-        }
-        if pending.asked.is_empty() && desired.broken.is_empty() {
-            worst.1 = "no changes".to_owned();
-        }
-        self.desired = Some(desired);
-        if self.ledger.outcome(&commit) != Some(worst.0) {
-            self.outcome(&commit, None, worst.0, worst.1);
-        }
-    }
-
-    fn deploy(&mut self, desired: &Desired, change: &Change, decision: &Decision, commit: &str) {
-        let id = &change.product;
+    fn deploy(
+        &mut self,
+        desired: &Desired,
+        prints: &BTreeMap<ProductId, Print>,
+        change: &Change,
+        decision: &str,
+    ) {
+        let (id, commit, decision) = (&change.product, desired.commit.clone(), decision.to_owned());
         if change.kind == ChangeKind::Retire {
-            let decision = decision.id.clone();
-            return self.record(Fact::Retired { product: id.clone(), commit: commit.to_owned(), decision });
+            return self.record(Fact::Retired { product: id.clone(), commit, decision });
         }
-        let (Some(product), Some(print)) = (desired.mesh.products.get(id), desired.prints.get(id)) else {
-            return;
-        };
+        let (Some(product), Some(print)) = (desired.mesh.products.get(id), prints.get(id)) else { return };
         let generation = self.ledger.deployed.get(id).map_or(0, |deployed| deployed.generation) + 1;
-        self.record(Fact::Deployed {
-            generation,
-            commit: commit.to_owned(),
-            decision: decision.id.clone(),
-            product: Box::new(product.clone()),
-            print: print.clone(),
-        });
+        let product = Box::new(product.clone());
+        self.record(Fact::Deployed { generation, commit, decision, product, print: print.clone() });
+    }
+}
+
+fn question(change: &Change, commit: &str) -> Question {
+    Question {
+        product: change.product.clone(),
+        action: action(change).to_owned(),
+        commit: commit.to_owned(),
+        fingerprint: change.fingerprint.clone(),
+        change: serde_json::to_value(change).unwrap_or_default(),
     }
 }
 

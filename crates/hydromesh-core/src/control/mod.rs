@@ -5,19 +5,29 @@
 //! effect without its fact. The same machine runs over the real world and over an in-memory one.
 
 mod alerts;
+mod commands;
 mod commit;
+mod gate;
+mod models;
+mod outbox;
+#[cfg(test)]
+mod tests;
+mod troubles;
 mod work;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, VecDeque};
 
 use serde_json::Value;
 
 use crate::diag::Diagnostic;
-use crate::ids::ProductId;
+use crate::ids::{PipelineId, ProductId};
 use crate::ledger::{Alert, Command, Decision, Entry, Fact, LedgerState, RunOutcome};
-use crate::plan::{Desired, Plan, StepKey};
+use crate::plan::{Desired, DueWork, StepKey};
 
-pub use alerts::outbox_id;
+use commit::Pending;
+use gate::Asked;
+pub use outbox::outbox_id;
+use work::Flight;
 
 /// Limits of one controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,14 +173,6 @@ pub struct Start {
     pub reason: String,
 }
 
-/// A step in flight.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Flight {
-    run: String,
-    generation: u64,
-    cancelled: bool,
-}
-
 /// The state of control: the ledger folded, and what is in flight.
 #[derive(Debug)]
 pub struct Control {
@@ -183,28 +185,34 @@ pub struct Control {
     desired: Option<Box<Desired>>,
     /// The commit being decided about.
     pending: Option<Pending>,
+    /// When the head was last judged.
+    judged_ms: i64,
+    /// Questions that the gate has not answered, by product and action.
+    questions: BTreeMap<(ProductId, &'static str), Asked>,
+    /// Commands to ask the gate about, in order of arrival.
+    commands: VecDeque<String>,
+    due: DueWork,
     flights: BTreeMap<StepKey, Flight>,
+    /// Steps that ended well a moment ago, with when they may begin again.
+    resting: BTreeMap<StepKey, i64>,
+    /// When a step of a pipeline last began, as a position in the ledger: who waited longest goes first.
+    last_begun: BTreeMap<PipelineId, u64>,
     /// Messages handed to the shell and not yet answered, with when to try again.
     delivering: BTreeMap<String, i64>,
-    /// The policies' digest, for looking decisions up.
-    policy: String,
     effects: Vec<Effect>,
     batch: Vec<Entry>,
     changed: bool,
 }
 
-/// A commit that waits for the gate.
-#[derive(Debug)]
-struct Pending {
-    plan: Plan,
-    asked: BTreeSet<ProductId>,
-}
-
 impl Control {
     /// Returns a controller over a replayed ledger.
+    ///
+    /// `_policy` is the digest of the policies at the start: decisions carry their own, and after a start the gate is
+    /// asked again about whatever is not deployed.
     #[must_use]
-    pub fn new(ledger: LedgerState, environment: &str, policy: &str, limits: Limits) -> Self {
+    pub fn new(ledger: LedgerState, environment: &str, _policy: &str, limits: Limits) -> Self {
         let now_ms = ledger.at_ms;
+        let commands = ledger.pending.keys().cloned().collect();
         Self {
             ledger,
             environment: environment.to_owned(),
@@ -212,9 +220,14 @@ impl Control {
             now_ms,
             desired: None,
             pending: None,
+            judged_ms: now_ms,
+            questions: BTreeMap::new(),
+            commands,
+            due: DueWork::default(),
             flights: BTreeMap::new(),
+            resting: BTreeMap::new(),
+            last_begun: BTreeMap::new(),
             delivering: BTreeMap::new(),
-            policy: policy.to_owned(),
             effects: Vec::new(),
             batch: Vec::new(),
             changed: false,
@@ -243,7 +256,13 @@ impl Control {
     pub fn open(&mut self, now_ms: i64, epoch: u64, version: &str) -> Vec<Effect> {
         self.now_ms = self.now_ms.max(now_ms);
         let environment = self.environment.clone();
+        let orphans: Vec<(String, StepKey)> =
+            self.ledger.running.iter().map(|(run, step)| (run.clone(), step.clone())).collect();
         self.record(Fact::Opened { environment, epoch, version: version.to_owned() });
+        // Whatever the last writer had in flight ended with it: every run has an end.
+        for (run, step) in orphans {
+            self.record(Fact::RunFinished { run, step, outcome: RunOutcome::Cancelled, took_ms: 0 });
+        }
         self.settle();
         std::mem::take(&mut self.effects)
     }
@@ -255,7 +274,7 @@ impl Control {
     pub fn step(&mut self, now_ms: i64, event: Event) -> Vec<Effect> {
         self.now_ms = self.now_ms.max(now_ms);
         match event {
-            Event::Tick => {}
+            Event::Tick => self.judge_again(),
             Event::Commit { commit, r#ref, message, author, desired } => {
                 self.commit(&commit, r#ref, message, author, desired);
             }
@@ -265,15 +284,9 @@ impl Control {
             Event::Finished { run, facts, outcome, took_ms } => self.finished(&run, facts, outcome, took_ms),
             Event::Asked(command) => self.asked(command),
             Event::Sent { outbox, episode, transition, to, receipt } => {
-                self.delivering.remove(&outbox);
-                if !self.ledger.sent.contains_key(&outbox) {
-                    self.record(Fact::Sent { outbox, episode, transition, to, receipt });
-                }
+                self.sent(outbox, episode, transition, to, receipt);
             }
-            Event::NotSent { outbox, .. } => {
-                // A minute: long enough for a mail server to come back, short enough for a page.
-                self.delivering.insert(outbox, self.now_ms + 60_000);
-            }
+            Event::NotSent { outbox, .. } => self.not_sent(&outbox),
         }
         self.settle();
         std::mem::take(&mut self.effects)
@@ -281,6 +294,9 @@ impl Control {
 
     /// Brings everything that follows from the facts up to date: steps, alerts, messages, the site.
     fn settle(&mut self) {
+        self.ask_again();
+        self.ask_about_commands();
+        self.weigh_challengers();
         self.schedule();
         self.judge();
         self.deliver();
@@ -293,6 +309,7 @@ impl Control {
     fn record(&mut self, fact: Fact) {
         let entry = Entry { seq: self.ledger.seq + 1, at_ms: self.now_ms, fact };
         self.ledger.apply(&entry);
+        self.due.note(&entry.fact);
         self.batch.push(entry);
         self.changed = true;
     }

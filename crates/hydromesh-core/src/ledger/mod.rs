@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use state::{
-    Attempts, Champion, Deployed, EpisodeRecord, LedgerState, PortState, PublishedPartition, StreamState,
+    Attempts, Champion, Deployed, EpisodeRecord, FinishedRun, LedgerState, PortState, ProductVerdict,
+    PublishedPartition, QualityRecord, SeenCommit, StreamState,
 };
 
 use crate::checkpoint::CheckpointRecord;
@@ -516,4 +517,17 @@ pub enum Verb {
         /// Until, milliseconds UTC.
         until_ms: i64,
     },
+}
+
+impl Verb {
+    /// Returns the product that it is about.
+    #[must_use]
+    pub fn product(&self) -> &ProductId {
+        match self {
+            Self::Backfill { product, .. }
+            | Self::Run { product }
+            | Self::Retry { product }
+            | Self::Silence { product, .. } => product,
+        }
+    }
 }

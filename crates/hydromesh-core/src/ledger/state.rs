@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
-    Alert, AlertState, Command, Decision, Entry, ErrorKind, Fact, FeatureDrift, Outcome, Published,
-    RunOutcome, StreamRows, Trained, Verb,
+    Alert, AlertKind, AlertState, Command, Decision, Entry, ErrorKind, Fact, FeatureDrift, Outcome,
+    Published, RunOutcome, StreamRows, Trained, Verb,
 };
 use crate::checkpoint::CheckpointRecord;
 use crate::ids::{PipelineId, PortId, ProductId};
@@ -29,16 +29,24 @@ pub struct LedgerState {
     pub head: Option<String>,
     /// Seen commits, oldest first, with message and author.
     pub commits: VecDeque<SeenCommit>,
+    /// The last commit of which every product was decided about: what is refused now was refused in it.
+    pub concluded: Option<String>,
     /// What became of each product in each commit.
     pub outcomes: VecDeque<(String, Option<ProductId>, Outcome, String)>,
     /// Decisions, oldest first.
     pub decisions: VecDeque<(i64, Decision)>,
+    /// The newest decision on each action of a product; unlike the list above it forgets none.
+    pub newest_decisions: BTreeMap<(ProductId, String), Decision>,
+    /// The newest outcome of each product.
+    pub verdicts: BTreeMap<ProductId, ProductVerdict>,
     /// What runs.
     pub deployed: BTreeMap<ProductId, Deployed>,
     /// What is visible.
     pub ports: BTreeMap<PortId, PortState>,
     /// Runs begun and not ended, by run id.
     pub running: BTreeMap<String, StepKey>,
+    /// Sum of input versions of each of them when it began.
+    pub begun_with: BTreeMap<String, i64>,
     /// Finished runs, oldest first.
     pub runs: VecDeque<FinishedRun>,
     /// Steps that failed and were not repaired since.
@@ -53,16 +61,22 @@ pub struct LedgerState {
     pub drift: BTreeMap<ProductId, VecDeque<(i64, Vec<FeatureDrift>, bool)>>,
     /// Models by product.
     pub models: BTreeMap<ProductId, Champion>,
+    /// The newest model of each product about which a promotion was decided.
+    pub weighed: BTreeMap<ProductId, u64>,
     /// The last retrain decision by product.
     pub retrain: BTreeMap<ProductId, (i64, String, String)>,
     /// Alert episodes by id.
     pub episodes: BTreeMap<String, EpisodeRecord>,
+    /// Episodes that are not over, by what they are about.
+    pub open: BTreeMap<(ProductId, AlertKind, String), String>,
+    /// Messages not yet accepted: by episode and address, the transitions to tell, in order.
+    pub outbox: BTreeMap<(String, String), VecDeque<u32>>,
     /// Outbox ids that were accepted.
     pub sent: BTreeMap<String, i64>,
     /// Commands that nobody answered yet.
     pub pending: BTreeMap<String, Command>,
-    /// Ids of commands that were answered: the mailbox may show them again.
-    pub answered: BTreeSet<String>,
+    /// Answers to commands by id; the mailbox may show an answered one again.
+    pub answers: BTreeMap<String, (bool, String)>,
     /// Silenced products, until when.
     pub silenced: BTreeMap<ProductId, i64>,
     /// Rows set aside, by port.
@@ -82,6 +96,21 @@ pub struct SeenCommit {
     pub author: String,
     /// When it was seen.
     pub at_ms: i64,
+    /// What became of it, once that is known.
+    pub outcome: Option<Outcome>,
+}
+
+/// What became of a product in the last commit that was about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProductVerdict {
+    /// The commit.
+    pub commit: String,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Why, for people.
+    pub why: String,
+    /// When.
+    pub at_ms: i64,
 }
 
 /// What runs of a product.
@@ -99,6 +128,8 @@ pub struct Deployed {
     pub print: Print,
     /// When.
     pub at_ms: i64,
+    /// When it was first deployed, since it last came into the mesh.
+    pub since_ms: i64,
 }
 
 /// What is visible of a port.
@@ -252,6 +283,7 @@ impl LedgerState {
             Fact::Opened { .. } => {
                 // Whatever the last writer had in flight died with it; its steps are due again.
                 self.running.clear();
+                self.begun_with.clear();
             }
             Fact::CommitSeen { commit, message, author, .. } => {
                 self.head = Some(commit.clone());
@@ -260,16 +292,34 @@ impl LedgerState {
                     message: message.clone(),
                     author: author.clone(),
                     at_ms,
+                    outcome: None,
                 };
                 keep(&mut self.commits, seen, KEEP);
             }
             Fact::CommitOutcome { commit, product, outcome, why } => {
                 keep(&mut self.outcomes, (commit.clone(), product.clone(), *outcome, why.clone()), 4 * KEEP);
+                match product {
+                    Some(product) => {
+                        let verdict = ProductVerdict {
+                            commit: commit.clone(),
+                            outcome: *outcome,
+                            why: why.clone(),
+                            at_ms,
+                        };
+                        self.verdicts.insert(product.clone(), verdict);
+                    }
+                    None => self.conclude(commit, *outcome),
+                }
             }
-            Fact::Decided(decision) => keep(&mut self.decisions, (at_ms, decision.clone()), 4 * KEEP),
+            Fact::Decided(decision) => {
+                let about = (decision.product.clone(), decision.action.clone());
+                self.newest_decisions.insert(about, decision.clone());
+                keep(&mut self.decisions, (at_ms, decision.clone()), 4 * KEEP);
+            }
             Fact::Deployed { generation, commit, decision, product, print } => {
                 let id = product.id.clone();
                 self.failed.retain(|step, _| step.pipeline.product != id);
+                let since_ms = self.deployed.get(&id).map_or(at_ms, |before| before.since_ms);
                 let deployed = Deployed {
                     generation: *generation,
                     commit: commit.clone(),
@@ -277,6 +327,7 @@ impl LedgerState {
                     product: (**product).clone(),
                     print: print.clone(),
                     at_ms,
+                    since_ms,
                 };
                 self.deployed.insert(id, deployed);
             }
@@ -286,6 +337,7 @@ impl LedgerState {
             }
             Fact::RunStarted { run, step, .. } => {
                 self.running.insert(run.clone(), step.clone());
+                self.begun_with.insert(run.clone(), self.input_versions(&step.pipeline.product));
             }
             Fact::RunFinished { run, step, outcome, took_ms } => {
                 self.finish(at_ms, run, step, outcome, *took_ms)
@@ -337,6 +389,14 @@ impl LedgerState {
                 keep(history, (at_ms, verdicts.clone(), *drifted), KEEP_DRIFT);
             }
             Fact::Retrain { product, decision, reason } => {
+                if let Some((_, newest)) = self
+                    .models
+                    .get(product)
+                    .and_then(|it| it.trained.last())
+                    .filter(|_| decision == "rejected")
+                {
+                    self.weighed.insert(product.clone(), newest.version);
+                }
                 self.retrain.insert(product.clone(), (at_ms, decision.clone(), reason.clone()));
             }
             Fact::Trained(trained) => {
@@ -348,21 +408,24 @@ impl LedgerState {
             }
             Fact::Promoted { product, version, .. } => {
                 self.models.entry(product.clone()).or_default().champion = Some((*version, at_ms));
+                self.weighed.insert(product.clone(), *version);
             }
-            Fact::Alert(alert) => self
-                .episodes
-                .entry(alert.episode.clone())
-                .or_insert_with(|| EpisodeRecord { transitions: Vec::new() })
-                .transitions
-                .push((at_ms, alert.clone())),
-            Fact::Sent { outbox, .. } => {
+            Fact::Alert(alert) => self.alert(at_ms, alert),
+            Fact::Sent { outbox, episode, transition, to, .. } => {
                 self.sent.insert(outbox.clone(), at_ms);
+                let place = (episode.clone(), to.clone());
+                if let Some(unsent) = self.outbox.get_mut(&place) {
+                    unsent.retain(|it| it != transition);
+                    if unsent.is_empty() {
+                        self.outbox.remove(&place);
+                    }
+                }
             }
             Fact::Command(command) => {
                 self.pending.insert(command.id.clone(), command.clone());
             }
-            Fact::CommandAnswered { id, accepted, .. } => {
-                self.answered.insert(id.clone());
+            Fact::CommandAnswered { id, accepted, answer } => {
+                self.answers.insert(id.clone(), (*accepted, answer.clone()));
                 if let Some(command) = self.pending.remove(id).filter(|_| *accepted) {
                     self.obey(&command.verb);
                 }
@@ -370,38 +433,72 @@ impl LedgerState {
         }
     }
 
+    /// Takes in what became of a commit as a whole.
+    fn conclude(&mut self, commit: &str, outcome: Outcome) {
+        if let Some(seen) = self.commits.iter_mut().rev().find(|seen| seen.commit == commit) {
+            seen.outcome = Some(outcome);
+        }
+        if outcome == Outcome::Superseded {
+            // The reference is, or will be, elsewhere: what was passed on the way was never the head.
+            if self.head.as_deref() == Some(commit) {
+                let head = self.commits.iter().rev().find(|seen| seen.outcome != Some(Outcome::Superseded));
+                self.head = head.map(|seen| seen.commit.clone());
+            }
+            return;
+        }
+        // A mesh that does not load at all, or that would retire everything, decides nothing about any product.
+        if outcome == Outcome::Applied || self.verdicts.values().any(|verdict| verdict.commit == commit) {
+            self.concluded = Some(commit.to_owned());
+        }
+    }
+
+    fn alert(&mut self, at_ms: i64, alert: &Alert) {
+        let about = (alert.product.clone(), alert.kind, alert.subject.clone());
+        let record = self
+            .episodes
+            .entry(alert.episode.clone())
+            .or_insert_with(|| EpisodeRecord { transitions: Vec::new() });
+        record.transitions.push((at_ms, alert.clone()));
+        let fired = record.transitions.iter().any(|(_, alert)| alert.state == AlertState::Firing);
+        if alert.state == AlertState::Resolved {
+            self.open.remove(&about);
+        } else {
+            self.open.insert(about, alert.episode.clone());
+        }
+        // What was held back all the time was never told, so its end is not told either.
+        if fired && alert.state != AlertState::Held {
+            for to in &alert.targets {
+                let place = (alert.episode.clone(), to.clone());
+                self.outbox.entry(place).or_default().push_back(alert.transition);
+            }
+        }
+    }
+
     fn finish(&mut self, at_ms: i64, run: &str, step: &StepKey, outcome: &RunOutcome, took_ms: i64) {
         self.running.remove(run);
+        let begun_with = self.begun_with.remove(run);
         match outcome {
             RunOutcome::Succeeded { .. } => {
                 self.succeeded += 1;
-                self.failed.remove(step);
+                self.failed.retain(|failed, _| !failed.overlaps(step));
             }
             RunOutcome::Failed { kind, code, message } => {
                 self.failures += 1;
-                let generation =
-                    self.deployed.get(&step.pipeline.product).map_or(0, |deployed| deployed.generation);
-                let inputs = self.input_versions(&step.pipeline.product);
-                let attempts = self.failed.entry(step.clone()).or_insert(Attempts {
-                    count: 0,
+                let product = &step.pipeline.product;
+                let generation = self.deployed.get(product).map_or(0, |deployed| deployed.generation);
+                // A rest that failed again after the step went through in part is another step: it made progress.
+                let before = self.failed.get(step).filter(|before| before.generation == generation);
+                let attempts = Attempts {
+                    count: before.map_or(0, |before| before.count) + 1,
                     at_ms,
                     kind: *kind,
-                    code: String::new(),
-                    message: String::new(),
+                    code: code.clone(),
+                    message: message.clone(),
                     generation,
-                    inputs,
-                });
-                // Another generation or newer inputs make it another story.
-                if attempts.generation != generation || attempts.inputs != inputs {
-                    attempts.count = 0;
-                }
-                attempts.count += 1;
-                attempts.at_ms = at_ms;
-                attempts.kind = *kind;
-                attempts.code.clone_from(code);
-                attempts.message.clone_from(message);
-                attempts.generation = generation;
-                attempts.inputs = inputs;
+                    inputs: begun_with.unwrap_or_else(|| self.input_versions(product)),
+                };
+                self.failed.retain(|failed, _| !failed.overlaps(step));
+                self.failed.insert(step.clone(), attempts);
             }
             RunOutcome::Cancelled => {}
         }
@@ -462,7 +559,8 @@ impl LedgerState {
         fingerprint: &str,
         policy: &str,
     ) -> Option<&Decision> {
-        self.decisions.iter().rev().map(|(_, decision)| decision).find(|decision| {
+        let newest = self.newest_decisions.get(&(product.clone(), action.to_owned()));
+        newest.into_iter().chain(self.decisions.iter().rev().map(|(_, decision)| decision)).find(|decision| {
             decision.product == *product
                 && decision.action == action
                 && decision.fingerprint == fingerprint
@@ -470,13 +568,15 @@ impl LedgerState {
         })
     }
 
-    /// Returns the final outcome of a commit as a whole.
+    /// Returns what became of a commit as a whole, the last time that the reference was there.
     #[must_use]
     pub fn outcome(&self, commit: &str) -> Option<Outcome> {
-        self.outcomes
-            .iter()
-            .rev()
-            .find(|(of, product, ..)| of == commit && product.is_none())
-            .map(|(_, _, outcome, _)| *outcome)
+        self.commits.iter().rev().find(|seen| seen.commit == commit).and_then(|seen| seen.outcome)
+    }
+
+    /// Returns the newest decision on an action of a product, whatever it covered.
+    #[must_use]
+    pub fn newest_decision(&self, product: &ProductId, action: &str) -> Option<&Decision> {
+        self.newest_decisions.get(&(product.clone(), action.to_owned()))
     }
 }

@@ -227,12 +227,20 @@ pub fn admit(
         .filter(|id| allowed.contains(*id))
         .cloned()
         .collect();
-    // Holding one product can hold another; at most one leaves a round, so this ends.
-    while let Some((id, why)) =
-        advancing.iter().find_map(|id| obstacle(id, &advancing, desired, ledger).map(|why| (id.clone(), why)))
-    {
-        advancing.remove(&id);
-        admission.held.insert(id, why);
+    let readers = Readers::of(ledger);
+    // Holding one product can hold another; every round but the last holds at least one, so this ends.
+    loop {
+        let found: Vec<(ProductId, String)> = advancing
+            .iter()
+            .filter_map(|id| obstacle(id, &advancing, desired, ledger, &readers).map(|why| (id.clone(), why)))
+            .collect();
+        if found.is_empty() {
+            break;
+        }
+        for (id, why) in found {
+            advancing.remove(&id);
+            admission.held.insert(id, why);
+        }
     }
     admission.deploy = plan
         .changes
@@ -243,11 +251,27 @@ pub fn admit(
     admission
 }
 
+/// What deployed products read of each other.
+struct Readers<'a>(BTreeMap<&'a ProductId, Vec<(&'a ProductId, &'a PortId, &'a BTreeSet<String>)>>);
+
+impl<'a> Readers<'a> {
+    fn of(ledger: &'a LedgerState) -> Self {
+        let mut readers: BTreeMap<&ProductId, Vec<_>> = BTreeMap::new();
+        for (reader, deployed) in &ledger.deployed {
+            for (port, columns) in deployed.print.reads.iter().filter(|(port, _)| port.product != *reader) {
+                readers.entry(&port.product).or_default().push((reader, port, columns));
+            }
+        }
+        Self(readers)
+    }
+}
+
 fn obstacle(
     id: &ProductId,
     advancing: &BTreeSet<ProductId>,
     desired: &Desired,
     ledger: &LedgerState,
+    readers: &Readers<'_>,
 ) -> Option<String> {
     let after = |port: &PortId| -> Option<&Contract> {
         let product = if advancing.contains(&port.product) {
@@ -267,18 +291,12 @@ fn obstacle(
         }
     }
     // What deployed readers that stay would read of it.
-    for (reader, deployed) in
-        ledger.deployed.iter().filter(|(reader, _)| *reader != id && !advancing.contains(*reader))
-    {
-        for (port, columns) in deployed.print.reads.iter().filter(|(port, _)| port.product == *id) {
-            let now = ledger
-                .deployed
-                .get(id)
-                .and_then(|it| it.product.outputs.get(&port.port))
-                .map(|it| &it.contract);
-            if let Some(why) = missing(columns, now, after(port)) {
-                return Some(format!("deployed reader {reader} would break: {why}"));
-            }
+    let of_it = readers.0.get(id).into_iter().flatten();
+    for (reader, port, columns) in of_it.filter(|(reader, ..)| !advancing.contains(*reader)) {
+        let now =
+            ledger.deployed.get(id).and_then(|it| it.product.outputs.get(&port.port)).map(|it| &it.contract);
+        if let Some(why) = missing(columns, now, after(port)) {
+            return Some(format!("deployed reader {reader} would break: {why}"));
         }
     }
     None

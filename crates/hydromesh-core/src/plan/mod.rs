@@ -2,11 +2,14 @@
 //!
 //! A plan leaves the executor no choice, and the plan of an applied commit has no changes.
 
+mod batch;
 mod calendar;
 mod change;
 mod due;
 mod order;
 mod print;
+mod retry;
+mod survey;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,9 +18,11 @@ use serde::{Deserialize, Serialize};
 
 pub use calendar::{ended_partitions, partition_bounds_ms};
 pub use change::{Change, ChangeKind, Plan, admit, plan};
-pub use due::{DueStep, NotDue, due_steps};
+pub use due::{DueStep, DueWork, NotDue, due_steps};
 pub use order::{dependency_order, upstream_ports};
 pub use print::{PortPrint, Print, glob_matches, print_mesh};
+pub use retry::{retry_of, worth_telling};
+pub use survey::{broken_features, training_allowed_from};
 
 use crate::diag::Diagnostic;
 use crate::ids::{PipelineId, PipelineName, ProductId};
@@ -68,6 +73,22 @@ pub enum Work {
     Train,
     /// Comparing features with the training snapshot.
     Drift,
+}
+
+impl StepKey {
+    /// Returns whether two steps would write the same partition of the same port, or are one and the same.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.pipeline == other.pipeline
+            && match (&self.work, &other.work) {
+                // Keys of one calendar order as text as they do in time.
+                (Work::Partitions { from, to }, Work::Partitions { from: other_from, to: other_to }) => {
+                    from <= other_to && other_from <= to
+                }
+                (Work::Partitions { .. }, Work::Whole) | (Work::Whole, Work::Partitions { .. }) => true,
+                (mine, theirs) => mine == theirs,
+            }
+    }
 }
 
 impl fmt::Display for StepKey {

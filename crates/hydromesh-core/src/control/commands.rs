@@ -1,0 +1,145 @@
+//! What people ask for by hand.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::gate::denial;
+use super::{Control, Question};
+use crate::ids::{PortId, ProductId};
+use crate::ledger::{Command, Decision, Fact, Verb};
+use crate::model::Pipeline;
+use crate::plan::ended_partitions;
+
+impl Control {
+    /// Takes a command in; the same one twice is one.
+    pub(super) fn asked(&mut self, command: Command) {
+        if self.ledger.pending.contains_key(&command.id) || self.ledger.answered.contains(&command.id) {
+            return;
+        }
+        self.commands.push_back(command.id.clone());
+        self.record(Fact::Command(command));
+    }
+
+    /// Answers waiting commands, or asks the gate about them: one at a time of each product, in the order of arrival.
+    pub(super) fn ask_about_commands(&mut self) {
+        for id in std::mem::take(&mut self.commands) {
+            let Some(command) = self.ledger.pending.get(&id).cloned() else { continue };
+            let product = command.verb.product().clone();
+            if self.is_asked(&product, "backfill") {
+                self.commands.push_back(id);
+                continue;
+            }
+            match self.weigh_command(&command) {
+                Err(why) => self.answer_command(&id, Err(why)),
+                Ok(None) => self.answer_command(&id, Ok(done(&command.verb))),
+                Ok(Some(question)) => {
+                    self.commands.push_back(id);
+                    self.ask("backfill", question);
+                }
+            }
+        }
+    }
+
+    /// Returns the question to ask before a command is obeyed, if it needs one, or why it makes no sense.
+    fn weigh_command(&self, command: &Command) -> Result<Option<Question>, String> {
+        let id = command.verb.product();
+        let Some(deployed) = self.ledger.deployed.get(id) else {
+            return Err(format!("{id} is not deployed"));
+        };
+        let partitions = match &command.verb {
+            Verb::Backfill { from, to, .. } if from > to => return Err(format!("{from} comes after {to}")),
+            Verb::Backfill { from, to, .. } => {
+                let found = self.backfilled(id, from, to);
+                if found.is_empty() {
+                    return Err(format!("{id} has no partition from {from} to {to} that has ended"));
+                }
+                found
+            }
+            Verb::Run { .. } => {
+                let follows =
+                    |pipeline: &Pipeline| matches!(pipeline, Pipeline::Stream(_) | Pipeline::Feature(_));
+                if deployed.product.pipelines.values().all(follows) {
+                    return Err(format!("{id} follows its topic all the time; there is nothing to run"));
+                }
+                self.published(id)
+            }
+            Verb::Retry { .. } | Verb::Silence { .. } => return Ok(None),
+        };
+        Ok(Some(Question {
+            product: id.clone(),
+            action: "backfill".to_owned(),
+            commit: deployed.commit.clone(),
+            fingerprint: deployed.print.all.clone(),
+            change: json!({
+                "product": id,
+                "kind": "update",
+                "reasons": [format!("{} asks: {}", command.actor, command.reason)],
+                "fingerprint": deployed.print.all,
+                "partitions": partitions,
+                "command": command.id,
+            }),
+        }))
+    }
+
+    /// Returns how many partitions of each port lie within a range and have ended.
+    fn backfilled(&self, id: &ProductId, from: &str, to: &str) -> BTreeMap<PortId, u64> {
+        let deployed = self.ledger.deployed.get(id);
+        let pipelines =
+            deployed.into_iter().flat_map(|it| it.product.pipelines.values().map(move |one| (it, one)));
+        pipelines
+            .filter_map(|(deployed, pipeline)| match pipeline {
+                Pipeline::Batch(batch) => {
+                    let cut = batch.partition.as_ref()?;
+                    let within = |key: &str| from <= key && key <= to;
+                    let keys = ended_partitions(cut, self.now_ms);
+                    let count = keys.iter().filter(|key| within(&key.to_string())).count();
+                    (count > 0).then(|| (deployed.product.port(&batch.output), count as u64))
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Returns how many partitions of each port of a product are published.
+    fn published(&self, id: &ProductId) -> BTreeMap<PortId, u64> {
+        let ports = self.ledger.ports.iter().filter(|(port, _)| port.product == *id);
+        ports.map(|(port, state)| (port.clone(), state.partitions.len() as u64)).collect()
+    }
+
+    /// Obeys or refuses the command that a question was about.
+    pub(super) fn command_decided(&mut self, question: &Question, decision: &Decision) {
+        let Some(id) = question.change.get("command").and_then(|id| id.as_str()).map(str::to_owned) else {
+            return;
+        };
+        let Some(command) = self.ledger.pending.get(&id).cloned() else { return };
+        let current = self.ledger.deployed.get(&question.product).map(|deployed| deployed.print.all.as_str());
+        if current.is_some_and(|current| current != question.fingerprint) {
+            // Another definition was deployed meanwhile: the command is still queued and asked about anew.
+            return;
+        }
+        let answer = match (current, decision.allow) {
+            (None, _) => Err(format!("{} is not deployed", question.product)),
+            (Some(_), false) => Err(denial(decision)),
+            (Some(_), true) => Ok(done(&command.verb)),
+        };
+        self.answer_command(&id, answer);
+    }
+
+    fn answer_command(&mut self, id: &str, answer: Result<String, String>) {
+        let accepted = answer.is_ok();
+        let answer = answer.unwrap_or_else(|why| why);
+        self.record(Fact::CommandAnswered { id: id.to_owned(), accepted, answer });
+    }
+}
+
+fn done(verb: &Verb) -> String {
+    match verb {
+        Verb::Backfill { product, from, to } => format!("{product} is computed again from {from} to {to}"),
+        Verb::Run { product } => format!("{product} is computed again"),
+        Verb::Retry { product } => format!("failed steps of {product} are tried again"),
+        Verb::Silence { product, .. } => {
+            format!("nothing new is sent about {product}; what fired still resolves")
+        }
+    }
+}

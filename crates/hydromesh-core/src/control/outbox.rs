@@ -1,0 +1,62 @@
+//! The outbox: at least once on the wire, in order for every reader of an episode.
+
+use sha2::{Digest, Sha256};
+
+use super::{Control, Effect};
+use crate::ledger::Fact;
+
+/// After a refusal: long enough for a mail server to come back, short enough for a page.
+const AFTER_REFUSAL_MS: i64 = 60_000;
+/// Without an answer: longer than any attempt takes, for it may have died with whoever tried.
+const WITHOUT_ANSWER_MS: i64 = 10 * 60_000;
+
+/// Returns the id of a message: the same transition to the same place has the same id for ever.
+#[must_use]
+pub fn outbox_id(episode: &str, transition: u32, to: &str) -> String {
+    let digest = Sha256::digest(format!("{episode}\n{transition}\n{to}"));
+    digest.iter().take(10).map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Control {
+    /// Hands over the next message to every place that misses one.
+    ///
+    /// A resolved waits until its firing was accepted: for each place, a resolved goes out if and only if its firing did.
+    pub(super) fn deliver(&mut self) {
+        let mut effects = Vec::new();
+        for ((episode, to), unsent) in &self.ledger.outbox {
+            let Some(transition) = unsent.front() else { continue };
+            let outbox = outbox_id(episode, *transition, to);
+            if self.delivering.get(&outbox).is_some_and(|again_ms| *again_ms > self.now_ms) {
+                continue;
+            }
+            let Some(record) = self.ledger.episodes.get(episode) else { continue };
+            let found = record.transitions.iter().find(|(_, alert)| alert.transition == *transition);
+            let Some((_, alert)) = found else { continue };
+            effects.push((outbox, to.clone(), alert.clone()));
+        }
+        for (outbox, to, alert) in effects {
+            self.delivering.insert(outbox.clone(), self.now_ms + WITHOUT_ANSWER_MS);
+            self.effect(Effect::Deliver { outbox, to, alert });
+        }
+    }
+
+    pub(super) fn sent(
+        &mut self,
+        outbox: String,
+        episode: String,
+        transition: u32,
+        to: String,
+        receipt: String,
+    ) {
+        self.delivering.remove(&outbox);
+        if !self.ledger.sent.contains_key(&outbox) {
+            self.record(Fact::Sent { outbox, episode, transition, to, receipt });
+        }
+    }
+
+    pub(super) fn not_sent(&mut self, outbox: &str) {
+        if !self.ledger.sent.contains_key(outbox) {
+            self.delivering.insert(outbox.to_owned(), self.now_ms + AFTER_REFUSAL_MS);
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! What is wrong now, and how it is told.
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
+
+use super::Control;
+use super::alerts::About;
+use crate::ids::{PortId, ProductId};
+use crate::ledger::{AlertKind, Attempts, FeatureDrift, Outcome, ProductVerdict};
+use crate::model::{Pipeline, SlaKind};
+use crate::plan::{StepKey, retry_of, worth_telling};
+use crate::time::Span;
+
+/// How long a product may take to publish for the first time, when its promise is shorter: history is read first.
+const HYDRATION_MS: i64 = 3_600_000;
+
+/// A sign of trouble: enough to know that it is there; it is put into words only when someone is told.
+pub(super) enum Sign {
+    /// A port's data is older than promised.
+    Late { port: PortId, most: Span, newest_ms: Option<i64>, age_ms: i64 },
+    /// A step failed, and no attempt follows by itself.
+    Failed { step: StepKey, others: usize },
+    /// Features moved away.
+    Drifted { confirmed: usize, of: usize },
+    /// A commit was refused.
+    Refused,
+}
+
+impl Control {
+    /// Returns everything that is wrong now.
+    pub(super) fn signs(&self) -> BTreeMap<About, Sign> {
+        let mut signs = BTreeMap::new();
+        self.late(&mut signs);
+        self.failing(&mut signs);
+        self.drifted(&mut signs);
+        self.refused(&mut signs);
+        signs
+    }
+
+    fn late(&self, signs: &mut BTreeMap<About, Sign>) {
+        for (id, deployed) in &self.ledger.deployed {
+            for (name, output) in &deployed.product.outputs {
+                let promise = output.contract.slas.iter().filter_map(|sla| match &sla.kind {
+                    SlaKind::DataAge(most) => Some(*most),
+                    _ => None,
+                });
+                let Some(most) = promise.min() else { continue };
+                let port = deployed.product.port(name);
+                let newest_ms = self.ledger.ports.get(&port).and_then(|state| state.newest_data_ms);
+                // A product that has published nothing yet is as old as its deploy.
+                let age_ms = self.now_ms.saturating_sub(newest_ms.unwrap_or(deployed.since_ms));
+                let grace_ms = deployed.since_ms.saturating_add(most.millis().max(HYDRATION_MS));
+                if age_ms > most.millis() && self.now_ms > grace_ms {
+                    let about = (id.clone(), AlertKind::Freshness, name.to_string());
+                    signs.insert(about, Sign::Late { port, most, newest_ms, age_ms });
+                }
+            }
+        }
+    }
+
+    /// One trouble per pipeline: what failed together is one incident.
+    fn failing(&self, signs: &mut BTreeMap<About, Sign>) {
+        for (step, attempts) in &self.ledger.failed {
+            let Some(deployed) = self.ledger.deployed.get(&step.pipeline.product) else { continue };
+            let retry = retry_of(deployed.product.pipelines.get(&step.pipeline.name), &step.work);
+            let alive = || self.due.wants(step) || self.flights.keys().any(|key| key.overlaps(step));
+            if !worth_telling(attempts, &retry) || !alive() {
+                continue;
+            }
+            let kind = if attempts.code.starts_with("HM-Q") { AlertKind::Quality } else { AlertKind::Run };
+            let about = (step.pipeline.product.clone(), kind, step.pipeline.name.to_string());
+            let sign = signs.entry(about).or_insert_with(|| Sign::Failed { step: step.clone(), others: 0 });
+            if let Sign::Failed { step: first, others } = sign {
+                *others += usize::from(first != step);
+            }
+        }
+    }
+
+    fn drifted(&self, signs: &mut BTreeMap<About, Sign>) {
+        for (id, history) in &self.ledger.drift {
+            let Some(deployed) = self.ledger.deployed.get(id) else { continue };
+            let rule = deployed.product.pipelines.values().find_map(|pipeline| match pipeline {
+                Pipeline::Training(training) => training.retrain_on.drift.as_ref(),
+                _ => None,
+            });
+            let Some(rule) = rule else { continue };
+            let trained = self.ledger.models.get(id).and_then(|models| models.trained.last());
+            let trained_ms = trained.map_or(i64::MIN, |(at, _)| *at);
+            let window = history.iter().rev().take_while(|(at, ..)| *at > trained_ms).take(rule.of as usize);
+            let (of, confirmed) = window
+                .fold((0, 0), |(of, confirmed), (_, _, drifted)| (of + 1, confirmed + usize::from(*drifted)));
+            if confirmed > 0 && confirmed >= rule.confirm as usize {
+                let about = (id.clone(), AlertKind::Drift, "features".to_owned());
+                signs.insert(about, Sign::Drifted { confirmed, of });
+            }
+        }
+    }
+
+    /// Products of which the last commit that was decided about was refused.
+    ///
+    /// The subject is what was refused and why, not the commit: the next commit that still carries it is no news.
+    fn refused(&self, signs: &mut BTreeMap<About, Sign>) {
+        let Some(concluded) = &self.ledger.concluded else { return };
+        for (product, verdict) in &self.ledger.verdicts {
+            let refused = matches!(verdict.outcome, Outcome::Held | Outcome::Denied | Outcome::Broken);
+            if refused && verdict.commit == *concluded {
+                let digest = Sha256::digest(format!("{:?}\n{}", verdict.outcome, verdict.why));
+                let subject: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+                signs.insert((product.clone(), AlertKind::Deploy, subject), Sign::Refused);
+            }
+        }
+    }
+
+    /// Puts a trouble into words: one line, and facts for the message.
+    pub(super) fn describe(&self, about: &About, sign: &Sign) -> (String, Vec<(String, String)>) {
+        let id = &about.0;
+        let (summary, mut details) = match sign {
+            Sign::Late { port, most, newest_ms, age_ms } => lateness(port, *most, *newest_ms, *age_ms),
+            Sign::Failed { step, others } => match self.ledger.failed.get(step) {
+                Some(attempts) => failure(step, attempts, *others),
+                None => (format!("{step} failed"), Vec::new()),
+            },
+            Sign::Drifted { confirmed, of } => {
+                let verdicts = self.ledger.drift.get(id).and_then(|history| history.back());
+                drift(id, verdicts.map_or(&[], |(_, verdicts, _)| verdicts.as_slice()), *confirmed, *of)
+            }
+            Sign::Refused => match self.ledger.verdicts.get(id) {
+                Some(verdict) => refusal(verdict),
+                None => (format!("{id} was refused"), Vec::new()),
+            },
+        };
+        if !matches!(sign, Sign::Refused) {
+            self.context(id, &mut details);
+        }
+        (summary, details)
+    }
+
+    /// Adds what everyone who is woken needs: blast radius, last deploy, runbook.
+    fn context(&self, id: &ProductId, details: &mut Vec<(String, String)>) {
+        let readers = self.due.downstream(id);
+        let names: Vec<String> = readers.iter().map(ToString::to_string).collect();
+        let radius = if names.is_empty() {
+            "no reader".to_owned()
+        } else {
+            format!("{}: {}", names.len(), names.join(", "))
+        };
+        details.push(("Blast radius".to_owned(), radius));
+        if let Some(deployed) = self.ledger.deployed.get(id) {
+            let commit = short(&deployed.commit);
+            details.push(("Last deploy".to_owned(), format!("{commit} at {}", instant(deployed.at_ms))));
+            if let Some(runbook) = &deployed.product.runbook {
+                details.push(("Runbook".to_owned(), runbook.clone()));
+            }
+        }
+    }
+}
+
+type Words = (String, Vec<(String, String)>);
+
+fn lateness(port: &PortId, most: Span, newest_ms: Option<i64>, age_ms: i64) -> Words {
+    let age = Span::from_millis(age_ms - age_ms % 60_000);
+    let over = Span::from_millis((age_ms - most.millis()).max(60_000) / 60_000 * 60_000);
+    let details = vec![
+        ("Port".to_owned(), port.to_string()),
+        ("Promise".to_owned(), format!("data at most {most} old")),
+        (
+            "Data is usable up to".to_owned(),
+            newest_ms.map_or_else(|| "nothing published yet".to_owned(), instant),
+        ),
+    ];
+    let summary = match newest_ms {
+        Some(_) => format!("{port} is late by {over}: its newest data is {age} old, the promise is {most}"),
+        None => format!("{port} has published nothing since its deploy {age} ago, the promise is {most}"),
+    };
+    (summary, details)
+}
+
+fn failure(step: &StepKey, attempts: &Attempts, others: usize) -> Words {
+    let mut details = vec![
+        ("Step".to_owned(), step.to_string()),
+        ("Error".to_owned(), format!("{} {}", attempts.code, attempts.message)),
+        ("Attempts".to_owned(), attempts.count.to_string()),
+        ("Explain".to_owned(), format!("hydromesh explain {}", attempts.code)),
+    ];
+    if others > 0 {
+        details.push(("Other failed steps of the pipeline".to_owned(), others.to_string()));
+    }
+    (format!("{step} failed: {}", attempts.message), details)
+}
+
+fn drift(id: &ProductId, verdicts: &[FeatureDrift], confirmed: usize, of: usize) -> Words {
+    let drifted = || verdicts.iter().filter(|verdict| verdict.verdict == "drifted");
+    let details = drifted()
+        .map(|it| {
+            let text = format!(
+                "{} {:.3}, p {:.2e}, effect {:.2} ({} now against {} in the snapshot)",
+                it.test, it.statistic, it.p_value, it.effect, it.samples.1, it.samples.0
+            );
+            (it.feature.clone(), text)
+        })
+        .collect();
+    let worst = drifted().max_by(|left, right| left.statistic.total_cmp(&right.statistic));
+    let which = worst.or(verdicts.first()).map_or_else(String::new, |worst| {
+        format!(": {} ({} {:.3}, p {:.1e})", worst.feature, worst.test, worst.statistic, worst.p_value)
+    });
+    let summary = format!(
+        "features of {id} moved away from the training snapshot{which}, {confirmed} of {of} comparisons"
+    );
+    (summary, details)
+}
+
+fn refusal(verdict: &ProductVerdict) -> Words {
+    let word = match verdict.outcome {
+        Outcome::Denied => "denied",
+        Outcome::Held => "held",
+        Outcome::Broken => "broken",
+        Outcome::Applied | Outcome::Superseded => "not applied",
+    };
+    let commit = short(&verdict.commit);
+    let details = vec![
+        ("Commit".to_owned(), commit.clone()),
+        ("Why".to_owned(), verdict.why.clone()),
+        ("What runs".to_owned(), "the last good generation stays deployed".to_owned()),
+    ];
+    (format!("{word} in {commit}: {}", verdict.why), details)
+}
+
+fn short(commit: &str) -> String {
+    commit.chars().take(12).collect()
+}
+
+/// Returns an instant for people, RFC 3339 to the minute.
+fn instant(ms: i64) -> String {
+    chrono::DateTime::from_timestamp_millis(ms)
+        .map_or_else(|| ms.to_string(), |at| at.format("%Y-%m-%d %H:%M UTC").to_string())
+}

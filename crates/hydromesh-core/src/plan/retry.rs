@@ -1,0 +1,89 @@
+//! When a step that failed is tried again.
+
+use super::{NotDue, StepKey, Work};
+use crate::ledger::{Attempts, ErrorKind, LedgerState};
+use crate::model::{Pipeline, Retry};
+use crate::time::Span;
+
+/// Returns how a step is retried.
+///
+/// What goes on for ever, following a topic and comparing features, is never given up: nobody would start it again.
+#[must_use]
+pub fn retry_of(pipeline: Option<&Pipeline>, work: &Work) -> Retry {
+    match (pipeline, work) {
+        (Some(Pipeline::Batch(batch)), _) => batch.retry.clone(),
+        (_, Work::Follow) => Retry { attempts: u32::MAX, ..Retry::default() },
+        (_, Work::Drift) => {
+            // From its own rhythm to an hour.
+            Retry { attempts: u32::MAX, from: Span::from_millis(600_000), to: Span::from_millis(3_600_000) }
+        }
+        _ => Retry::default(),
+    }
+}
+
+/// Returns whether someone should know about a failing step: no attempt follows by itself, or, for a step that is never
+/// given up, as many failed as others get.
+#[must_use]
+pub fn worth_telling(attempts: &Attempts, retry: &Retry) -> bool {
+    let patience = if retry.attempts == u32::MAX { Retry::default().attempts } else { retry.attempts };
+    attempts.kind == ErrorKind::User || attempts.count >= patience
+}
+
+/// Returns why a step that failed is not tried again now, if it is not.
+pub(super) fn hold_back(
+    ledger: &LedgerState,
+    now_ms: i64,
+    key: &StepKey,
+    attempts: &Attempts,
+    retry: &Retry,
+) -> Option<NotDue> {
+    let id = &key.pipeline.product;
+    let generation = ledger.deployed.get(id).map_or(0, |deployed| deployed.generation);
+    if attempts.generation != generation {
+        return None;
+    }
+    let message = format!("failed with {}: {}", attempts.code, attempts.message);
+    let pipeline = key.pipeline.clone();
+    // Newer inputs are worth another attempt, after the usual pause: inputs that never rest must not make a storm.
+    let same_inputs = attempts.inputs == ledger.input_versions(id);
+    if same_inputs && attempts.kind == ErrorKind::User {
+        let why = format!("{message}; waits for a new commit or new input");
+        return Some(NotDue { pipeline, why, until_ms: None });
+    }
+    if same_inputs && attempts.count >= retry.attempts {
+        let why = format!("{message}; {} attempts, waits for `hydromesh retry {id}`", attempts.count);
+        return Some(NotDue { pipeline, why, until_ms: None });
+    }
+    let until_ms = attempts.at_ms.saturating_add(backoff_ms(retry, attempts.count, &key.to_string()));
+    (now_ms < until_ms).then(|| NotDue {
+        pipeline,
+        why: format!("{message}; tried again"),
+        until_ms: Some(until_ms),
+    })
+}
+
+/// Returns the pause before the next attempt: doubling from `from` to `to`, less up to a quarter by the step's name so
+/// that steps that failed together do not come back together.
+fn backoff_ms(retry: &Retry, failed: u32, salt: &str) -> i64 {
+    // 2^20 times the shortest pause is longer than any longest one.
+    let doubled = retry.from.millis().saturating_mul(1_i64 << failed.saturating_sub(1).min(20));
+    let pause = doubled.min(retry.to.millis()).max(1);
+    let spread: i64 = salt.bytes().fold(failed.into(), |sum: i64, byte| (sum * 31 + i64::from(byte)) % 1_000);
+    pause - pause * spread / 4_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_differ_by_step() {
+        let retry = Retry::default();
+        for failed in 1..40 {
+            let pause = backoff_ms(&retry, failed, "a/b:c@whole");
+            let full = (10_000_i64 << (failed - 1).min(20)).min(600_000);
+            assert!(pause <= full && pause >= full * 3 / 4, "{failed}: {pause} of {full}");
+        }
+        assert_ne!(backoff_ms(&retry, 1, "a/b:c@whole"), backoff_ms(&retry, 1, "a/b:d@whole"));
+    }
+}

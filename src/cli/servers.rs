@@ -1,0 +1,191 @@
+//! Puts the parts around the controller together: look-ups, search, commands, metrics and the site over HTTP.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use async_trait::async_trait;
+use hydromesh_core::aggregate::Value as FeatureScalar;
+use hydromesh_core::control::Event;
+use hydromesh_core::ids::{PortId, ProductId};
+use hydromesh_core::ledger::LedgerState;
+use hydromesh_core::model::Pipeline;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{Failure, OUTSIDE};
+use crate::control::{Around, Upward};
+use crate::lake::TableFormat;
+use crate::online::Online;
+use crate::serve::{
+    self, CommandReply, CommandRequest, FeatureAnswer, FeatureStore, FeatureValue, Guard, LookupError, Metrics,
+    Readiness, Search, SearchHit, ServeState, SharedLedger, TableLookup,
+};
+use crate::vector::{SearchError, VectorIndexes};
+
+/// Commands over HTTP that may wait for the loop.
+const COMMANDS: usize = 64;
+
+/// Binds the address, and returns what serves on it once the controller runs.
+///
+/// Binding comes first, so that a taken port is an error before anything starts.
+///
+/// # Errors
+/// When the address is taken, or is not loopback and there is no token.
+pub fn around(listen: SocketAddr, token: Option<&str>) -> Result<Around, Failure> {
+    let guard = serve::check_bind(listen, token).map_err(|error| Failure::usage(crate::apply::chain(&error)))?;
+    let bind = |address: SocketAddr| std::net::TcpListener::bind(address).and_then(|it| it.set_nonblocking(true).map(|()| it));
+    let listener = bind(listen)
+        .map_err(|error| Failure { code: OUTSIDE, message: format!("{listen}: {error}; choose another with --listen") })?;
+    Ok(Box::new(move |upward, shutdown| {
+        tokio::spawn(async move {
+            if let Err(error) = run(upward, listener, guard, shutdown).await {
+                tracing::error!("serving ended: {error}");
+            }
+        });
+    }))
+}
+
+async fn run(
+    upward: Upward,
+    listener: std::net::TcpListener,
+    guard: Guard,
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let ledger: SharedLedger = Arc::new(RwLock::new(Arc::clone(&upward.ledger.borrow())));
+    let metrics = Metrics::new(&snapshot(&ledger));
+    let rows = TableLookup::new(Arc::clone(&upward.context.lake), Arc::clone(&ledger));
+    tokio::spawn(rows.clone().keep_fresh(shutdown.clone()));
+    let (commands, asked) = mpsc::channel(COMMANDS);
+    tokio::spawn(answer_commands(asked, upward.clone()));
+    let readiness = Readiness::default();
+    readiness.replayed();
+    let state = Arc::new(ServeState {
+        environment: upward.context.environment.clone(),
+        clock: upward.context.clock.clone(),
+        ledger: Arc::clone(&ledger),
+        features: Arc::new(Features { online: Arc::clone(&upward.context.online), ledger: Arc::clone(&ledger) }),
+        rows: Arc::new(rows),
+        search: Arc::new(Vectors { upward: upward.clone(), ledger: Arc::clone(&ledger), indexes: VectorIndexes::new() }),
+        commands,
+        site: upward.context.state.join("site").join("current"),
+        guard,
+        metrics,
+        readiness,
+    });
+    tokio::spawn(keep_ledger(upward, Arc::clone(&state), shutdown.clone()));
+    serve::serve(listener, serve::router(state), shutdown.cancelled_owned()).await
+}
+
+fn snapshot(ledger: &SharedLedger) -> Arc<LedgerState> {
+    Arc::clone(&ledger.read().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Shows every new state of the ledger to requests and counters.
+async fn keep_ledger(mut upward: Upward, state: Arc<ServeState>, shutdown: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            changed = upward.ledger.changed() => if changed.is_err() { return },
+        }
+        let ledger = Arc::clone(&upward.ledger.borrow_and_update());
+        state.metrics.catch_up(&ledger);
+        if ledger.head.is_some() {
+            state.readiness.looked();
+        }
+        *state.ledger.write().unwrap_or_else(PoisonError::into_inner) = ledger;
+    }
+}
+
+/// Passes commands to the loop and waits for their answers in the ledger.
+async fn answer_commands(mut asked: mpsc::Receiver<CommandRequest>, upward: Upward) {
+    while let Some(request) = asked.recv().await {
+        let mut upward = upward.clone();
+        tokio::spawn(async move {
+            let id = request.command.id.clone();
+            if upward.events.send(Event::Asked(request.command)).await.is_err() {
+                return;
+            }
+            loop {
+                if let Some((accepted, answer)) = upward.ledger.borrow_and_update().answers.get(&id).cloned() {
+                    // Whoever asked may have hung up; the answer is in the ledger.
+                    let _ = request.answer.send(CommandReply { accepted, answer });
+                    return;
+                }
+                if upward.ledger.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+/// Live feature values out of the followers' state.
+struct Features {
+    online: Arc<Online>,
+    ledger: SharedLedger,
+}
+
+/// Returns the port of a product that is looked up by key from a feature pipeline.
+fn feature_port(ledger: &LedgerState, product: &ProductId) -> Option<PortId> {
+    let deployed = ledger.deployed.get(product)?;
+    deployed.product.pipelines.values().find_map(|pipeline| match pipeline {
+        Pipeline::Feature(feature) => Some(deployed.product.port(&feature.output)),
+        _ => None,
+    })
+}
+
+impl FeatureStore for Features {
+    fn lookup(&self, product: &ProductId, entity: &str, now_ms: i64) -> Result<FeatureAnswer, LookupError> {
+        let ledger = snapshot(&self.ledger);
+        let not_ready = || LookupError::NotReady(format!("the history of {product} is still being read"));
+        let port = feature_port(&ledger, product).ok_or_else(not_ready)?;
+        let values = self.online.lookup(&port, entity, now_ms).ok_or_else(not_ready)?;
+        let freshness = self.online.freshness(&port);
+        let version = ledger.ports.get(&port).map(|state| state.version);
+        let found = values.iter().any(|(_, value)| !matches!(value, FeatureScalar::Null | FeatureScalar::Int(0)));
+        let features = values
+            .into_iter()
+            .map(|(name, value)| (name, FeatureValue { value: value.to_json(), as_of_ms: Some(now_ms), version }))
+            .collect();
+        Ok(FeatureAnswer { found, features, watermark_ms: freshness.and_then(|it| it.watermark_ms) })
+    }
+}
+
+/// Search over published vectors.
+struct Vectors {
+    upward: Upward,
+    ledger: SharedLedger,
+    indexes: VectorIndexes,
+}
+
+#[async_trait]
+impl Search for Vectors {
+    async fn search(&self, product: &ProductId, query: &str, limit: usize) -> Result<Vec<SearchHit>, LookupError> {
+        let ledger = snapshot(&self.ledger);
+        let not_ready = || LookupError::NotReady(format!("nothing of {product} is embedded yet"));
+        let deployed = ledger.deployed.get(product).ok_or_else(not_ready)?;
+        let pipeline = deployed.product.pipelines.values().find_map(|pipeline| match pipeline {
+            Pipeline::Embedding(embedding) => Some(embedding),
+            _ => None,
+        });
+        let pipeline = pipeline.ok_or_else(not_ready)?;
+        let port = deployed.product.port(&pipeline.output);
+        let format = deployed.product.outputs.get(&pipeline.output).map(|output| output.format);
+        let format = match format {
+            Some(hydromesh_core::model::TableFormat::Iceberg) => TableFormat::Iceberg,
+            _ => TableFormat::Delta,
+        };
+        let lake = &self.upward.context.lake;
+        let hits = crate::vector::search(lake, format, &port, pipeline, &self.indexes, query, limit).await;
+        let version = ledger.ports.get(&port).map_or(0, |state| state.version);
+        match hits {
+            Ok(hits) => Ok(hits
+                .into_iter()
+                .map(|hit| SearchHit { id: hit.id, score: f64::from(hit.score), text: hit.text, version })
+                .collect()),
+            Err(SearchError::NotPublished { .. } | SearchError::OtherModel { .. }) => Err(not_ready()),
+            Err(error) => Err(LookupError::Failed(Box::new(error))),
+        }
+    }
+}
