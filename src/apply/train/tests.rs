@@ -180,6 +180,7 @@ impl World {
             state: folder.path().to_owned(),
             lake: Arc::new(Lake::open(folder.path().join("lake")).await.unwrap()),
             engine: Engine::new(&EngineConfig { memory_bytes: 64 << 20, spill }).unwrap(),
+            online: Arc::new(crate::online::Online::new()),
             blobs: Arc::new(Files { paths, labels }),
             clock: Clock::fixed(ms(now)),
             epoch: 1,
@@ -379,4 +380,33 @@ async fn what_cannot_be_trained_says_so() {
     let reporter = Reporter::new(mpsc::channel(1).0, CancellationToken::new());
     let end = super::super::perform(&world.context, &world.job, &reporter).await;
     assert!(matches!(end.outcome, RunOutcome::Failed { .. }), "nothing is followed here");
+}
+
+#[tokio::test]
+async fn what_is_followed_here_is_what_drift_sees() {
+    let mut world = World::new(END, Labels::AsTheyAre).await;
+    let port: PortId = "customer/activity.features".parse().unwrap();
+    let (context, job) = (&world.context, &world.job);
+    let history = Followed.rows(context, job, &port).await.unwrap();
+    assert_eq!((history.entity.as_str(), history.assumed_lag_ms), ("customer_id", Some(600_000)));
+    assert!(history.rows.is_empty() && history.versions.is_empty(), "nothing is archived yet");
+    let unknown = Followed.current(context, job, &port).await.unwrap_err();
+    assert_eq!(
+        (unknown.code, unknown.kind),
+        ("HM-T009", ErrorKind::External),
+        "unknown is not nobody: {unknown}"
+    );
+    let batch: PortId = "commerce/orders.orders".parse().unwrap();
+    assert_eq!(Followed.rows(context, job, &batch).await.unwrap_err().code, "HM-T013");
+
+    // Everything that happened, as a follower would have added it by now.
+    let values = crate::online::PortValues::new(world.clicks.view.clone(), "customer_id", "d");
+    values.apply(&hydromesh_core::tile::partial(&world.clicks.view, &world.clicks.rows).unwrap()).unwrap();
+    world.context.online.install(port, Arc::new(values));
+    world.promote().await;
+    let done = drift::run(&world.context, &world.job, &Followed).await.unwrap();
+    let [Fact::Drift { verdicts, drifted: true, .. }] = done.facts.as_slice() else { panic!("{done:?}") };
+    let spend = verdicts.iter().find(|one| one.feature == "spend_7d").unwrap();
+    assert_eq!((spend.verdict.as_str(), spend.test.as_str()), ("drifted", "Kolmogorov-Smirnov"));
+    assert!(spend.effect > 0.3 && spend.p_value < 1e-8, "{spend:?}");
 }
