@@ -7,8 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use hydromesh_core::aggregate::Value;
-use hydromesh_core::ids::PortId;
+use hydromesh_core::ids::{PortId, ProductId};
 use hydromesh_core::tile::{TileDelta, TileError, TileStore, ViewSpec};
+
+use crate::serve::{FeatureAnswer, FeatureStore, FeatureValue, LookupError};
 
 /// Tiles merged under one write lock: about 100 microseconds, which is what a lookup may have to wait.
 const DELTAS_PER_LOCK: usize = 128;
@@ -23,6 +25,8 @@ pub struct Freshness {
     pub newest_event_ms: Option<i64>,
     /// Event times before it are complete but for corrections, milliseconds UTC.
     pub watermark_ms: Option<i64>,
+    /// The version of the tile log that holds everything that is counted.
+    pub version: Option<i64>,
     /// The definition that computed the values.
     pub definition: String,
     /// The column that names the entity.
@@ -89,6 +93,35 @@ pub fn current_values(online: &Online, port: &PortId, now_ms: i64) -> Vec<(Strin
     entities.into_iter().map(|entity| (entity.clone(), values.lookup(&entity, now_ms))).collect()
 }
 
+impl FeatureStore for Online {
+    fn lookup(&self, product: &ProductId, entity: &str, now_ms: i64) -> Result<FeatureAnswer, LookupError> {
+        let mut answer = FeatureAnswer::default();
+        let mut followed = false;
+        for port in self.ports().iter().filter(|port| port.product == *product) {
+            let Some(values) = self.port(port) else { continue };
+            followed = true;
+            let fresh = values.freshness();
+            // The port whose events are complete up to the earliest time speaks for the product.
+            answer.watermark_ms = match (answer.watermark_ms, fresh.watermark_ms) {
+                (Some(known), Some(other)) => Some(known.min(other)),
+                (known, other) => known.or(other),
+            };
+            for (column, value) in values.lookup(entity, now_ms) {
+                // Empty windows count nothing and know nothing.
+                answer.found |= !matches!(value, Value::Null | Value::Int(0));
+                let value = value.to_json();
+                let value = FeatureValue { value, as_of_ms: Some(now_ms), version: fresh.version };
+                answer.features.insert(column, value);
+            }
+        }
+        if followed {
+            Ok(answer)
+        } else {
+            Err(LookupError::NotReady(format!("the history of {product} is still being read")))
+        }
+    }
+}
+
 /// The current values of one feature port.
 #[derive(Debug)]
 pub struct PortValues {
@@ -108,6 +141,7 @@ impl PortValues {
         let freshness = Freshness {
             newest_event_ms: None,
             watermark_ms: None,
+            version: None,
             definition: definition.into(),
             entity: entity.into(),
         };
@@ -137,11 +171,12 @@ impl PortValues {
         Ok(())
     }
 
-    /// Says how far the events have come; neither goes back.
-    pub fn advance(&self, newest_event_ms: Option<i64>, watermark_ms: Option<i64>) {
+    /// Says how far the events have come, and which version of the tile log holds them; nothing goes back.
+    pub fn advance(&self, newest_event_ms: Option<i64>, watermark_ms: Option<i64>, version: Option<i64>) {
         let mut inner = self.write();
         inner.freshness.newest_event_ms = inner.freshness.newest_event_ms.max(newest_event_ms);
         inner.freshness.watermark_ms = inner.freshness.watermark_ms.max(watermark_ms);
+        inner.freshness.version = inner.freshness.version.max(version);
     }
 
     /// Gives up tiles that no lookup at or after the newest event needs.
@@ -221,7 +256,7 @@ mod tests {
             })
             .collect();
         values.apply(&partial(&view(), &rows).expect("tiles")).expect("of the view");
-        values.advance(Some(now_ms), Some(now_ms - 30_000));
+        values.advance(Some(now_ms), Some(now_ms - 30_000), Some(4));
         let online = Online::new();
         online.install(port.clone(), Arc::new(values));
         (online, port)
@@ -242,6 +277,19 @@ mod tests {
     }
 
     #[test]
+    fn a_served_product_answers_and_one_that_is_not_followed_is_not_ready() {
+        let now = 1_790_000_000_000;
+        let (online, port) = filled(now);
+        let answer = FeatureStore::lookup(&online, &port.product, "c1", now + 1).expect("followed");
+        let spend = &answer.features["spend_1h"];
+        assert_eq!((&spend.value, spend.version), (&serde_json::json!(5.0), Some(4)));
+        assert!(answer.found && answer.watermark_ms == Some(now - 30_000));
+        assert!(!FeatureStore::lookup(&online, &port.product, "nobody", now).expect("followed").found);
+        let other: ProductId = "customer/other".parse().expect("a product");
+        assert!(matches!(FeatureStore::lookup(&online, &other, "c1", now), Err(LookupError::NotReady(_))));
+    }
+
+    #[test]
     fn pruning_forgets_entities_whose_windows_are_over_and_changes_no_answer_of_the_present() {
         let now = 1_790_000_000_000;
         let (online, port) = filled(now);
@@ -251,7 +299,7 @@ mod tests {
         assert_eq!(values.lookup("c0", now + 1), before);
         // A clock that is behind is answered as of the earliest time that is kept.
         assert!(!values.lookup("c0", now - 86_400_000).is_empty());
-        values.advance(Some(now + 7_200_000), None);
+        values.advance(Some(now + 7_200_000), None, None);
         values.prune();
         assert_eq!(values.entities(), Vec::<String>::new());
     }

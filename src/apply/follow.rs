@@ -36,7 +36,7 @@ use hydromesh_core::time::Millis;
 
 use super::{Context, Done, Job, Reporter, StepError};
 
-pub use history::history_rows;
+pub use history::{feature_history, history_rows};
 
 /// Columns that say where a row came from; they follow the contract's columns in every table of a stream.
 const PARTITION: &str = "_partition";
@@ -68,7 +68,7 @@ pub(super) async fn run(context: &Context, job: &Job, reporter: &Reporter) -> Re
 }
 
 fn cancelled() -> StepError {
-    StepError::external("HM-R007", "cancelled")
+    StepError::external("HM-X007", "cancelled")
 }
 
 /// Returns the name under which a pipeline's records are kept.

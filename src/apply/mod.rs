@@ -27,7 +27,7 @@ use crate::engine::{Engine, EngineError};
 use crate::lake::{CommitMeta, Lake, LakeError, TableFormat, Writer};
 use crate::online::Online;
 
-pub use follow::history_rows;
+pub use follow::{feature_history, history_rows};
 pub use inputs::table_format;
 pub use train::FeatureHistory;
 
@@ -246,10 +246,10 @@ impl Reporter {
 pub async fn perform(context: &Context, job: &Job, reporter: &Reporter) -> End {
     let result = match &job.start.key.work {
         Work::Partitions { .. } | Work::Whole => batch::run(context, job, reporter).await,
+        Work::Follow => follow::run(context, job, reporter).await,
         Work::Train => train::run(context, job, reporter, &train::Followed).await,
         Work::Drift => drift::run(context, job, &train::Followed).await,
         Work::Embed => embed::run(context, job, reporter).await,
-        Work::Follow => follow::run(context, job, reporter).await,
     };
     match result {
         Ok(done) => End { facts: done.facts, outcome: RunOutcome::Succeeded { rows: done.rows } },

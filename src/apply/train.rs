@@ -16,15 +16,13 @@ use futures::TryStreamExt as _;
 use hydromesh_core::aggregate::Value;
 use hydromesh_core::ids::{PortId, ProductId};
 use hydromesh_core::ledger::{ErrorKind, Fact, Published, Trained};
-use hydromesh_core::model::{
-    Available, FeaturePipeline, InputSource, Pipeline, Product, QualitySeverity, Trainer, TrainingPipeline,
-};
+use hydromesh_core::model::{Pipeline, QualitySeverity, Trainer, TrainingPipeline};
 
 use super::batch::AUDIT_FAILED;
 use super::inputs::{self, Inputs};
-use super::{Context, Done, Job, Reporter, StepError, chain, history_rows, lake_format, table_format};
+use super::{Context, Done, Job, Reporter, StepError, chain, feature_history, lake_format};
 use crate::engine::{EngineError, arrow_schema, conform_schema};
-use crate::lake::{PublishMode, TableSpec, TableState};
+use crate::lake::{PublishMode, TableSpec};
 use crate::online::current_values;
 use crate::train::{
     History, Measures, Model, Reference, Source, SpineColumns, TrainError, TrainingSet, artefact_path,
@@ -165,56 +163,20 @@ pub(super) struct Followed;
 #[async_trait]
 impl FeatureHistory for Followed {
     async fn rows(&self, context: &Context, job: &Job, port: &PortId) -> Result<History, StepError> {
-        let (product, feature) = feature_pipeline(job, port)?;
-        let assumed_lag_ms = match &feature.source.available {
-            Available::AssumeEventPlus(lag) => Some(lag.millis()),
-            Available::Broker | Available::Column(_) => None,
-        };
-        let mut versions = BTreeMap::new();
-        let archive = product.inputs.get(&feature.source.port).map(|input| &input.source);
-        if let Some(InputSource::Port { port: archive }) = archive {
-            // Taken before the rows are read: what a follower appends meanwhile became known after every label.
-            let table = context.lake.table(&archive.to_string(), table_format(&job.products, archive)?)?;
-            if let TableState::Known(known) = table.state().await? {
-                versions.insert(archive.clone(), known.version.0);
-            }
-        }
-        let (view, rows) = history_rows(context, job, port).await?;
-        Ok(History { entity: feature.entity.clone(), view, rows, assumed_lag_ms, versions })
+        feature_history(context, job, port).await
     }
 
-    async fn current(&self, context: &Context, job: &Job, port: &PortId) -> Result<Current, StepError> {
-        feature_pipeline(job, port)?;
+    async fn current(&self, context: &Context, _: &Job, port: &PortId) -> Result<Current, StepError> {
         if context.online.port(port).is_none() {
             // Nobody there would look like everybody gone.
             let message =
                 format!("the current values of {port} are not at hand yet: its history is still being read");
-            return Err(StepError::external("HM-T009", message));
+            return Err(StepError::external("HM-X005", message));
         }
         let (online, port, now_ms) = (Arc::clone(&context.online), port.clone(), context.clock.now_ms());
         let values = tokio::task::spawn_blocking(move || current_values(&online, &port, now_ms));
         values.await.map_err(|error| StepError::internal(error.to_string()))
     }
-}
-
-/// Returns the feature pipeline that fills a port, with its product.
-fn feature_pipeline<'a>(
-    job: &'a Job,
-    port: &PortId,
-) -> Result<(&'a Product, &'a FeaturePipeline), StepError> {
-    let product = job.products.get(&port.product);
-    let product = product.ok_or_else(|| StepError::external("HM-X005", format!("{port} is not deployed")))?;
-    let feature = product.pipelines.values().find_map(|pipeline| match pipeline {
-        Pipeline::Feature(feature) if feature.output == port.port => Some(feature),
-        _ => None,
-    });
-    let feature = feature.ok_or_else(|| {
-        StepError::user(
-            "HM-T013",
-            format!("{port} is not filled by a feature pipeline, so it has no past to join"),
-        )
-    })?;
-    Ok((product, feature))
 }
 
 /// A fitted challenger, written and measured.

@@ -4,9 +4,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
-use hydromesh_core::aggregate::Value as FeatureScalar;
 use hydromesh_core::control::Event;
-use hydromesh_core::ids::{PortId, ProductId};
+use hydromesh_core::ids::ProductId;
 use hydromesh_core::ledger::LedgerState;
 use hydromesh_core::model::Pipeline;
 use tokio::sync::mpsc;
@@ -15,9 +14,8 @@ use tokio_util::sync::CancellationToken;
 use super::{Failure, OUTSIDE};
 use crate::control::{Around, Upward};
 use crate::lake::TableFormat;
-use crate::online::Online;
 use crate::serve::{
-    self, CommandReply, CommandRequest, FeatureAnswer, FeatureStore, FeatureValue, Guard, LookupError, Metrics,
+    self, CommandReply, CommandRequest, FeatureStore, Guard, LookupError, Metrics,
     Readiness, Search, SearchHit, ServeState, SharedLedger, TableLookup,
 };
 use crate::vector::{SearchError, VectorIndexes};
@@ -64,7 +62,7 @@ async fn run(
         environment: upward.context.environment.clone(),
         clock: upward.context.clock.clone(),
         ledger: Arc::clone(&ledger),
-        features: Arc::new(Features { online: Arc::clone(&upward.context.online), ledger: Arc::clone(&ledger) }),
+        features: Arc::clone(&upward.context.online) as Arc<dyn FeatureStore>,
         rows: Arc::new(rows),
         search: Arc::new(Vectors { upward: upward.clone(), ledger: Arc::clone(&ledger), indexes: VectorIndexes::new() }),
         commands,
@@ -117,38 +115,6 @@ async fn answer_commands(mut asked: mpsc::Receiver<CommandRequest>, upward: Upwa
                 }
             }
         });
-    }
-}
-
-/// Live feature values out of the followers' state.
-struct Features {
-    online: Arc<Online>,
-    ledger: SharedLedger,
-}
-
-/// Returns the port of a product that is looked up by key from a feature pipeline.
-fn feature_port(ledger: &LedgerState, product: &ProductId) -> Option<PortId> {
-    let deployed = ledger.deployed.get(product)?;
-    deployed.product.pipelines.values().find_map(|pipeline| match pipeline {
-        Pipeline::Feature(feature) => Some(deployed.product.port(&feature.output)),
-        _ => None,
-    })
-}
-
-impl FeatureStore for Features {
-    fn lookup(&self, product: &ProductId, entity: &str, now_ms: i64) -> Result<FeatureAnswer, LookupError> {
-        let ledger = snapshot(&self.ledger);
-        let not_ready = || LookupError::NotReady(format!("the history of {product} is still being read"));
-        let port = feature_port(&ledger, product).ok_or_else(not_ready)?;
-        let values = self.online.lookup(&port, entity, now_ms).ok_or_else(not_ready)?;
-        let freshness = self.online.freshness(&port);
-        let version = ledger.ports.get(&port).map(|state| state.version);
-        let found = values.iter().any(|(_, value)| !matches!(value, FeatureScalar::Null | FeatureScalar::Int(0)));
-        let features = values
-            .into_iter()
-            .map(|(name, value)| (name, FeatureValue { value: value.to_json(), as_of_ms: Some(now_ms), version }))
-            .collect();
-        Ok(FeatureAnswer { found, features, watermark_ms: freshness.and_then(|it| it.watermark_ms) })
     }
 }
 

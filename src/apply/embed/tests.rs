@@ -144,6 +144,7 @@ impl World {
             lake: Arc::new(Lake::open(folder.path().join("lake")).await.expect("a lake")),
             engine: Engine::new(&EngineConfig { memory_bytes: 64 << 20, spill: folder.path().join("spill") })
                 .expect("an engine"),
+            online: Arc::default(),
             blobs: Arc::new(NoBlobs),
             clock: Clock::fixed(NOON),
             epoch: 1,

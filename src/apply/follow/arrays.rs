@@ -18,7 +18,7 @@ pub(super) fn instant() -> DataType {
 
 fn cast(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, StepError> {
     let strict = CastOptions { safe: false, ..CastOptions::default() };
-    cast_with_options(array, to, &strict).map_err(|error| StepError::user("HM-R001", error.to_string()))
+    cast_with_options(array, to, &strict).map_err(|error| StepError::user("HM-X001", error.to_string()))
 }
 
 /// Returns instants as milliseconds UTC.
@@ -75,7 +75,7 @@ pub(super) fn values(array: &ArrayRef) -> Result<Vec<Value>, StepError> {
 /// When a value does not fit the type.
 pub(super) fn column(values: &[Value], to: &DataType) -> Result<ArrayRef, StepError> {
     let misfit = |value: &Value| {
-        StepError::user("HM-R001", format!("a feature of kind {} does not fit {to}", value.kind()))
+        StepError::user("HM-X001", format!("a feature of kind {} does not fit {to}", value.kind()))
     };
     let array: ArrayRef = match to {
         DataType::Int64 => {

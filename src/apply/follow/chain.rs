@@ -88,7 +88,7 @@ impl Chain {
         let last =
             stored.clone().map(serde_json::from_value::<StreamRecord>).transpose().map_err(|error| {
                 StepError::user(
-                    "HM-T003",
+                    "HM-F003",
                     format!("the last record of {pipeline} in {}: {error}", table.address()),
                 )
             })?;
@@ -134,7 +134,7 @@ impl Chain {
         let last = self.last.as_ref().map(|last| &last.checkpoint);
         if let CommitDecision::Refused { why } = decide_commit(last, &record.checkpoint) {
             self.table.discard(staged).await?;
-            return Err(StepError::external("HM-T003", format!("{}: {why}", self.table.address())));
+            return Err(StepError::external("HM-F003", format!("{}: {why}", self.table.address())));
         }
         let stored = serde_json::to_value(&record).map_err(|error| StepError::internal(error.to_string()))?;
         let checkpoint = Checkpoint {

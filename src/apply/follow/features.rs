@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
-use datafusion::common::Column as PlanColumn;
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::catalog::TableProvider;
+use datafusion::common::{Column as PlanColumn, DataFusionError};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::{Expr, lit};
 use datafusion::scalar::ScalarValue;
@@ -67,9 +69,9 @@ impl<'a> SourceStream<'a> {
         let Some(InputSource::Port { port }) = source else {
             let message =
                 format!("{}: features are made of a port that a stream pipeline fills", feature.source.port);
-            return Err(StepError::user("HM-T004", message));
+            return Err(StepError::user("HM-F001", message));
         };
-        let absent = || StepError::external("HM-R005", format!("{port} is not deployed"));
+        let absent = || StepError::external("HM-X005", format!("{port} is not deployed"));
         let upstream = products.get(&port.product).ok_or_else(absent)?;
         let output = upstream.outputs.get(&port.port).ok_or_else(absent)?;
         let stream = upstream.pipelines.values().find_map(|pipeline| match pipeline {
@@ -78,7 +80,7 @@ impl<'a> SourceStream<'a> {
         });
         let stream = stream.ok_or_else(|| {
             StepError::user(
-                "HM-T004",
+                "HM-F001",
                 format!("{port} is not filled by a stream pipeline, whose topic would be followed"),
             )
         })?;
@@ -106,7 +108,7 @@ impl<'a> SourceStream<'a> {
                 meta.checkpoint.map(|checkpoint| serde_json::from_value::<StreamRecord>(checkpoint.record));
             let record = record.and_then(Result::ok).ok_or_else(|| {
                 let message = format!("version {} of {} has no record of its offsets", version.0, self.port);
-                StepError::user("HM-T003", message)
+                StepError::user("HM-F003", message)
             })?;
             return Ok(Some(Archived { table, provider, record }));
         }
@@ -116,36 +118,34 @@ impl<'a> SourceStream<'a> {
 /// An archive at one version.
 pub(super) struct Archived {
     pub table: Table,
-    pub provider: Arc<dyn datafusion::catalog::TableProvider>,
+    pub provider: Arc<dyn TableProvider>,
     pub record: StreamRecord,
 }
 
-impl Archived {
-    /// Returns the rows, partition by partition in the order of their offsets, as the live stream shows them.
-    pub async fn rows(
-        &self,
-        context: &Context,
-        schema: &arrow::datatypes::Schema,
-    ) -> Result<SendableRecordBatchStream, StepError> {
-        let failed = |error: datafusion::error::DataFusionError| StepError::from(EngineError::from(error));
-        let there = self.provider.schema();
-        let tables = BTreeMap::from([("archive".to_owned(), Arc::clone(&self.provider))]);
-        let session = context.engine.session(tables).map_err(failed)?;
-        let of = |name: &str| Expr::Column(PlanColumn::new_unqualified(name));
-        let mut wanted = Vec::new();
-        for field in schema.fields() {
-            let name = field.name();
-            wanted.push(if there.field_with_name(name).is_ok() {
-                of(name).alias(name)
-            } else {
-                // A column that the stream's next epoch will add.
-                lit(ScalarValue::try_from(field.data_type()).map_err(failed)?).alias(name)
-            });
-        }
-        let frame = session.table("archive").await.map_err(failed)?.select(wanted).map_err(failed)?;
-        let order = [PARTITION, OFFSET].map(|name| of(name).sort(true, true)).to_vec();
-        frame.sort(order).map_err(failed)?.execute_stream().await.map_err(failed)
+/// Returns an archive's rows, partition by partition in the order of their offsets, as the live stream shows them.
+pub(super) async fn in_order(
+    context: &Context,
+    archive: Arc<dyn TableProvider>,
+    schema: &Schema,
+) -> Result<SendableRecordBatchStream, StepError> {
+    let failed = |error: DataFusionError| StepError::from(EngineError::from(error));
+    let there = archive.schema();
+    let session =
+        context.engine.session(BTreeMap::from([("archive".to_owned(), archive)])).map_err(failed)?;
+    let of = |name: &str| Expr::Column(PlanColumn::new_unqualified(name));
+    let mut wanted = Vec::new();
+    for field in schema.fields() {
+        let name = field.name();
+        wanted.push(if there.field_with_name(name).is_ok() {
+            of(name).alias(name)
+        } else {
+            // A column that the stream's next epoch will add.
+            lit(ScalarValue::try_from(field.data_type()).map_err(failed)?).alias(name)
+        });
     }
+    let frame = session.table("archive").await.map_err(failed)?.select(wanted).map_err(failed)?;
+    let order = [PARTITION, OFFSET].map(|name| of(name).sort(true, true)).to_vec();
+    frame.sort(order).map_err(failed)?.execute_stream().await.map_err(failed)
 }
 
 /// Returns the address of a pipeline's tile log: of its port and its definition.
@@ -194,7 +194,7 @@ struct Follower<'a> {
     feature: &'a FeaturePipeline,
     rows: FeatureRows,
     /// The port's columns and places, as history and stream both show them.
-    port_columns: arrow::datatypes::SchemaRef,
+    port_columns: SchemaRef,
     view: PortView,
     watermark: Watermark,
     chain: Chain,
@@ -227,7 +227,7 @@ impl<'a> Follower<'a> {
         log.ensure(&TableSpec { schema: tile_schema(), partition_by: None }, context.writer()).await?;
         let chain = Chain::open(log, name.clone()).await?;
         let port_columns = port_schema(&upstream.output.contract, &upstream.stream.source);
-        let rows = FeatureRows::new(context, feature)?;
+        let rows = FeatureRows::new(context, feature);
         let side = format!("{name}/quarantine/{}", definition.get(..8).unwrap_or(&definition));
         let aside =
             SideTable::open(table(format!("{port}__quarantine"))?, side, Arc::clone(&rows.aside_schema))
@@ -296,7 +296,7 @@ impl<'a> Follower<'a> {
         let (rows, view, values) = (&mut self.rows, &mut self.view, &self.values);
         let mut held: Vec<TileDelta> = Vec::new();
         let apply = |deltas: &[TileDelta]| {
-            values.apply(deltas).map_err(|error| StepError::user("HM-T004", error.to_string()))
+            values.apply(deltas).map_err(|error| StepError::user("HM-F003", error.to_string()))
         };
         tiles::scan(self.context, &self.chain.table, from, |entry| {
             match entry {
@@ -312,7 +312,8 @@ impl<'a> Follower<'a> {
         })
         .await?;
         apply(&held)?;
-        self.values.advance(at_ms, record.checkpoint.watermark_ms);
+        let version = self.chain.table.commits(1).await?.pop().map(|(version, _)| version.0);
+        self.values.advance(at_ms, record.checkpoint.watermark_ms, version);
         Ok(())
     }
 
@@ -355,9 +356,10 @@ impl<'a> Follower<'a> {
         self.resume_watermark();
         record.checkpoint.watermark_ms = self.watermark.advance(self.context.clock.now_ms());
         record.newest = newest.iter().map(|(partition, at)| (*partition, *at)).collect();
-        let _published = self.chain.publish(self.context, staged?, record.clone(), BTreeMap::new()).await?;
+        let published = self.chain.publish(self.context, staged?, record.clone(), BTreeMap::new()).await?;
         self.rows.judge.committed(record.checkpoint.watermark_ms);
-        self.values.advance(newest_of(&newest), record.checkpoint.watermark_ms);
+        let version = Some(published.version.0);
+        self.values.advance(newest_of(&newest), record.checkpoint.watermark_ms, version);
         self.refresh().await?;
         let mut facts: Vec<Fact> = self.told(counts).into_iter().collect();
         let run = format!("{}#{}", self.chain.pipeline, record.checkpoint.epoch);
@@ -373,11 +375,11 @@ impl<'a> Follower<'a> {
         epoch: &CheckpointRecord,
         send: tokio::sync::mpsc::Sender<RecordBatch>,
     ) -> Result<(StreamRows, Vec<String>), StepError> {
-        let failed = |error: datafusion::error::DataFusionError| StepError::from(EngineError::from(error));
+        let failed = |error: DataFusionError| StepError::from(EngineError::from(error));
         let gone = |_| StepError::external("HM-L001", "the tile log could not be written");
         let mut counts = StreamRows::default();
         let mut reasons = Vec::new();
-        let mut batches = archived.rows(self.context, &self.port_columns).await?;
+        let mut batches = in_order(self.context, Arc::clone(&archived.provider), &self.port_columns).await?;
         let mut newest: Option<i64> = None;
         while let Some(batch) = batches.try_next().await.map_err(failed)? {
             if self.reporter.cancel.is_cancelled() {
@@ -399,7 +401,7 @@ impl<'a> Follower<'a> {
             self.apply(&deltas)?;
             // Tiles that no answer at the newest event needs are given up on the way, which bounds memory.
             newest = newest.max(newest_of(self.rows.judge.newest()));
-            self.values.advance(newest, None);
+            self.values.advance(newest, None, None);
             self.values.prune();
             self.rows.judge.forget_before(last);
         }
@@ -442,14 +444,15 @@ impl<'a> Follower<'a> {
         ];
         let counts =
             BTreeMap::from([("duplicates".to_owned(), (viewed.duplicates + read.duplicates).to_string())]);
-        let _published =
+        let published =
             self.chain.append(self.context, in_memory(tile_schema(), batches), record, counts).await?;
         self.view.judge.committed(upstream_ms);
         self.rows.judge.committed(watermark_ms);
         self.from.clone_from(&self.view.next);
         let deltas: Vec<TileDelta> = deltas.into_iter().map(|(delta, _)| delta).collect();
         self.apply(&deltas)?;
-        self.values.advance(newest_of(self.rows.judge.newest()), watermark_ms);
+        let newest = newest_of(self.rows.judge.newest());
+        self.values.advance(newest, watermark_ms, Some(published.version.0));
         self.changed = true;
         let mut facts = Vec::new();
         if self.stale() || self.table.version.is_none() {

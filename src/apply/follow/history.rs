@@ -7,20 +7,22 @@ use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use futures::TryStreamExt as _;
 use hydromesh_core::aggregate::{Order, Value};
-use hydromesh_core::ids::PortId;
+use hydromesh_core::ids::{PipelineId, PortId};
 use hydromesh_core::ledger::StreamRows;
 use hydromesh_core::model::{Available, EventSource, FeaturePipeline, Pipeline};
 use hydromesh_core::tile::{Row, ViewSpec};
 
 use super::arrays::{instant, texts, times, values};
 use super::chain::StreamRecord;
-use super::features::{SourceStream, definition_of, tile_log};
+use super::features::{SourceStream, definition_of, in_order, tile_log};
 use super::judge::{Event, Judge, Verdict};
 use super::rowwise::{RowQuery, places};
 use super::view::{port_schema, set_aside, with_reason};
 use super::{AVAILABLE_AT, OFFSET, PARTITION, REASONS, pipeline_name};
 use crate::apply::{Context, Job, StepError, lake_format};
 use crate::engine::EngineError;
+use crate::lake::Version;
+use crate::train::History;
 
 /// Instants beyond 100 million days from 1970 are mistakes; the tiles refuse them.
 const LATEST_MS: i64 = 8_640_000_000_000_000;
@@ -76,7 +78,7 @@ pub(super) struct FeatureRows {
 
 impl FeatureRows {
     /// Returns the reader of a feature pipeline, before any event.
-    pub fn new(context: &Context, feature: &FeaturePipeline) -> Result<Self, StepError> {
+    pub fn new(context: &Context, feature: &FeaturePipeline) -> Self {
         let source = feature.source.clone();
         let mut output: BTreeSet<String> = feature.view.inputs().iter().cloned().collect();
         output.extend([feature.entity.clone(), source.event_time.clone()]);
@@ -91,7 +93,7 @@ impl FeatureRows {
             Field::new(OFFSET, DataType::Int64, true),
             Field::new(AVAILABLE_AT, instant(), true),
         ]);
-        Ok(Self {
+        Self {
             select: RowQuery {
                 engine: context.engine.clone(),
                 sql: feature.select.text.clone(),
@@ -105,7 +107,7 @@ impl FeatureRows {
             inputs: feature.view.inputs().to_vec(),
             source,
             aside_schema: with_reason(&aside),
-        })
+        }
     }
 
     /// Runs the select over rows of the port and judges what it yields.
@@ -239,21 +241,34 @@ impl FeatureRows {
     }
 }
 
-/// Returns the view of a feature port and every event of its history that counts, sorted by entity and order, each
-/// with the time from which it was known.
-///
-/// The rows are those that the port's follower counted: the archive, read anew through the same select and judge. Events
-/// that were imported carry the declared assumption about when they were known, later ones the broker's time.
-/// The archive is read at its newest version; the whole history is in memory afterwards.
+/// Returns the view of a feature port and every event of its history that counts; see [`feature_history`].
 ///
 /// # Errors
-/// When the port is no feature port of a deployed product, or its archive cannot be read.
+/// See [`feature_history`].
 pub async fn history_rows(
     context: &Context,
     job: &Job,
     feature_port: &PortId,
 ) -> Result<(ViewSpec, Vec<Row>), StepError> {
-    let absent = || StepError::external("HM-R005", format!("{feature_port} is not deployed"));
+    let history = feature_history(context, job, feature_port).await?;
+    Ok((history.view, history.rows))
+}
+
+/// Returns every event of a feature port's history that counts, sorted by entity and order, each with the time from
+/// which it was known.
+///
+/// The rows are those that the port's follower counted: the archive, read anew through the same select and judge, at
+/// the version that the job pins or else the newest. Events that were imported carry the declared assumption about
+/// when they were known, later ones the broker's time. The whole history is in memory afterwards.
+///
+/// # Errors
+/// When the port is no feature port of a deployed product, or its archive cannot be read.
+pub async fn feature_history(
+    context: &Context,
+    job: &Job,
+    feature_port: &PortId,
+) -> Result<History, StepError> {
+    let absent = || StepError::external("HM-X005", format!("{feature_port} is not deployed"));
     let product = job.products.get(&feature_port.product).ok_or_else(absent)?;
     let output = product.outputs.get(&feature_port.port).ok_or_else(absent)?;
     let found = product.pipelines.iter().find_map(|(name, pipeline)| match pipeline {
@@ -261,29 +276,46 @@ pub async fn history_rows(
         _ => None,
     });
     let (name, feature) = found.ok_or_else(|| {
-        StepError::user("HM-T004", format!("{feature_port} is not filled by a feature pipeline"))
+        StepError::user("HM-T008", format!("{feature_port} is not filled by a feature pipeline"))
     })?;
     let upstream = SourceStream::find(&job.products, product, feature)?;
-    let Some(archived) = upstream.newest(context).await? else {
-        return Ok((feature.view.clone(), Vec::new()));
+    let mut history = History {
+        entity: feature.entity.clone(),
+        view: feature.view.clone(),
+        rows: Vec::new(),
+        assumed_lag_ms: match &feature.source.available {
+            Available::AssumeEventPlus(delay) => Some(delay.millis()),
+            Available::Broker | Available::Column(_) => None,
+        },
+        versions: BTreeMap::new(),
     };
-    let id = hydromesh_core::ids::PipelineId { product: feature_port.product.clone(), name: name.clone() };
+    let table = upstream.archive(context)?;
+    let pinned = job.versions.get(&upstream.port).map(|version| Version(*version));
+    let newest = || async { Ok::<_, StepError>(table.commits(1).await?.pop().map(|(version, _)| version)) };
+    let version = match pinned {
+        Some(version) => Some(version),
+        None => newest().await?,
+    };
+    let Some(version) = version else { return Ok(history) };
+    history.versions.insert(upstream.port.clone(), version.0);
+    let id = PipelineId { product: feature_port.product.clone(), name: name.clone() };
     let phase = seam(context, feature, feature_port, lake_format(output.format), &pipeline_name(&id)).await?;
-    let mut reader = FeatureRows::new(context, feature)?;
+    let mut reader = FeatureRows::new(context, feature);
     let schema = port_schema(&upstream.output.contract, &upstream.stream.source);
-    let mut rows = Vec::new();
-    let mut batches = archived.rows(context, &schema).await?;
+    let mut batches = in_order(context, table.provider(Some(version)).await?, &schema).await?;
     while let Some(batch) =
         batches.try_next().await.map_err(|error| StepError::from(EngineError::from(error)))?
     {
         let last = places(&batch)?.last().copied();
-        rows.extend(reader.read(batch, phase.clone()).await?.rows);
+        history.rows.extend(reader.read(batch, phase.clone()).await?.rows);
         if let Some((partition, _)) = last {
             reader.judge.forget_before(partition);
         }
     }
-    rows.sort_unstable_by(|left, right| (&left.entity, left.order).cmp(&(&right.entity, right.order)));
-    Ok((feature.view.clone(), rows))
+    history
+        .rows
+        .sort_unstable_by(|left, right| (&left.entity, left.order).cmp(&(&right.entity, right.order)));
+    Ok(history)
 }
 
 /// Returns where imported history ends, as the newest tile log of the port says; all is history before there is one.

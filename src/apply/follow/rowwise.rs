@@ -146,7 +146,7 @@ pub(super) fn places(batch: &RecordBatch) -> Result<Vec<(i32, i64)>, StepError> 
 
 fn refuse(what: &str) -> StepError {
     StepError::user(
-        "HM-T002",
+        "HM-F002",
         format!(
             "the query of a stream is one SELECT of expressions and a WHERE over its source, row by row; it has {what}, \
              whose answer would depend on how the stream happens to be cut into batches"
@@ -276,10 +276,10 @@ mod tests {
             "SELECT 1 AS n, 3 AS _offset FROM clicks",
         ] {
             let error = query(sql).run(input(&["a"])).await.expect_err(sql);
-            assert_eq!(error.code, "HM-T002", "{sql}: {error}");
+            assert_eq!(error.code, "HM-F002", "{sql}: {error}");
         }
         let missing =
             query("SELECT nothing AS n FROM clicks").run(input(&["a"])).await.expect_err("no such column");
-        assert_eq!(missing.code, "HM-R001");
+        assert_eq!(missing.code, "HM-X001");
     }
 }

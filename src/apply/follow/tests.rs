@@ -375,6 +375,12 @@ async fn history_for_training_is_what_the_follower_counted() {
     world.features("aaaaaaaa").await;
     let job = world.job(FEATURES, "aaaaaaaa");
     let (view, rows) = history_rows(&world.context, &job, &activity()).await.expect("rows");
+    let version = world.table(CLICKS).commits(1).await.expect("commits")[0].0.0;
+    let mut pinned = job.clone();
+    pinned.versions.insert(CLICKS.parse().expect("a port"), 2);
+    let before = feature_history(&world.context, &pinned, &activity()).await.expect("rows");
+    assert!(version > 2 && !before.rows.is_empty() && before.rows.len() < rows.len());
+    assert_eq!(before.versions.into_values().collect::<Vec<_>>(), [2]);
     assert!(rows.windows(2).all(|pair| (&pair[0].entity, pair[0].order) < (&pair[1].entity, pair[1].order)));
     let mut store = TileStore::new(view.clone());
     for delta in partial(&view, &rows).expect("of the view") {
@@ -404,7 +410,7 @@ async fn a_topic_that_was_created_again_stops_the_follower() {
     let running = world.start(world.job(ARCHIVE, "stream-1"));
     match running.task.await.expect("no panic") {
         RunOutcome::Failed { code, message, .. } => {
-            assert_eq!(code, "HM-T001");
+            assert_eq!(code, "HM-F001");
             assert!(message.contains("created again"), "{message}");
         }
         other => panic!("{other:?}"),

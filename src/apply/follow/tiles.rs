@@ -56,7 +56,7 @@ pub(super) fn deltas(view: &ViewSpec, rows: &[Row]) -> Result<Vec<(TileDelta, i6
         let at = known.entry((row.entity.as_str(), start)).or_insert(row.available_ms);
         *at = (*at).max(row.available_ms);
     }
-    let deltas = partial(view, rows).map_err(|error| StepError::user("HM-T004", chain(&error)))?;
+    let deltas = partial(view, rows).map_err(|error| StepError::user("HM-T008", chain(&error)))?;
     Ok(deltas
         .into_iter()
         .map(|delta| {
@@ -144,7 +144,7 @@ pub(super) async fn scan(
         let (kinds, entities) =
             (super::arrays::texts(batch.column(0))?, super::arrays::texts(batch.column(1))?);
         let starts = times(batch.column(4))?;
-        let wrong = || StepError::user("HM-T004", format!("{} is no tile log", log.address()));
+        let wrong = || StepError::user("HM-F003", format!("{} is no tile log", log.address()));
         let features = batch.column(2).as_primitive_opt::<Int32Type>().ok_or_else(wrong)?;
         let levels = batch.column(3).as_primitive_opt::<Int64Type>().ok_or_else(wrong)?;
         let states = batch.column(5).as_binary_opt::<i32>().ok_or_else(wrong)?;
@@ -155,7 +155,7 @@ pub(super) async fn scan(
                 TILE => {
                     let feature = u32::try_from(features.value(row)).map_err(|_| wrong())?;
                     let state = State::decode(states.value(row))
-                        .map_err(|error| StepError::user("HM-T004", format!("{}: {error}", log.address())))?;
+                        .map_err(|error| StepError::user("HM-F003", format!("{}: {error}", log.address())))?;
                     Entry::Tile(TileDelta {
                         key: TileKey { entity, feature, step: levels.value(row), start },
                         state,

@@ -40,13 +40,13 @@ const LOOK: std::time::Duration = std::time::Duration::from_secs(30);
 
 impl From<SourceError> for StepError {
     fn from(error: SourceError) -> Self {
-        Self::external("HM-T001", chain(&error))
+        Self::external("HM-F001", chain(&error))
     }
 }
 
 impl From<DecoderError> for StepError {
     fn from(error: DecoderError) -> Self {
-        Self::user("HM-T001", chain(&error))
+        Self::user("HM-F001", chain(&error))
     }
 }
 
@@ -106,7 +106,7 @@ async fn open_topic(context: &Context, topic: &str) -> Result<Box<dyn Source>, S
 pub(super) fn topic_path(context: &Context, topic: &str) -> Result<PathBuf, StepError> {
     let plain = topic.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
     if topic.is_empty() || topic.starts_with('.') || !plain {
-        return Err(StepError::user("HM-T001", format!("`{topic}` is not the name of a topic")));
+        return Err(StepError::user("HM-F001", format!("`{topic}` is not the name of a topic")));
     }
     Ok(context.state.join("topics").join(topic))
 }
@@ -206,7 +206,7 @@ impl PortView {
         let input = product.inputs.get(&source.port).map(|input| &input.source);
         let Some(InputSource::Topic { topic: name, contract: raw }) = input else {
             let message = format!("{}: the source of a stream is an input port that is a topic", source.port);
-            return Err(StepError::user("HM-T001", message));
+            return Err(StepError::user("HM-F001", message));
         };
         let topic = open_topic(context, name).await?;
         let topic_id = topic.topic_id().await?;
@@ -214,7 +214,7 @@ impl PortView {
             let message = format!(
                 "topic {name} was created again: its id was {known} and is {topic_id}; its offsets mean other messages"
             );
-            return Err(StepError::user("HM-T001", message));
+            return Err(StepError::user("HM-F001", message));
         }
         let mut next = BTreeMap::new();
         for (partition, (low, _)) in topic.bounds().await? {
@@ -362,7 +362,7 @@ impl PortView {
     /// Adds the raw event time and id under names of ours, for queries that drop or rename them.
     fn with_event(&self, batch: &RecordBatch) -> Result<RecordBatch, StepError> {
         let column = |name: &str| {
-            let missing = || StepError::user("HM-T001", format!("the raw messages have no column {name}"));
+            let missing = || StepError::user("HM-F001", format!("the raw messages have no column {name}"));
             batch.column_by_name(name).ok_or_else(missing)
         };
         let mut fields: Vec<Field> =

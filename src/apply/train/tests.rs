@@ -393,11 +393,11 @@ async fn what_is_followed_here_is_what_drift_sees() {
     let unknown = Followed.current(context, job, &port).await.unwrap_err();
     assert_eq!(
         (unknown.code, unknown.kind),
-        ("HM-T009", ErrorKind::External),
+        ("HM-X005", ErrorKind::External),
         "unknown is not nobody: {unknown}"
     );
     let batch: PortId = "commerce/orders.orders".parse().unwrap();
-    assert_eq!(Followed.rows(context, job, &batch).await.unwrap_err().code, "HM-T013");
+    assert_eq!(Followed.rows(context, job, &batch).await.unwrap_err().code, "HM-T008");
 
     // Everything that happened, as a follower would have added it by now.
     let values = crate::online::PortValues::new(world.clicks.view.clone(), "customer_id", "d");

@@ -14,7 +14,7 @@ use crate::plan::ended_partitions;
 impl Control {
     /// Takes a command in; the same one twice is one.
     pub(super) fn asked(&mut self, command: Command) {
-        if self.ledger.pending.contains_key(&command.id) || self.ledger.answered.contains(&command.id) {
+        if self.ledger.pending.contains_key(&command.id) || self.ledger.answers.contains_key(&command.id) {
             return;
         }
         self.commands.push_back(command.id.clone());

@@ -105,19 +105,6 @@ impl fmt::Display for StepKey {
     }
 }
 
-impl StepKey {
-    /// Returns whether both do the same work, or parts of it.
-    #[must_use]
-    pub fn overlaps(&self, other: &Self) -> bool {
-        let together = match (&self.work, &other.work) {
-            // Keys order as text as they do in time.
-            (Work::Partitions { from, to }, Work::Partitions { from: first, to: last }) => from <= last && first <= to,
-            (one, two) => one == two,
-        };
-        self.pipeline == other.pipeline && together
-    }
-}
-
 /// Why a text is no step.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a step: expected `domain/product:pipeline@work`")]
