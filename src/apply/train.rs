@@ -19,8 +19,9 @@ use hydromesh_core::ledger::{ErrorKind, Fact, Published, Trained};
 use hydromesh_core::model::{Pipeline, QualitySeverity, Trainer, TrainingPipeline};
 
 use super::batch::AUDIT_FAILED;
+use super::follow::feature_history;
 use super::inputs::{self, Inputs};
-use super::{Context, Done, Job, Reporter, StepError, chain, feature_history, lake_format};
+use super::{Context, Done, Job, Reporter, StepError, chain, lake_format};
 use crate::engine::{EngineError, arrow_schema, conform_schema};
 use crate::lake::{PublishMode, TableSpec};
 use crate::online::current_values;
@@ -166,14 +167,12 @@ impl FeatureHistory for Followed {
         feature_history(context, job, port).await
     }
 
-    async fn current(&self, context: &Context, _: &Job, port: &PortId) -> Result<Current, StepError> {
-        if context.online.port(port).is_none() {
-            // Nobody there would look like everybody gone.
-            let message =
-                format!("the current values of {port} are not at hand yet: its history is still being read");
-            return Err(StepError::external("HM-X005", message));
-        }
+    async fn current(&self, context: &Context, _job: &Job, port: &PortId) -> Result<Current, StepError> {
         let (online, port, now_ms) = (Arc::clone(&context.online), port.clone(), context.clock.now_ms());
+        if online.port(&port).is_none() {
+            // After a start the followers first read their tile logs. Nobody there yet must not look like everybody gone.
+            return Err(StepError::external("HM-X005", format!("{port}: its history is still being read")));
+        }
         let values = tokio::task::spawn_blocking(move || current_values(&online, &port, now_ms));
         values.await.map_err(|error| StepError::internal(error.to_string()))
     }

@@ -1,11 +1,25 @@
 //! The command line: one file per verb.
 
+mod alerts;
+mod ask;
+mod book;
 mod check;
 mod demo;
 mod explain;
+mod health;
+mod list;
+mod models;
+mod output;
 mod plan;
 mod servers;
+mod produce;
+mod query;
+mod runs;
+mod show;
+mod slo;
+mod status;
 mod up;
+mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -52,6 +66,36 @@ enum Verb {
     Up(up::UpArgs),
     /// Play the whole story on the example mesh: nothing else needs to be installed.
     Demo(demo::DemoArgs),
+    /// Say in one screen how the mesh is: commit, products, runs, alerts.
+    Status(status::StatusArgs),
+    /// List data products with kind, status, data through, freshness and last run.
+    List(list::ListArgs),
+    /// Show one product: owners, ports, contract, data, quality, last runs.
+    Show(show::ShowArgs),
+    /// List runs, newest first.
+    Runs(runs::RunsArgs),
+    /// Say how a product came to be as it is: commit, decision, inputs, data.
+    Why(why::WhyArgs),
+    /// Say what keeps a product from being deployed, computed or fresh, and what to do.
+    WhyNot(why::WhyArgs),
+    /// Query published data with SQL; it can only read.
+    Query(query::QueryArgs),
+    /// Service level objectives.
+    #[command(subcommand)]
+    Slo(slo::SloVerb),
+    /// Alerts: list, explain, silence.
+    #[command(subcommand)]
+    Alerts(alerts::AlertsVerb),
+    /// List trained models with their metrics, and which one is champion.
+    Models(models::ModelsArgs),
+    /// Ask the controller to compute a product again now, whole.
+    Run(ask::ProductArgs),
+    /// Ask the controller to try a product's failed steps again.
+    Retry(ask::ProductArgs),
+    /// Ask the controller to compute some partitions of a product again.
+    Backfill(ask::BackfillArgs),
+    /// Write messages to a topic, one per line.
+    Produce(produce::ProduceArgs),
     /// Explain a code such as HM-M005.
     Explain(explain::ExplainArgs),
     /// Print shell completions.
@@ -119,6 +163,20 @@ pub fn main() -> ExitCode {
         Verb::Plan(args) => plan::run(&args),
         Verb::Up(args) => up::run(&args),
         Verb::Demo(args) => demo::run(&args),
+        Verb::Status(args) => status::run(&args),
+        Verb::List(args) => list::run(&args),
+        Verb::Show(args) => show::run(&args),
+        Verb::Runs(args) => runs::run(&args),
+        Verb::Why(args) => why::why(&args),
+        Verb::WhyNot(args) => why::why_not(&args),
+        Verb::Query(args) => query::run(&args),
+        Verb::Slo(verb) => slo::run(&verb),
+        Verb::Alerts(verb) => alerts::run(&verb),
+        Verb::Models(args) => models::run(&args),
+        Verb::Run(args) => ask::run(&args),
+        Verb::Retry(args) => ask::retry(&args),
+        Verb::Backfill(args) => ask::backfill(&args),
+        Verb::Produce(args) => produce::run(&args),
         Verb::Explain(args) => explain::run(&args),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "hydromesh", &mut std::io::stdout());

@@ -143,7 +143,6 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
         settings,
         state: state.clone(),
         engine: Engine::new(&EngineConfig { memory_bytes: QUERY_MEMORY_BYTES, spill })?,
-        online: Arc::default(),
         blobs: watcher.blobs(),
         clock: options.clock.clone(),
         epoch: lease.epoch,

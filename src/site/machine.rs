@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::SiteError;
 use super::escape::web_address;
 use super::mesh::{Mesh, headline};
-use super::model::{EpisodeState, SiteModel, Status};
+use super::model::{SiteModel, Status};
 use super::{pages, path, svg, words};
 
 /// Most entries in the feed.
@@ -50,7 +50,7 @@ fn summary(mesh: &Mesh) -> Value {
     let incidents: Vec<Value> = mesh
         .incidents
         .iter()
-        .filter(|i| i.state != EpisodeState::Resolved)
+        .filter(|i| i.state.is_loud())
         .map(|i| {
             json!({
                 "id": i.id, "title": i.title, "kind": i.kind, "level": i.level, "state": i.state,

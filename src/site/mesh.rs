@@ -108,7 +108,7 @@ impl<'a> Mesh<'a> {
 
     /// Returns the number of open episodes of a level.
     pub fn open(&self, level: AlertLevel) -> usize {
-        self.incidents.iter().filter(|e| e.level == level && e.state != EpisodeState::Resolved).count()
+        self.incidents.iter().filter(|e| e.level == level && e.state.is_loud()).count()
     }
 
     /// Returns the number of products in a status.

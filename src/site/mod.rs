@@ -6,6 +6,7 @@
 //! the escaping.
 
 mod escape;
+pub mod from_ledger;
 mod layout;
 mod machine;
 mod mesh;
@@ -14,6 +15,7 @@ mod pages;
 mod path;
 mod picture;
 mod publish;
+pub mod publisher;
 #[cfg(test)]
 pub(crate) mod sample;
 mod svg;

@@ -156,6 +156,9 @@ pub struct Product {
     /// When the running version was deployed.
     #[serde(default)]
     pub deployed_at: Option<DateTime<Utc>>,
+    /// The commit that the running version came from; that of [`Self::sync`] may be a later one that is not let in.
+    #[serde(default)]
+    pub deployed_commit: Option<String>,
     /// Data time (not run time) up to which data is available.
     #[serde(default)]
     pub data_through: Option<DateTime<Utc>>,
@@ -207,6 +210,9 @@ pub struct Port {
     pub access: Vec<Access>,
     #[serde(default)]
     pub columns: Vec<Column>,
+    /// Promises of the contract that nobody measures, as written: name and value.
+    #[serde(default)]
+    pub terms: Vec<(String, String)>,
 }
 
 /// A way to read a port.
@@ -280,6 +286,9 @@ pub struct Objective {
     pub sli_low: Option<f64>,
     #[serde(default)]
     pub sli_high: Option<f64>,
+    /// When the facts begin, if that is within the window: the indicator speaks of the time since.
+    #[serde(default)]
+    pub since: Option<DateTime<Utc>>,
     /// Fraction of the error budget left: 1 untouched, 0 used up, negative overspent.
     #[serde(default)]
     pub budget_remaining: Option<f64>,
@@ -384,7 +393,9 @@ pub struct Run {
     #[serde(default)]
     pub partition: Option<String>,
     pub outcome: RunOutcome,
-    pub started_at: DateTime<Utc>,
+    /// Absent while it runs: only the end is timed.
+    #[serde(default)]
+    pub started_at: Option<DateTime<Utc>>,
     #[serde(default)]
     pub ended_at: Option<DateTime<Utc>>,
     /// Rows published.
@@ -597,7 +608,17 @@ pub enum Influence {
 pub enum EpisodeState {
     Firing,
     Acknowledged,
+    /// Explained by an episode upstream, which is the one that somebody is told of.
+    Held,
     Resolved,
+}
+
+impl EpisodeState {
+    /// Returns whether somebody should care now.
+    #[must_use]
+    pub fn is_loud(self) -> bool {
+        matches!(self, Self::Firing | Self::Acknowledged)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -702,6 +723,12 @@ pub struct Change {
     /// `https:` address of the pull request or commit.
     #[serde(default)]
     pub url: Option<String>,
+    /// What became of the commit as a whole; absent while that is being decided.
+    #[serde(default)]
+    pub outcome: Option<Outcome>,
+    /// Why, when no product says it better.
+    #[serde(default)]
+    pub reason: String,
     pub outcomes: Vec<ChangeOutcome>,
 }
 

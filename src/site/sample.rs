@@ -60,6 +60,7 @@ fn objective(
         current: current.into(),
         sli_low: Some(sli.0),
         sli_high: Some(sli.1),
+        since: None,
         budget_remaining: Some(budget),
         days: days(90, &[]),
         bad_intervals: Vec::new(),
@@ -88,6 +89,7 @@ fn port(id: &str, name: &str, format: &str, rows: u64, access: Vec<Access>, colu
         contract_version: "1.4.0".into(),
         access,
         columns,
+        terms: vec![("retention".into(), "3 y".into())],
     }
 }
 
@@ -99,7 +101,7 @@ fn run(n: u64, pipeline: &str, trigger: &str, outcome: RunOutcome) -> Run {
         trigger: trigger.into(),
         partition: Some((now().date_naive() - Days::new(n + 1)).to_string()),
         outcome,
-        started_at,
+        started_at: Some(started_at),
         ended_at: Some(started_at + TimeDelta::seconds(48 + 13 * (n as i64 % 4))),
         rows: (outcome == RunOutcome::Succeeded).then_some(1180 + n * 17),
         error: (outcome == RunOutcome::Failed).then(|| {
@@ -124,6 +126,7 @@ fn product(id: &str, title: &str, kinds: &[Kind], tier: u8, description: &str) -
         status_reason: String::new(),
         sync: Sync::InSync { commit: COMMIT.into() },
         deployed_at: Some(ago(30)),
+        deployed_commit: Some(COMMIT.into()),
         data_through: Some(at("2026-11-20T00:00:00Z")),
         next_expected: Some(at("2026-11-21T02:15:00Z")),
         ports: Vec::new(),
@@ -747,6 +750,8 @@ fn changes() -> Vec<Change> {
             author: "Robin Frei".into(),
             at: ago(6),
             url: Some("https://git.example.com/mesh/pull/42".into()),
+            outcome: Some(Outcome::Applied),
+            reason: String::new(),
             outcomes: vec![outcome(
                 "commerce/daily-revenue",
                 Outcome::Denied,
@@ -759,6 +764,8 @@ fn changes() -> Vec<Change> {
             author: "Dana Keller".into(),
             at: ago(30),
             url: None,
+            outcome: Some(Outcome::Denied),
+            reason: String::new(),
             outcomes: vec![
                 outcome("customer/activity", Outcome::Applied, ""),
                 outcome("risk/churn-model", Outcome::Applied, "backfilled 58 partitions"),
@@ -770,6 +777,8 @@ fn changes() -> Vec<Change> {
             author: "Dana Keller".into(),
             at: ago(55),
             url: None,
+            outcome: Some(Outcome::Superseded),
+            reason: "a newer commit came first".into(),
             outcomes: vec![],
         },
     ]

@@ -75,6 +75,9 @@ fn register(tera: &mut Tera) {
         Ok::<_, tera::Error>(words::duration(instant(from)?, instant(&to)?))
     });
     tera.register_filter("short", |hash: &str, _: Kwargs, _: &State| words::short(hash));
+    tera.register_filter("digest", |hash: &str, _: Kwargs, _: &State| {
+        words::short(hash.split_once(':').map_or(hash, |(_, digest)| digest))
+    });
     tera.register_filter("percent", |value: f64, _: Kwargs, _: &State| words::percent(value));
     tera.register_filter("measure", |value: f64, _: Kwargs, _: &State| words::measure(value));
     tera.register_filter("count", |value: u64, _: Kwargs, _: &State| words::count(value));

@@ -66,6 +66,7 @@ pub fn episode(state: EpisodeState) -> &'static str {
     match state {
         EpisodeState::Firing => "Firing",
         EpisodeState::Acknowledged => "Acknowledged",
+        EpisodeState::Held => "Held back",
         EpisodeState::Resolved => "Resolved",
     }
 }

@@ -11,7 +11,7 @@ use tera::{Context, Tera};
 
 use super::escape::web_address;
 use super::mesh::{DomainView, Mesh};
-use super::model::{AlertLevel, Change, Episode, EpisodeState, Outcome, Status};
+use super::model::{AlertLevel, Change, Episode, Outcome, Status};
 use super::{SiteError, path, svg, templates, words};
 use rows::{EpisodeRow, Row};
 
@@ -66,7 +66,7 @@ impl Frame {
             next_build: model.next_build,
             evaluator_version: model.evaluator_version.clone(),
             style: style.to_owned(),
-            open_incidents: mesh.incidents.iter().filter(|i| i.state != EpisodeState::Resolved).count(),
+            open_incidents: mesh.incidents.iter().filter(|i| i.state.is_loud()).count(),
         }
     }
 }
@@ -152,7 +152,11 @@ pub fn verdict(mesh: &Mesh) -> String {
 /// Returns what became of a commit in one line.
 pub fn outcome_line(change: &Change) -> String {
     if change.outcomes.is_empty() {
-        return "Changed no product.".into();
+        return match change.outcome {
+            None => "Not decided yet.".into(),
+            Some(Outcome::Applied) => "Changed no product.".into(),
+            Some(_) => change.reason.clone(),
+        };
     }
     let mut parts = Vec::new();
     for (outcome, word) in [
@@ -227,12 +231,8 @@ fn overview(mesh: &Mesh, press: &mut Press) -> Result<(), SiteError> {
         .filter_map(|p| Some((p.data_through?, p)))
         .min_by_key(|(at, p)| (*at, p.id.as_str()));
     context.insert("oldest", &oldest.map(|(at, p)| (at, p.title.as_str(), p.id.as_str())));
-    let open: Vec<EpisodeRow> = mesh
-        .incidents
-        .iter()
-        .filter(|i| i.state != EpisodeState::Resolved)
-        .map(|i| EpisodeRow::new(mesh, i))
-        .collect();
+    let open: Vec<EpisodeRow> =
+        mesh.incidents.iter().filter(|i| i.state.is_loud()).map(|i| EpisodeRow::new(mesh, i)).collect();
     context.insert("incidents", &open);
     let domains: Vec<DomainCard> =
         mesh.domains.iter().map(|d| DomainCard::new(mesh, d, OVERVIEW_ROWS)).collect();

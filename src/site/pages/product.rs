@@ -36,6 +36,7 @@ struct ObjectiveView<'a> {
     word: &'static str,
     current: &'a str,
     sli: String,
+    since: Option<DateTime<Utc>>,
     budget: Option<Budget>,
     bar_svg: String,
     /// Days in the bar that were neither good nor excluded, newest first.
@@ -63,6 +64,7 @@ impl<'a> ObjectiveView<'a> {
             word: words::status(objective.status),
             current: &objective.current,
             sli: words::range(objective.sli_low, objective.sli_high),
+            since: objective.since,
             budget: Budget::of(objective),
             bar_svg: svg::day_bar(&mesh.worst_days([objective])),
             days,

@@ -65,8 +65,7 @@ pub struct Row {
 impl Row {
     pub fn new(mesh: &Mesh, product: &Product) -> Self {
         let headline = headline(product);
-        let open: Vec<_> =
-            mesh.incidents_of(&product.id).filter(|i| i.state != EpisodeState::Resolved).collect();
+        let open: Vec<_> = mesh.incidents_of(&product.id).filter(|i| i.state.is_loud()).collect();
         Self {
             id: product.id.clone(),
             title: product.title.clone(),
@@ -86,7 +85,7 @@ impl Row {
             budget: headline.and_then(Budget::of),
             data_through: product.data_through,
             deployed_at: product.deployed_at,
-            commit: commit(&product.sync).to_owned(),
+            commit: product.deployed_commit.clone().unwrap_or_default(),
             alerts: open.iter().filter(|i| i.product == product.id).count(),
             reached: open.iter().filter(|i| i.product != product.id).count(),
         }
