@@ -288,7 +288,8 @@ fn real_now_ms() -> i64 {
 
 fn work_runtime() -> Result<tokio::runtime::Runtime, UpError> {
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8))
+        // More threads than cores: a long computation then holds up no follower, the system shares the cores.
+        .worker_threads(std::thread::available_parallelism().map_or(4, |cores| 2 * cores.get()).clamp(4, 16))
         .thread_stack_size(WORK_STACK_BYTES)
         .thread_name("hydromesh-work")
         .enable_all()

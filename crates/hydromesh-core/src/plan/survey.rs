@@ -234,9 +234,12 @@ fn data_of<'a>(deployed: &'a Deployed, pipeline: &Pipeline) -> &'a str {
 }
 
 /// Returns from when the limits allow another training: after the cooldown, and within the budget of 30 days.
+///
+/// The first model opens no cooldown: nothing has been trained again yet.
 #[must_use]
 pub fn training_allowed_from(training: &TrainingPipeline, trained_ms: &[i64]) -> i64 {
-    let cooled = trained_ms.last().map_or(i64::MIN, |last| last.saturating_add(training.cooldown.millis()));
+    let again = trained_ms.split_first().and_then(|(_, again)| again.last());
+    let cooled = again.map_or(i64::MIN, |last| last.saturating_add(training.cooldown.millis()));
     let budget = training.max_per_month as usize;
     let refilled = match trained_ms.len().checked_sub(budget) {
         Some(_) if budget == 0 => i64::MAX,
