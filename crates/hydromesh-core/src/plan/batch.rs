@@ -178,18 +178,12 @@ impl Survey<'_> {
             _ => None,
         };
         let closed = closed_ms.is_some_and(|closed_ms| closed_ms < self.now_ms);
+        let port = deployed.product.port(&batch.output);
         let found = partition.published.inputs.iter().find_map(|(input, version)| {
-            let state = self.ledger.ports.get(input)?;
+            // An aligned input had exactly this partition computed again: its reader follows, however old it is.
             let aligned = deployed.print.aligned.contains(&(batch.output.clone(), input.clone()));
-            let newest = if aligned {
-                // Exactly this partition of the input was computed again: its reader follows, however old it is.
-                state.partitions.get(key).map_or(0, |partition| partition.published.version)
-            } else if closed {
-                return None;
-            } else {
-                state.version
-            };
-            (newest > *version).then(|| (format!("{input} has newer rows"), aligned))
+            let newer = (aligned || !closed) && self.ledger.newer(&port, input, *version, key);
+            newer.then(|| (format!("{input} has newer rows"), aligned))
         });
         let (why, aligned) = found?;
         if let Some(closed_ms) = closed_ms.filter(|_| !aligned) {

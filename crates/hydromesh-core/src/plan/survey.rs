@@ -140,8 +140,8 @@ impl<'a> Survey<'a> {
                 Some("model, chunking or text changed".to_owned())
             }
             Some(partition) => partition.published.inputs.iter().find_map(|(input, version)| {
-                let newest = self.ledger.ports.get(input)?.version;
-                (newest > *version).then(|| format!("{input} has newer rows"))
+                let newer = self.ledger.newer(&port, input, *version, "");
+                newer.then(|| format!("{input} has newer rows"))
             }),
         };
         let Some(reason) = reason else { return };

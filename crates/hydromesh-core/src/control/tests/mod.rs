@@ -1,1 +1,5 @@
-//! The machine over a world in memory.
+//! The machine over a world in memory, single-threaded, in virtual time.
+
+mod mesh;
+mod story;
+mod world;
