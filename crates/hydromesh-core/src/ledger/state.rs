@@ -9,7 +9,7 @@ use super::{
 use crate::checkpoint::CheckpointRecord;
 use crate::ids::{PipelineId, PortId, ProductId};
 use crate::model::{Product, QualitySeverity};
-use crate::plan::{Print, StepKey};
+use crate::plan::{Print, StepKey, Work};
 
 /// Finished runs, decisions and outcomes kept for show; older ones stay in the ledger.
 const KEEP: usize = 500;
@@ -163,6 +163,8 @@ pub struct PublishedPartition {
     pub forced: bool,
     /// The newest version that brought other rows, see [`PortState::rows_version`].
     pub rows_version: i64,
+    /// A run that would write it ended with its writer: what the table shows may be something else.
+    pub unsure: bool,
 }
 
 /// Failed attempts of a step.
@@ -289,7 +291,9 @@ impl LedgerState {
         match &entry.fact {
             Fact::Opened { .. } => {
                 // Whatever the last writer had in flight died with it; its steps are due again.
-                self.running.clear();
+                for (run, step) in std::mem::take(&mut self.running) {
+                    self.doubt(&run, &step);
+                }
                 self.begun_with.clear();
             }
             Fact::CommitSeen { commit, message, author, .. } => {
@@ -392,8 +396,7 @@ impl LedgerState {
                 port.rows_version = port.version;
                 // A stream never ends well, so that its commits are what says that it goes on.
                 let pipeline = &epoch.pipeline;
-                self.failed
-                    .retain(|step, _| step.pipeline != *pipeline || step.work != crate::plan::Work::Follow);
+                self.failed.retain(|step, _| step.pipeline != *pipeline || step.work != Work::Follow);
                 port.newest_data_ms = port.newest_data_ms.max(epoch.newest_event_ms);
                 keep(&mut port.publishes, (at_ms, epoch.newest_event_ms), KEEP_PUBLISHES);
             }
@@ -532,22 +535,53 @@ impl LedgerState {
                 })
         });
         // The same inputs through another definition: who reads what changed has another fingerprint itself.
-        let rows_version =
-            before.map_or(
-                published.version,
-                |before| {
-                    if same_rows { before.rows_version } else { published.version }
-                },
-            );
+        let rows_version = before.map_or(published.version, |before| {
+            let same = same_rows || before.published.version == published.version;
+            if same { before.rows_version } else { published.version }
+        });
         let port = self.ports.entry(published.port.clone()).or_default();
         port.version = port.version.max(published.version);
         port.rows_version = port.rows_version.max(rows_version);
         port.published += 1;
         port.newest_data_ms = port.newest_data_ms.max(published.data_time_ms);
-        let partition =
-            PublishedPartition { published: published.clone(), at_ms, forced: false, rows_version };
+        let partition = PublishedPartition {
+            published: published.clone(),
+            at_ms,
+            forced: false,
+            rows_version,
+            unsure: false,
+        };
         port.partitions.insert(key, partition);
         keep(&mut port.publishes, (at_ms, published.data_time_ms), KEEP_PUBLISHES);
+    }
+
+    /// Marks what an interrupted run may have published without a fact.
+    fn doubt(&mut self, run: &str, step: &StepKey) {
+        let within = |key: &str| match &step.work {
+            Work::Partitions { from, to } => from.as_str() <= key && key <= to.as_str(),
+            Work::Whole | Work::Embed | Work::Train => true,
+            // A stream's commits tell themselves where to go on.
+            Work::Follow | Work::Drift => false,
+        };
+        let Some(deployed) = self.deployed.get(&step.pipeline.product) else {
+            return self.doubt_product(&step.pipeline.product);
+        };
+        let Some(pipeline) = deployed.product.pipelines.get(&step.pipeline.name) else {
+            return self.doubt_product(&step.pipeline.product);
+        };
+        let port = deployed.product.port(pipeline.output());
+        let partitions = self.ports.get_mut(&port).into_iter().flat_map(|state| &mut state.partitions);
+        for (_, partition) in partitions.filter(|(key, it)| within(key) && it.published.run != run) {
+            partition.unsure = true;
+        }
+    }
+
+    /// The definition that an interrupted run worked for is gone, and with it what it wrote.
+    fn doubt_product(&mut self, product: &ProductId) {
+        let ports = self.ports.iter_mut().filter(|(port, _)| port.product == *product);
+        for partition in ports.flat_map(|(_, state)| state.partitions.values_mut()) {
+            partition.unsure = true;
+        }
     }
 
     /// Returns whether an input has rows that a partition of a port, made from a version of it, has not seen.

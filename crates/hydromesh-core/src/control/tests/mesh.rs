@@ -58,6 +58,8 @@ pub struct Spec {
     pub broken: bool,
     /// Stands for the contents of the files that it reads.
     pub files: String,
+    /// The first partition.
+    pub start: &'static str,
 }
 
 /// What the repository holds at one commit.
@@ -90,6 +92,7 @@ impl Spec {
             version: "1.0.0".to_owned(),
             broken: false,
             files: "1".to_owned(),
+            start: START,
         }
     }
 
@@ -308,7 +311,7 @@ fn pipeline(spec: &Spec) -> Pipeline {
             partition: by.map(|by| Partitioning {
                 by: by.to_owned(),
                 every: Grain::Day,
-                start: START.to_owned(),
+                start: spec.start.to_owned(),
                 timezone: "UTC".to_owned(),
             }),
             schedule: cron

@@ -77,6 +77,8 @@ pub struct World {
     decided: BTreeSet<(ProductId, String, String)>,
     /// Steps that fail next, by product.
     pub failures: BTreeMap<ProductId, VecDeque<(ErrorKind, &'static str)>>,
+    /// After so many more effects the process ends.
+    pub fuse: Option<usize>,
 }
 
 impl World {
@@ -110,6 +112,7 @@ impl World {
             checked: BTreeMap::new(),
             decided: BTreeSet::new(),
             failures: BTreeMap::new(),
+            fuse: None,
         };
         let effects = world.control.open(world.now_ms, world.epoch, "test");
         world.perform_all(effects);
@@ -164,6 +167,11 @@ impl World {
 
     pub fn perform_all(&mut self, effects: Vec<Effect>) {
         for effect in effects {
+            match &mut self.fuse {
+                Some(0) => return,
+                Some(left) => *left -= 1,
+                None => {}
+            }
             self.perform(effect);
         }
     }
@@ -171,10 +179,16 @@ impl World {
     pub fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Append(entries) => {
+                let deploys =
+                    |entry: &Entry| matches!(entry.fact, Fact::Deployed { .. } | Fact::Retired { .. });
+                let deployed = entries.iter().any(deploys);
                 for entry in entries {
                     assert_eq!(entry.seq, self.entries.len() as u64 + 1, "the ledger has no gaps");
                     self.check(&entry);
                     self.entries.push(entry);
+                }
+                if deployed {
+                    self.assert_readers_check();
                 }
             }
             Effect::Decide(question) => {
