@@ -87,6 +87,9 @@ impl Freshness {
     pub fn text(&self) -> (Tone, String) {
         match (self.age_ms, self.promise_ms, self.late_ms()) {
             (_, _, Some(late)) => (Tone::Bad, format!("late by {}", length(late))),
+            (Some(age), Some(promise), None) if self.through_ms.is_none() => {
+                (Tone::Faint, format!("none yet, {} of {}", length(age), length(promise)))
+            }
             (Some(age), Some(promise), None) => (Tone::Good, format!("{} of {}", length(age), length(promise))),
             (Some(age), None, None) => (Tone::Plain, format!("{} old", length(age))),
             (None, ..) => (Tone::Faint, "-".to_owned()),
