@@ -85,7 +85,8 @@ fn checked<'a>(args: &CheckArgs, reading: &'a Reading) -> CheckReport<'a> {
 /// Returns the mesh's folder as other programs count it: from the root of the repository, else from here.
 fn prefix(path: &Path) -> String {
     let in_repository = Repository::discover(path).ok().map(|(_, prefix)| prefix);
-    in_repository.unwrap_or_else(|| if path.is_absolute() { String::new() } else { path.display().to_string() })
+    in_repository
+        .unwrap_or_else(|| if path.is_absolute() { String::new() } else { path.display().to_string() })
 }
 
 /// Reads a mesh from a folder, or from a commit of a repository.
@@ -109,8 +110,10 @@ fn snapshot(path: &Path, rev: Option<&str>) -> Result<(RepoSnapshot, String), Fa
     };
     let (repository, prefix) = Repository::discover(path).map_err(outside)?;
     let commit = repository.resolve(rev).map_err(outside)?;
-    let commit = commit.ok_or_else(|| Failure::usage(format!("{rev} is no commit or branch of {}", path.display())))?;
-    let snapshot = repository.snapshot(&commit).and_then(|snapshot| snapshot.subfolder(&prefix)).map_err(outside)?;
+    let commit = commit
+        .ok_or_else(|| Failure::usage(format!("{rev} is no commit or branch of {}", path.display())))?;
+    let snapshot =
+        repository.snapshot(&commit).and_then(|snapshot| snapshot.subfolder(&prefix)).map_err(outside)?;
     Ok((snapshot, commit.as_str().to_owned()))
 }
 
@@ -155,6 +158,9 @@ fn human(reading: &Reading) -> String {
     let broken = if broken == 0 { String::new() } else { format!(", {broken} left out") };
     let notes = if notes == 0 { String::new() } else { format!(", {notes} notes (shown by --format json)") };
     let tone = if errors > 0 { Tone::Bad } else { Tone::Good };
-    lines.push(paint.text(tone, &format!("{products} products{broken}; {errors} errors, {warnings} warnings{notes}")));
+    lines.push(
+        paint
+            .text(tone, &format!("{products} products{broken}; {errors} errors, {warnings} warnings{notes}")),
+    );
     lines.join("\n")
 }

@@ -75,7 +75,9 @@ pub fn run(args: &DiffArgs) -> Result<u8, Failure> {
     let head = if head.is_empty() { "HEAD" } else { head.trim_start_matches('.') };
     let resolve = |name: &str| -> Result<CommitId, Failure> {
         let found = repository.resolve(name).map_err(outside)?;
-        found.ok_or_else(|| Failure::usage(format!("{name} is no commit or branch of {}", args.path.display())))
+        found.ok_or_else(|| {
+            Failure::usage(format!("{name} is no commit or branch of {}", args.path.display()))
+        })
     };
     let (head, mut base) = (resolve(head)?, resolve(base)?);
     // A branch is compared with where it left the other: what came in there since is not its doing.
@@ -102,7 +104,12 @@ pub fn run(args: &DiffArgs) -> Result<u8, Failure> {
         .findings
         .iter()
         .filter(|it| it.severity != Severity::Note)
-        .filter(|it| !before.findings.iter().any(|old| (old.code, &old.file, &old.message) == (it.code, &it.file, &it.message)))
+        .filter(|it| {
+            !before
+                .findings
+                .iter()
+                .any(|old| (old.code, &old.file, &old.message) == (it.code, &it.file, &it.message))
+        })
         .collect();
     match args.format {
         DiffFormat::Json => print_json(&as_json(&base, &head, &plan, &ports, &new)),
@@ -156,7 +163,12 @@ fn ports(before: &Desired, after: &Desired) -> Vec<PortDiff> {
 }
 
 /// Returns the readers that a change may break: those that still read a column of it at the head, or no longer check.
-fn broken(before: &Desired, after: &Desired, port: &PortId, changes: &[Change]) -> BTreeMap<String, Vec<String>> {
+fn broken(
+    before: &Desired,
+    after: &Desired,
+    port: &PortId,
+    changes: &[Change],
+) -> BTreeMap<String, Vec<String>> {
     let breaking: Vec<&str> =
         changes.iter().filter(|it| it.breaks_forward).filter_map(|it| it.column.as_deref()).collect();
     let mut broken = BTreeMap::new();
@@ -179,7 +191,9 @@ fn broken(before: &Desired, after: &Desired, port: &PortId, changes: &[Change]) 
 /// Returns the next version; as SemVer has it, before 1.0.0 the second number plays the first one's part.
 fn raised(version: &str, by: Bump) -> Option<String> {
     let mut numbers = version.split('.').map(str::parse::<u64>);
-    let (Some(Ok(major)), Some(Ok(minor)), Some(Ok(patch))) = (numbers.next(), numbers.next(), numbers.next()) else {
+    let (Some(Ok(major)), Some(Ok(minor)), Some(Ok(patch))) =
+        (numbers.next(), numbers.next(), numbers.next())
+    else {
         return None;
     };
     Some(match by {
@@ -286,7 +300,13 @@ fn human(base: &CommitId, head: &CommitId, plan: &Plan, ports: &[PortDiff], new:
     text.trim_end().to_owned()
 }
 
-fn markdown(base: &CommitId, head: &CommitId, plan: &Plan, ports: &[PortDiff], new: &[&Diagnostic]) -> String {
+fn markdown(
+    base: &CommitId,
+    head: &CommitId,
+    plan: &Plan,
+    ports: &[PortDiff],
+    new: &[&Diagnostic],
+) -> String {
     use crate::report::markdown_cell as cell;
     let mut text = format!("### Hydromesh: `{}..{}`\n", base.short(), head.short());
     if plan.is_empty() && plan.broken.is_empty() {
@@ -307,7 +327,11 @@ fn markdown(base: &CommitId, head: &CommitId, plan: &Plan, ports: &[PortDiff], n
     }
     for it in ports {
         let mut lines: Vec<String> = it.changes.iter().map(|change| cell(&sentence(change))).collect();
-        lines.extend(it.broken.iter().map(|(reader, columns)| format!("**breaks** `{reader}` ({})", cell(&columns.join(", ")))));
+        lines.extend(
+            it.broken
+                .iter()
+                .map(|(reader, columns)| format!("**breaks** `{reader}` ({})", cell(&columns.join(", ")))),
+        );
         let _ = writeln!(text, "| `{}` | {} | {} |", it.port, cell(&version(it)), lines.join("<br>"));
     }
     if !new.is_empty() {

@@ -106,7 +106,11 @@ fn environment() -> Vec<Check> {
         .and_then(|soft| soft.parse::<u64>().ok());
     match open_files {
         Some(most) if most < WANTED_OPEN_FILES => {
-            checks.push(warning("open files", format!("at most {most} at once"), format!("ulimit -n {WANTED_OPEN_FILES}")));
+            checks.push(warning(
+                "open files",
+                format!("at most {most} at once"),
+                format!("ulimit -n {WANTED_OPEN_FILES}"),
+            ));
         }
         Some(most) => checks.push(ok("open files", format!("at most {most} at once"))),
         // "unlimited", or a system without /proc: nothing to say.
@@ -116,7 +120,11 @@ fn environment() -> Vec<Check> {
         && tracing_subscriber::EnvFilter::try_new(&filter).is_err()
     {
         let fix = "write it like HYDROMESH_LOG=hydromesh=debug, or unset it";
-        checks.push(warning("logging", format!("HYDROMESH_LOG={filter} is not understood and has no effect"), fix));
+        checks.push(warning(
+            "logging",
+            format!("HYDROMESH_LOG={filter} is not understood and has no effect"),
+            fix,
+        ));
     }
     if let Err(error) = tempfile::tempfile() {
         let fix = "make room in the temporary folder, or set TMPDIR to one that can be written";
@@ -137,7 +145,8 @@ fn policies(args: &DoctorArgs) -> Vec<Check> {
         return vec![failed("policies", says, "until they are corrected the gate denies every deploy")];
     }
     let rules = set.sources().iter().filter(|source| !source.is_test()).count();
-    let from = args.policies.as_ref().map_or_else(|| "compiled in".to_owned(), |path| path.display().to_string());
+    let from =
+        args.policies.as_ref().map_or_else(|| "compiled in".to_owned(), |path| path.display().to_string());
     vec![ok("policies", format!("{} ({from})", counted(rules, "file")))]
 }
 
@@ -189,20 +198,28 @@ fn state(args: &DoctorArgs) -> Result<Vec<Check>, Failure> {
         sound
     });
     if let Err(error) = sound {
-        let fix = "stop the controller, keep a copy of the state folder, and restore the ledger from a backup";
+        let fix =
+            "stop the controller, keep a copy of the state folder, and restore the ledger from a backup";
         checks.push(failed("ledger", crate::apply::chain(&error), fix));
         return Ok(checks);
     }
     let book = Book::read(folder)?;
     checks.push(ok("ledger", format!("{} facts, whole, numbered without gaps", book.ledger.seq)));
     if book.unknown > 0 {
-        let says = format!("{} were written by a newer version", counted(usize::try_from(book.unknown).unwrap_or(0), "fact"));
+        let says = format!(
+            "{} were written by a newer version",
+            counted(usize::try_from(book.unknown).unwrap_or(0), "fact")
+        );
         checks.push(warning("version", says, "use the version of hydromesh that the controller runs"));
     }
     checks.push(if controller_runs(folder) {
         ok("controller", "running")
     } else {
-        warning("controller", "not running: nothing is watched, computed or sent", "hydromesh up --repo REPOSITORY --state FOLDER")
+        warning(
+            "controller",
+            "not running: nothing is watched, computed or sent",
+            "hydromesh up --repo REPOSITORY --state FOLDER",
+        )
     });
     checks.extend(lake(args, &book)?);
     checks.extend(work(&book));
@@ -220,7 +237,11 @@ fn lake(args: &DoctorArgs, book: &Book) -> Result<Vec<Check>, Failure> {
     }
     if !folder.is_dir() {
         let says = format!("{} is gone, though the ledger has published tables in it", folder.display());
-        return Ok(vec![failed("lake", says, "bring the folder back, or correct the environment's lake path")]);
+        return Ok(vec![failed(
+            "lake",
+            says,
+            "bring the folder back, or correct the environment's lake path",
+        )]);
     }
     let mut checks = Vec::new();
     let mut sound = 0;
@@ -233,7 +254,8 @@ fn lake(args: &DoctorArgs, book: &Book) -> Result<Vec<Check>, Failure> {
             }
         };
         for (port, state) in &book.ledger.ports {
-            let output = book.ledger.deployed.get(&port.product).and_then(|it| it.product.outputs.get(&port.port));
+            let output =
+                book.ledger.deployed.get(&port.product).and_then(|it| it.product.outputs.get(&port.port));
             let Some(output) = output else { continue };
             let format = match output.format {
                 hydromesh_core::model::TableFormat::Delta => TableFormat::Delta,
@@ -246,18 +268,29 @@ fn lake(args: &DoctorArgs, book: &Book) -> Result<Vec<Check>, Failure> {
             match found {
                 Ok(TableState::Known(table)) if table.version.0 >= state.version => sound += 1,
                 Ok(TableState::Known(table)) => {
-                    let says = format!("{port} is at version {}, the ledger published {}", table.version.0, state.version);
-                    let fix = format!("the table was put back; hydromesh run {} computes it again", port.product);
+                    let says = format!(
+                        "{port} is at version {}, the ledger published {}",
+                        table.version.0, state.version
+                    );
+                    let fix =
+                        format!("the table was put back; hydromesh run {} computes it again", port.product);
                     checks.push(failed("lake", says, fix));
                 }
                 Ok(TableState::Absent) => {
-                    let says = format!("the table of {port} is gone, though the ledger published version {}", state.version);
+                    let says = format!(
+                        "the table of {port} is gone, though the ledger published version {}",
+                        state.version
+                    );
                     let fix = format!("bring it back, or compute it again: hydromesh run {}", port.product);
                     checks.push(failed("lake", says, fix));
                 }
                 Err(error) => {
                     let says = format!("{port} cannot be read: {}", crate::apply::chain(&error));
-                    checks.push(failed("lake", says, format!("compute it again: hydromesh run {}", port.product)));
+                    checks.push(failed(
+                        "lake",
+                        says,
+                        format!("compute it again: hydromesh run {}", port.product),
+                    ));
                 }
             }
         }
@@ -291,7 +324,11 @@ fn work(book: &Book) -> Vec<Check> {
             counted(unsent.len(), "message"),
             length(book.now_ms - oldest)
         );
-        checks.push(warning("mail", says, "check `mail.smtp` of the environment in mesh.yaml, and that the controller runs"));
+        checks.push(warning(
+            "mail",
+            says,
+            "check `mail.smtp` of the environment in mesh.yaml, and that the controller runs",
+        ));
     }
     if !book.ledger.pending.is_empty() {
         let says = format!("{} without an answer", counted(book.ledger.pending.len(), "command"));

@@ -43,7 +43,8 @@ pub fn run(args: &LineageArgs) -> Result<u8, Failure> {
         Some(path) => read_path(path, args.rev.as_deref(), &BTreeMap::new())?.desired.mesh,
         None => {
             let book = Book::open(&args.book)?;
-            let products = book.ledger.deployed.into_iter().map(|(id, deployed)| (id, deployed.product)).collect();
+            let products =
+                book.ledger.deployed.into_iter().map(|(id, deployed)| (id, deployed.product)).collect();
             Mesh { products, ..Mesh::default() }
         }
     };
@@ -223,10 +224,12 @@ fn columns(mesh: &Mesh) -> BTreeSet<ColumnId> {
         let inputs = product.inputs.iter().map(|(name, input)| (name, mesh.input_contract(input)));
         for (name, contract) in outputs.chain(inputs) {
             let port = product.port(name);
-            columns.extend(contract.into_iter().flat_map(|it| &it.columns).map(|column| ColumnId {
-                port: port.clone(),
-                column: column.name.clone(),
-            }));
+            columns.extend(
+                contract
+                    .into_iter()
+                    .flat_map(|it| &it.columns)
+                    .map(|column| ColumnId { port: port.clone(), column: column.name.clone() }),
+            );
         }
     }
     columns

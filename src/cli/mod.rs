@@ -253,6 +253,8 @@ pub fn clock(fixed: Option<&str>) -> Result<Clock, Failure> {
         None => Ok(Clock::system()),
         Some(text) => chrono::DateTime::parse_from_rfc3339(text)
             .map(|at| Clock::fixed(at.timestamp_millis()))
-            .map_err(|error| Failure::usage(format!("--clock {text}: {error}; write it like 2026-11-01T06:00:00Z"))),
+            .map_err(|error| {
+                Failure::usage(format!("--clock {text}: {error}; write it like 2026-11-01T06:00:00Z"))
+            }),
     }
 }

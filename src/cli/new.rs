@@ -105,7 +105,12 @@ fn domain(args: &DomainArgs) -> Result<u8, Failure> {
     let files = BTreeMap::from([(format!("{folder}/domain.yaml"), text)]);
     write(&args.path, &folder, &files)?;
     let wrong = findings(&args.path, &folder)?;
-    told(args.format, &files, &wrong, &format!("next: hydromesh new product {name}/NAME --sql FILE --input PORT"))
+    told(
+        args.format,
+        &files,
+        &wrong,
+        &format!("next: hydromesh new product {name}/NAME --sql FILE --input PORT"),
+    )
 }
 
 fn product(args: &ProductArgs) -> Result<u8, Failure> {
@@ -143,7 +148,10 @@ fn product(args: &ProductArgs) -> Result<u8, Failure> {
             }
             _ => String::new(),
         };
-        Failure { code: FINDINGS, message: format!("{}{place}: {}{hint}", args.sql.display(), problem.message) }
+        Failure {
+            code: FINDINGS,
+            message: format!("{}{place}: {}{hint}", args.sql.display(), problem.message),
+        }
     })?;
     let partition = partition(args, &shape)?;
     let folder = format!("domains/{}/{}", id.domain, id.name);
@@ -156,14 +164,20 @@ fn product(args: &ProductArgs) -> Result<u8, Failure> {
     ]);
     write(&args.path, &folder, &files)?;
     let wrong = findings(&args.path, &folder)?;
-    told(args.format, &files, &wrong, "next: say what each column means in the contract, then `hydromesh plan`")
+    told(
+        args.format,
+        &files,
+        &wrong,
+        "next: say what each column means in the contract, then `hydromesh plan`",
+    )
 }
 
 /// Reads the mesh that something is added to.
 fn mesh_at(path: &Path) -> Result<Mesh, Failure> {
     let reading = read_path(path, None, &BTreeMap::new())?;
     if !reading.readable {
-        let message = format!("{}: there is no mesh.yaml; name the mesh's folder with --path", path.display());
+        let message =
+            format!("{}: there is no mesh.yaml; name the mesh's folder with --path", path.display());
         return Err(Failure::usage(message));
     }
     Ok(reading.desired.mesh)
@@ -190,11 +204,14 @@ fn inputs(mesh: &Mesh, given: &[String]) -> Result<BTreeMap<PortName, PortId>, F
             return Err(Failure::usage(format!("there is no port `{address}`; {hint}")));
         }
         let table = match table {
-            Some(table) => PortName::new(table).map_err(|error| Failure::usage(format!("--input: {error}")))?,
+            Some(table) => {
+                PortName::new(table).map_err(|error| Failure::usage(format!("--input: {error}")))?
+            }
             None => port.port.clone(),
         };
         if inputs.insert(table.clone(), port).is_some() {
-            let message = format!("two inputs are called {table}; give one another name: --input NAME={address}");
+            let message =
+                format!("two inputs are called {table}; give one another name: --input NAME={address}");
             return Err(Failure::usage(message));
         }
     }
@@ -206,11 +223,13 @@ fn partition(args: &ProductArgs, shape: &QueryShape) -> Result<Option<(String, G
     let (Some(by), Some(start)) = (&args.partition_by, &args.start) else { return Ok(None) };
     let names = shape.columns.iter().map(|column| column.name.as_str());
     if !names.clone().any(|name| name == by) {
-        let hint = did_you_mean(by, names).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+        let hint =
+            did_you_mean(by, names).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
         return Err(Failure::usage(format!("--partition-by {by}: the query has no such column{hint}")));
     }
     let grain: Grain = args.every.parse().map_err(|error| Failure::usage(format!("--every: {error}")))?;
-    let start = Partition::parse(grain, start).map_err(|error| Failure::usage(format!("--start: {error}")))?;
+    let start =
+        Partition::parse(grain, start).map_err(|error| Failure::usage(format!("--start: {error}")))?;
     Ok(Some((by.clone(), grain, start.to_string())))
 }
 
@@ -219,7 +238,12 @@ fn quoted(text: &str) -> String {
     json!(text).to_string()
 }
 
-fn product_text(id: &ProductId, args: &ProductArgs, inputs: &BTreeMap<PortName, PortId>, output: &PortName) -> String {
+fn product_text(
+    id: &ProductId,
+    args: &ProductArgs,
+    inputs: &BTreeMap<PortName, PortId>,
+    output: &PortName,
+) -> String {
     let mut text = format!(
         "apiVersion: v1.1.0\nkind: DataProduct\nid: {id}\nname: {}\nversion: 1.0.0\nstatus: active\ndomain: {}\n",
         id.name, id.domain
@@ -255,12 +279,19 @@ fn contract_text(
     if !args.purpose.is_empty() {
         let _ = writeln!(text, "description:\n  purpose: {}", quoted(&args.purpose));
     }
-    let _ = write!(text, "schema:\n  - name: {output}\n    logicalType: object\n    physicalType: table\n    properties:\n");
+    let _ = write!(
+        text,
+        "schema:\n  - name: {output}\n    logicalType: object\n    physicalType: table\n    properties:\n"
+    );
     for column in &shape.columns {
         let logical = match &column.logical {
-            Some(LogicalType::Vector(_)) | None => {
+            Some(LogicalType::Vector(_) | LogicalType::Binary) | None => {
+                let hint = match column.logical {
+                    Some(LogicalType::Binary) => "such as text: encode(..., 'hex')",
+                    _ => "to one that it can",
+                };
                 let message = format!(
-                    "{}: column {} is a {}, which a contract cannot describe; cast it to a type that it can",
+                    "{}: column {} is a {}, which a contract cannot describe; turn it into another type {hint}",
                     args.sql.display(),
                     column.name,
                     column.physical
@@ -269,9 +300,12 @@ fn contract_text(
             }
             Some(logical) => logical,
         };
-        let mut parts = vec![format!("name: {}", quoted(&column.name)), format!("logicalType: {}", type_name(logical))];
+        let mut parts =
+            vec![format!("name: {}", quoted(&column.name)), format!("logicalType: {}", type_name(logical))];
         // `Decimal128(10, 2)` is what the engine calls what contracts call DECIMAL(10,2).
-        if let Some((_, digits)) = column.physical.split_once('(').filter(|_| column.physical.starts_with("Decimal")) {
+        if let Some((_, digits)) =
+            column.physical.split_once('(').filter(|_| column.physical.starts_with("Decimal"))
+        {
             parts.push(format!("physicalType: {}", quoted(&format!("DECIMAL({}", digits.replace(' ', "")))));
         }
         if !column.nullable {
@@ -313,7 +347,11 @@ fn pipeline_text(id: &ProductId, output: &PortName, partition: &Option<(String, 
         id.name
     );
     if let Some((by, every, start)) = partition {
-        let _ = writeln!(text, "partition: {{by: {}, every: {every}, start: {start}, timezone: UTC}}", quoted(by));
+        let _ = writeln!(
+            text,
+            "partition: {{by: {}, every: {every}, start: {start}, timezone: UTC}}",
+            quoted(by)
+        );
     }
     text
 }
@@ -339,15 +377,24 @@ fn write(root: &Path, folder: &str, files: &BTreeMap<String, String>) -> Result<
 /// Returns what `check` says about a folder, notes left out.
 fn findings(root: &Path, folder: &str) -> Result<Vec<Diagnostic>, Failure> {
     let mut found = read_path(root, None, &BTreeMap::new())?.findings;
-    found.retain(|finding| finding.severity != Severity::Note && finding.file.starts_with(&format!("{folder}/")));
+    found.retain(|finding| {
+        finding.severity != Severity::Note && finding.file.starts_with(&format!("{folder}/"))
+    });
     Ok(found)
 }
 
-fn told(format: Format, files: &BTreeMap<String, String>, wrong: &[Diagnostic], next: &str) -> Result<u8, Failure> {
+fn told(
+    format: Format,
+    files: &BTreeMap<String, String>,
+    wrong: &[Diagnostic],
+    next: &str,
+) -> Result<u8, Failure> {
     match format {
         Format::Json => {
-            let written: Vec<_> =
-                files.iter().map(|(name, text)| json!({"file": name, "lines": text.lines().count()})).collect();
+            let written: Vec<_> = files
+                .iter()
+                .map(|(name, text)| json!({"file": name, "lines": text.lines().count()}))
+                .collect();
             print_json(&json!({"written": written, "findings": wrong}));
         }
         Format::Human => {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use hydromesh_core::ledger::LedgerState;
-use hydromesh_core::plan::{NotDue, DueStep, Plan, dependency_order, due_steps, plan};
+use hydromesh_core::plan::{DueStep, NotDue, Plan, dependency_order, due_steps, plan};
 use serde_json::json;
 
 use super::check::read_path;
@@ -71,7 +71,10 @@ pub fn run(args: &PlanArgs) -> Result<u8, Failure> {
         .collect();
     let reading = read_path(&args.path, args.rev.as_deref(), &deployed)?;
     if !reading.readable {
-        return Err(Failure { code: FINDINGS, message: format!("{}: there is no mesh.yaml", args.path.display()) });
+        return Err(Failure {
+            code: FINDINGS,
+            message: format!("{}: there is no mesh.yaml", args.path.display()),
+        });
     }
     let order = dependency_order(reading.desired.mesh.products.values());
     let plan = plan(&reading.desired, &order, &ledger, &args.state.env, now_ms);
@@ -141,7 +144,8 @@ fn markdown(plan: &Plan, due: &[DueStep]) -> String {
         let _ = writeln!(text, "| {} | `{}` | {partitions} | {why} |", change.kind, change.product);
     }
     for product in &plan.broken {
-        let _ = writeln!(text, "| **broken** | `{product}` | | stays as it is deployed; see `hydromesh check` |");
+        let _ =
+            writeln!(text, "| **broken** | `{product}` | | stays as it is deployed; see `hydromesh check` |");
     }
     if !due.is_empty() {
         let _ = writeln!(text, "\n{} steps are due now.", due.len());

@@ -110,7 +110,8 @@ fn tests(report: &TestReport) -> String {
     for problem in &report.problems {
         let _ = writeln!(text, "{} {}", paint.text(Tone::Bad, "error"), problem.summary());
     }
-    let count = |wanted: fn(&TestOutcome) -> bool| report.tests.iter().filter(|it| wanted(&it.outcome)).count();
+    let count =
+        |wanted: fn(&TestOutcome) -> bool| report.tests.iter().filter(|it| wanted(&it.outcome)).count();
     for test in &report.tests {
         let (word, detail) = match &test.outcome {
             TestOutcome::Passed => continue,
@@ -118,7 +119,11 @@ fn tests(report: &TestReport) -> String {
             TestOutcome::Failed => (paint.text(Tone::Bad, "failed"), String::new()),
             TestOutcome::Error { message } => (paint.text(Tone::Bad, "error"), format!(": {message}")),
         };
-        let _ = writeln!(text, "{word} {}.{}{detail}\n  --> {}:{}", test.package, test.name, test.file, test.line);
+        let _ = writeln!(
+            text,
+            "{word} {}.{}{detail}\n  --> {}:{}",
+            test.package, test.name, test.file, test.line
+        );
     }
     for file in report.coverage.iter().filter(|file| !file.not_covered.is_empty()) {
         let lines: Vec<String> = file.not_covered.iter().map(ToString::to_string).collect();
@@ -150,9 +155,10 @@ fn eval(args: &EvalArgs) -> Result<u8, Failure> {
     } else {
         std::fs::read_to_string(&args.input)
     };
-    let text = text.map_err(|error| Failure { code: OUTSIDE, message: format!("could not read {name}: {error}") })?;
-    let input: Value =
-        serde_json::from_str(&text).map_err(|error| Failure::usage(format!("{name} is not JSON: {error}")))?;
+    let text =
+        text.map_err(|error| Failure { code: OUTSIDE, message: format!("could not read {name}: {error}") })?;
+    let input: Value = serde_json::from_str(&text)
+        .map_err(|error| Failure::usage(format!("{name} is not JSON: {error}")))?;
     let central = open_set(args.policies.as_deref())?;
     let own = match &args.mesh {
         Some(path) => read_path(path, None, &BTreeMap::new())?.policies,
@@ -190,7 +196,8 @@ fn explain(args: &ExplainArgs) -> Result<u8, Failure> {
     let book = Book::open(&args.book)?;
     let decisions = &book.ledger.decisions;
     let text = args.decision.as_str();
-    let by_id = decisions.iter().rev().find(|(_, it)| it.id == text || text.len() >= 6 && it.id.starts_with(text));
+    let by_id =
+        decisions.iter().rev().find(|(_, it)| it.id == text || text.len() >= 6 && it.id.starts_with(text));
     let found = match by_id {
         Some(found) => found,
         None if text.contains('/') => {
@@ -199,7 +206,8 @@ fn explain(args: &ExplainArgs) -> Result<u8, Failure> {
             newest.ok_or_else(|| Failure::usage(format!("nothing was decided about {id} yet")))?
         }
         None => {
-            let message = format!("there is no decision `{text}`; `hydromesh why PRODUCT` names the one it runs under");
+            let message =
+                format!("there is no decision `{text}`; `hydromesh why PRODUCT` names the one it runs under");
             return Err(Failure::usage(message));
         }
     };
@@ -215,7 +223,10 @@ fn explain(args: &ExplainArgs) -> Result<u8, Failure> {
     let mut line = |name: &str, value: &str| {
         let _ = write!(out, "\n  {} {value}", paint.text(Tone::Faint, &format!("{name:<9}")));
     };
-    line("asked", &format!("may {} {} at commit {}?", decision.action, decision.product, short(&decision.commit)));
+    line(
+        "asked",
+        &format!("may {} {} at commit {}?", decision.action, decision.product, short(&decision.commit)),
+    );
     line("when", &instant(*at_ms));
     line("covers", &format!("fingerprint {}", decision.fingerprint));
     line("policies", &decision.policy_digest);

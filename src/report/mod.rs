@@ -63,15 +63,21 @@ mod tests {
 
     fn findings() -> Vec<Diagnostic> {
         vec![
-            Diagnostic::new(codes::SQL_MISSING_COLUMN, "domains/a/b/x,y.sql", Spot::new(3, 5), "100% <bad> & \"worse\"")
-                .related("domains/a/c/c.odcs.yaml", Spot::new(7, 0), "declared | here"),
+            Diagnostic::new(
+                codes::SQL_MISSING_COLUMN,
+                "domains/a/b/x,y.sql",
+                Spot::new(3, 5),
+                "100% <bad> & \"worse\"",
+            )
+            .related("domains/a/c/c.odcs.yaml", Spot::new(7, 0), "declared | here"),
             Diagnostic::new(codes::NO_DOMAIN, "domains/a", Spot::FILE, "first\nsecond"),
             Diagnostic::new(codes::OLD_SPELLING, "domains/a/c/c.odcs.yaml", Spot::new(2, 1), "old"),
         ]
     }
 
     fn report(findings: &[Diagnostic]) -> CheckReport<'_> {
-        let product = |id: &str, folder: &str, whole| CheckedProduct { id: id.into(), folder: folder.into(), whole };
+        let product =
+            |id: &str, folder: &str, whole| CheckedProduct { id: id.into(), folder: folder.into(), whole };
         let products = vec![product("a/b", "domains/a/b", false), product("a/c", "domains/a/c", true)];
         CheckReport { findings, products, prefix: "mesh/".to_owned() }
     }

@@ -30,9 +30,15 @@ fn each_fixture_is_told_by_its_code_alone_and_keeps_the_other_products() {
         assert!(!blank, "{name}: a finding without help");
         // The others can be planned as if nothing were wrong.
         let state = tempfile::tempdir().expect("a folder");
-        let plan = run(&["plan", text(&path), "--state", text(state.path()), "--format", "json"]).ends_with(0).json();
-        let created: BTreeSet<&str> =
-            plan["changes"].as_array().expect("changes").iter().filter_map(|it| it["product"].as_str()).collect();
+        let plan = run(&["plan", text(&path), "--state", text(state.path()), "--format", "json"])
+            .ends_with(0)
+            .json();
+        let created: BTreeSet<&str> = plan["changes"]
+            .as_array()
+            .expect("changes")
+            .iter()
+            .filter_map(|it| it["product"].as_str())
+            .collect();
         assert!(created.is_superset(&BTreeSet::from(["shop/items", "shop/prices"])), "{name}: {created:?}");
         let broken = plan["broken"].as_array().expect("broken");
         // A policy that cannot be read stops deploys at the gate; the products themselves are right.
@@ -44,7 +50,8 @@ fn each_fixture_is_told_by_its_code_alone_and_keeps_the_other_products() {
 fn a_finding_names_file_and_line() {
     let path = root().join("tests/fixtures/bad/missing_column");
     let findings = run(&["check", text(&path), "--format", "json"]).ends_with(1).json();
-    let error = findings["findings"].as_array().expect("findings").iter().find(|it| it["severity"] == "error");
+    let error =
+        findings["findings"].as_array().expect("findings").iter().find(|it| it["severity"] == "error");
     let error = error.expect("an error");
     assert_eq!(error["file"], "domains/shop/totals/totals.sql");
     let sql = std::fs::read_to_string(path.join("domains/shop/totals/totals.sql")).expect("the query");
@@ -69,7 +76,12 @@ fn a_symbolic_link_is_refused_in_a_folder_and_in_a_commit() {
     Repo::around(folder.path());
     let commit = run_in(folder.path(), &["check", "--rev", "main", "--format", "json"]).ends_with(1);
     assert_eq!(errors(&commit.json()), ["HM-R001"]);
-    let finding = &commit.json()["findings"].as_array().expect("findings").iter().find(|it| it["code"] == "HM-R001").cloned();
+    let finding = &commit.json()["findings"]
+        .as_array()
+        .expect("findings")
+        .iter()
+        .find(|it| it["code"] == "HM-R001")
+        .cloned();
     assert_eq!(finding.as_ref().expect("told")["file"], "domains/support/articles/secret.sql");
 }
 
@@ -77,7 +89,8 @@ fn a_symbolic_link_is_refused_in_a_folder_and_in_a_commit() {
 fn a_broken_policy_is_told_with_its_place() {
     let path = root().join("tests/fixtures/bad/policy_syntax_error");
     let findings = run(&["check", text(&path), "--format", "json"]).ends_with(1).json();
-    let finding = findings["findings"].as_array().expect("findings").iter().find(|it| it["code"] == "HM-P001").cloned();
+    let finding =
+        findings["findings"].as_array().expect("findings").iter().find(|it| it["code"] == "HM-P001").cloned();
     let finding = finding.expect("told");
     assert_eq!(finding["file"], "policies/owners.rego");
     assert!(finding["line"].as_u64().expect("a line") > 0);

@@ -22,7 +22,8 @@ fn json_has_the_documented_keys() {
     let findings = value["findings"].as_array().expect("findings");
     assert!(!findings.is_empty());
     for finding in findings {
-        let keys: BTreeSet<&str> = finding.as_object().expect("an object").keys().map(String::as_str).collect();
+        let keys: BTreeSet<&str> =
+            finding.as_object().expect("an object").keys().map(String::as_str).collect();
         for key in ["code", "severity", "file", "line", "column", "message", "help"] {
             assert!(keys.contains(key), "{finding} lacks {key}");
         }
@@ -80,7 +81,10 @@ fn a_mesh_of_a_thousand_products_checks() {
     write("mesh.yaml".into(), std::fs::read_to_string(mesh).expect("read"));
     for domain in 0..20 {
         let at = format!("domains/d{domain}");
-        write(format!("{at}/domain.yaml"), "apiVersion: hydromesh/v1\nkind: Domain\nowners: [a@example.com]\n".into());
+        write(
+            format!("{at}/domain.yaml"),
+            "apiVersion: hydromesh/v1\nkind: Domain\nowners: [a@example.com]\n".into(),
+        );
         for product in 0..50 {
             let at = format!("{at}/p{product}");
             let (input, sql) = if product == 0 {
@@ -96,12 +100,18 @@ fn a_mesh_of_a_thousand_products_checks() {
                 let mut input = format!("  - {{name: before, contractId: {before}}}\n");
                 let mut sql = "SELECT before.day, before.n + 1 AS n FROM before".to_owned();
                 if product % 10 == 0 && domain < 19 {
-                    input.push_str(&format!("  - {{name: beside, contractId: d{}/p{}.out}}\n", domain + 1, product - 1));
+                    input.push_str(&format!(
+                        "  - {{name: beside, contractId: d{}/p{}.out}}\n",
+                        domain + 1,
+                        product - 1
+                    ));
                     sql.push_str(" JOIN beside ON before.day = beside.day");
                 }
                 (input, sql)
             };
-            let odps = format!("apiVersion: v1.1.0\nkind: DataProduct\ninputPorts:\n{input}outputPorts:\n  - name: out\n");
+            let odps = format!(
+                "apiVersion: v1.1.0\nkind: DataProduct\ninputPorts:\n{input}outputPorts:\n  - name: out\n"
+            );
             write(format!("{at}/product.odps.yaml"), odps);
             let contract = "apiVersion: v3.2.0\nkind: DataContract\nversion: 1.0.0\nschema:\n  - name: out\n    properties:\n      \
                             - {name: day, logicalType: date}\n      - {name: n, logicalType: integer}\n";
@@ -115,6 +125,8 @@ fn a_mesh_of_a_thousand_products_checks() {
     let ran = run(&["check", text(folder.path()), "--format", "json"]).ends_with(0);
     assert_eq!(errors(&ran.json()), [""; 0]);
     let state = tempfile::tempdir().expect("a folder");
-    let plan = run(&["plan", text(folder.path()), "--state", text(state.path()), "--format", "json"]).ends_with(0).json();
+    let plan = run(&["plan", text(folder.path()), "--state", text(state.path()), "--format", "json"])
+        .ends_with(0)
+        .json();
     assert_eq!(plan["changes"].as_array().expect("changes").len(), 1_000);
 }

@@ -10,7 +10,8 @@ fn repo() -> (tempfile::TempDir, Repo, String) {
     let folder = tempfile::tempdir().expect("a folder");
     copy(&example(), folder.path());
     let repo = Repo::around(folder.path());
-    let head = git2::Repository::open(&repo.folder).expect("open").head().expect("head").target().expect("an id");
+    let head =
+        git2::Repository::open(&repo.folder).expect("open").head().expect("head").target().expect("an id");
     (folder, repo, head.to_string())
 }
 
@@ -30,14 +31,17 @@ fn a_removed_column_breaks_its_readers_and_asks_for_a_major_version() {
     assert_eq!(kept.len() + 1, text.lines().count());
     std::fs::write(&file, kept.join("\n")).expect("written");
     repo.commit("nobody counts pieces any more");
-    let diff = run_in(folder.path(), &["diff", &format!("{base}..HEAD"), "--format", "json"]).ends_with(0).json();
+    let diff =
+        run_in(folder.path(), &["diff", &format!("{base}..HEAD"), "--format", "json"]).ends_with(0).json();
     let changes = diff["changes"].as_array().expect("changes");
     let products: Vec<&str> = changes.iter().filter_map(|it| it["product"].as_str()).collect();
     assert_eq!(products, ["commerce/daily-revenue"], "only what changed is computed again");
     let port = contract(&diff, "commerce/daily-revenue.daily_revenue");
     assert_eq!((port["needs"].as_str(), port["suggested_version"].as_str()), (Some("major"), Some("2.0.0")));
     run_in(folder.path(), &["diff", &base, "--exit-code"]).ends_with(1).says("write 2.0.0");
-    run_in(folder.path(), &["diff", &base, "--format", "markdown"]).ends_with(0).says("| `commerce/daily-revenue.daily_revenue` |");
+    run_in(folder.path(), &["diff", &base, "--format", "markdown"])
+        .ends_with(0)
+        .says("| `commerce/daily-revenue.daily_revenue` |");
 }
 
 #[test]
@@ -53,10 +57,15 @@ fn a_reader_of_a_removed_column_is_named() {
     repo.commit("no more amounts");
     let ran = run_in(folder.path(), &["diff", &format!("{base}..HEAD"), "--format", "json"]).ends_with(1);
     let diff = ran.json();
-    let broken: Vec<&str> = diff["broken"].as_array().expect("broken").iter().filter_map(Value::as_str).collect();
+    let broken: Vec<&str> =
+        diff["broken"].as_array().expect("broken").iter().filter_map(Value::as_str).collect();
     assert!(broken.contains(&"commerce/daily-revenue"), "{diff:#}");
-    let codes: Vec<&str> =
-        diff["new_findings"].as_array().expect("findings").iter().filter_map(|it| it["code"].as_str()).collect();
+    let codes: Vec<&str> = diff["new_findings"]
+        .as_array()
+        .expect("findings")
+        .iter()
+        .filter_map(|it| it["code"].as_str())
+        .collect();
     assert!(codes.contains(&"HM-S011"), "{codes:?}");
 }
 
@@ -71,7 +80,14 @@ fn a_reformatted_query_changes_nothing() {
         .as_array()
         .expect("changes")
         .iter()
-        .flat_map(|it| it["partitions"].as_object().expect("partitions").values().filter_map(Value::as_u64).collect::<Vec<_>>())
+        .flat_map(|it| {
+            it["partitions"]
+                .as_object()
+                .expect("partitions")
+                .values()
+                .filter_map(Value::as_u64)
+                .collect::<Vec<_>>()
+        })
         .sum();
     assert_eq!(computed, 0, "{}", ran.stdout);
     assert_eq!(ran.json()["contracts"], serde_json::json!([]));

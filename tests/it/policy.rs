@@ -26,14 +26,16 @@ fn an_input_is_allowed_or_denied_with_the_rule() {
     let rule = "package hydromesh.deploy.names\n\ndeny contains {\"rule\": \"short-names\", \"msg\": \"too long\"} if {\n\t\
                 count(input.product.name) > 20\n}\n";
     std::fs::write(folder.path().join("names.rego"), rule).expect("written");
-    let schema: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(root().join("policies/gate-input.schema.json")).expect("read"))
-            .expect("JSON");
+    let schema: serde_json::Value = serde_json::from_str(
+        &std::fs::read_to_string(root().join("policies/gate-input.schema.json")).expect("read"),
+    )
+    .expect("JSON");
     assert!(schema.is_object());
     // Not a document that the gate understands: it fails closed.
     let input = folder.path().join("input.json");
     std::fs::write(&input, "{}").expect("written");
-    let ran = run(&["policy", "eval", text(&input), "--policies", text(folder.path()), "--format", "json"]).ends_with(3);
+    let ran = run(&["policy", "eval", text(&input), "--policies", text(folder.path()), "--format", "json"])
+        .ends_with(3);
     assert_eq!(ran.json()["allow"], json!(false));
     assert!(ran.json()["error"].is_string());
     std::fs::write(&input, "{").expect("written");

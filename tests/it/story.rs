@@ -32,7 +32,12 @@ impl Mesh {
             "partition: {by: sold_on, every: day, start: 2026-08-01}\n",
             "",
         );
-        product(&folder, "shop/totals", "SELECT item_id, sum(price) AS total FROM items GROUP BY item_id", "shop/items.items");
+        product(
+            &folder,
+            "shop/totals",
+            "SELECT item_id, sum(price) AS total FROM items GROUP BY item_id",
+            "shop/items.items",
+        );
         let policies = home.path().join("policies");
         std::fs::create_dir(&policies).expect("a folder");
         let rule = "# METADATA\n# title: Names\npackage hydromesh.deploy.names\n\n\
@@ -45,7 +50,11 @@ impl Mesh {
     }
 
     fn up(&self) -> Up {
-        let log = std::fs::File::options().create(true).append(true).open(self.state.with_extension("log")).expect("a log");
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.state.with_extension("log"))
+            .expect("a log");
         let child = hydromesh()
             .args(["up", "--poll", "0.2", "--repo", text(&self.repo.folder), "--state", text(&self.state)])
             .args(["--policies", text(&self.policies)])
@@ -81,7 +90,13 @@ impl Mesh {
                 return ran.json();
             }
             let log = || std::fs::read_to_string(self.state.with_extension("log")).unwrap_or_default();
-            assert!(began.elapsed() < PATIENCE, "{args:?} never came right: {}\n{}\n{}", ran.stdout, ran.stderr, log());
+            assert!(
+                began.elapsed() < PATIENCE,
+                "{args:?} never came right: {}\n{}\n{}",
+                ran.stdout,
+                ran.stderr,
+                log()
+            );
             std::thread::sleep(Duration::from_millis(200));
         }
     }
@@ -99,7 +114,8 @@ struct Up(Child);
 impl Up {
     /// Asks it to end as an operating system does, and returns its exit code.
     fn end(mut self) -> i32 {
-        let asked = std::process::Command::new("sh").args(["-c", &format!("kill -TERM {}", self.0.id())]).status();
+        let asked =
+            std::process::Command::new("sh").args(["-c", &format!("kill -TERM {}", self.0.id())]).status();
         assert!(asked.expect("a shell").success());
         self.0.wait().expect("ends").code().expect("ended by itself")
     }
@@ -119,7 +135,10 @@ fn of<'a>(list: &'a Value, product: &str) -> &'a Value {
 
 fn all_ok(list: &Value, count: usize) -> bool {
     let products = list["products"].as_array().expect("products");
-    products.len() == count && products.iter().all(|it| it["status"] == "ok" && it["last_run"]["result"]["outcome"] == "succeeded")
+    products.len() == count
+        && products
+            .iter()
+            .all(|it| it["status"] == "ok" && it["last_run"]["result"]["outcome"] == "succeeded")
 }
 
 #[test]
@@ -135,15 +154,18 @@ fn a_controller_is_looked_at_and_asked() {
     commands(&mesh);
 
     // What is applied needs nothing more.
-    let plan = run(&["plan", text(&mesh.repo.folder), "--state", text(&mesh.state), "--exit-code"]).ends_with(0);
+    let plan =
+        run(&["plan", text(&mesh.repo.folder), "--state", text(&mesh.state), "--exit-code"]).ends_with(0);
     plan.says("no changes");
     assert_eq!(up.end(), 0);
     assert_eq!(mesh.json(&["status"])["controller"], "stopped");
     // Nobody answers now; the command stays for the next controller.
-    let asked = mesh.ask(&["run", "shop/items", "--key", "later", "--wait", "--timeout", "300ms"]).ends_with(4);
+    let asked =
+        mesh.ask(&["run", "shop/items", "--key", "later", "--wait", "--timeout", "300ms"]).ends_with(4);
     asked.says("no controller runs");
     let again = mesh.up();
-    mesh.ask(&["run", "shop/items", "--key", "later", "--actor", "unknown", "--wait", "--timeout", "60s"]).ends_with(0);
+    mesh.ask(&["run", "shop/items", "--key", "later", "--actor", "unknown", "--wait", "--timeout", "60s"])
+        .ends_with(0);
     assert_eq!(again.end(), 0);
 }
 
@@ -165,7 +187,13 @@ fn looks(mesh: &Mesh) {
     let runs = mesh.json(&["runs"]);
     assert!(runs["runs"].as_array().expect("runs").len() >= 3);
     let own = mesh.json(&["runs", "shop/prices"]);
-    assert!(own["runs"].as_array().expect("runs").iter().all(|it| it["step"].as_str().expect("a step").starts_with("shop/prices:")));
+    assert!(
+        own["runs"]
+            .as_array()
+            .expect("runs")
+            .iter()
+            .all(|it| it["step"].as_str().expect("a step").starts_with("shop/prices:"))
+    );
     assert_eq!(mesh.json(&["runs", "--failed"])["runs"], json!([]));
     assert_eq!(mesh.json(&["runs", "--limit", "1"])["runs"].as_array().expect("runs").len(), 1);
 
@@ -196,28 +224,43 @@ fn looks(mesh: &Mesh) {
         let checks = doctor["checks"].as_array().expect("checks");
         checks.iter().find(|it| it["name"] == name).unwrap_or_else(|| panic!("{name}: {checks:#?}"))["verdict"].clone()
     };
-    assert_eq!([says("ledger"), says("lake"), says("controller"), says("policies")], ["ok", "ok", "ok", "ok"]);
+    assert_eq!(
+        [says("ledger"), says("lake"), says("controller"), says("policies")],
+        ["ok", "ok", "ok", "ok"]
+    );
 }
 
 fn queries(mesh: &Mesh) {
     let rows = mesh.json(&["query", "SELECT item_id, total FROM \"shop/totals.totals\" ORDER BY item_id"]);
     assert_eq!(rows, json!([{"item_id": "a", "total": 3.0}, {"item_id": "b", "total": 2.5}]));
-    let csv = mesh.ask(&["query", "SELECT count(*) AS n FROM \"shop/items.items\"", "--format", "csv"]).ends_with(0);
+    let csv = mesh
+        .ask(&["query", "SELECT count(*) AS n FROM \"shop/items.items\"", "--format", "csv"])
+        .ends_with(0);
     assert_eq!(csv.stdout, "n\n3\n");
     // A null is told from a missing column, and no row is no error.
     assert_eq!(mesh.json(&["query", "SELECT CAST(NULL AS INT) AS x, 1 AS y"]), json!([{"x": null, "y": 1}]));
     assert_eq!(mesh.json(&["query", "SELECT * FROM \"shop/items.items\" WHERE price > 100"]), json!([]));
-    let cut = mesh.ask(&["query", "SELECT * FROM \"shop/items.items\"", "--limit", "1", "--format", "json"]).ends_with(0);
+    let cut = mesh
+        .ask(&["query", "SELECT * FROM \"shop/items.items\"", "--limit", "1", "--format", "json"])
+        .ends_with(0);
     assert_eq!(cut.json().as_array().expect("rows").len(), 1);
     cut.says("cut after 1 rows");
-    mesh.ask(&["query", "SELECT 1 FROM \"shop/item.items\""]).ends_with(2).says("did you mean \"shop/items.items\"");
+    mesh.ask(&["query", "SELECT 1 FROM \"shop/item.items\""])
+        .ends_with(2)
+        .says("did you mean \"shop/items.items\"");
     mesh.ask(&["query", "SELECT nope FROM \"shop/items.items\""]).ends_with(2).says("nope");
-    for sql in ["DROP TABLE x", "COPY (SELECT 1) TO '/tmp/x.csv'", "CREATE TABLE x AS SELECT 1", "SELECT 1; SELECT 2"] {
+    for sql in [
+        "DROP TABLE x",
+        "COPY (SELECT 1) TO '/tmp/x.csv'",
+        "CREATE TABLE x AS SELECT 1",
+        "SELECT 1; SELECT 2",
+    ] {
         mesh.ask(&["query", sql]).ends_with(2);
     }
     // A file of this machine is no table.
     mesh.ask(&["query", "SELECT * FROM '/etc/passwd'"]).ends_with(2);
-    let as_of = |version: &str| mesh.ask(&["query", "SELECT 1 FROM \"shop/items.items\"", "--as-of", version]);
+    let as_of =
+        |version: &str| mesh.ask(&["query", "SELECT 1 FROM \"shop/items.items\"", "--as-of", version]);
     let version = mesh.json(&["show", "shop/items"])["ports"][0]["table_version"].to_string();
     as_of(&version).ends_with(0);
     as_of(&format!("shop/items.items={version}")).ends_with(0);
@@ -229,18 +272,26 @@ fn queries(mesh: &Mesh) {
 fn commands(mesh: &Mesh) {
     let runs = |mesh: &Mesh| mesh.json(&["runs", "shop/totals"])["ended_in_all"].as_u64().expect("a number");
     let before = runs(mesh);
-    let asked = mesh.ask(&["run", "shop/totals", "--key", "k1", "--reason", "to see", "--wait", "--format", "json"]).ends_with(0);
+    let asked = mesh
+        .ask(&["run", "shop/totals", "--key", "k1", "--reason", "to see", "--wait", "--format", "json"])
+        .ends_with(0);
     assert_eq!(asked.json()["id"], "k1");
     assert_eq!(asked.json()["answer"]["accepted"], true);
-    mesh.wait(&["runs", "shop/totals"], |runs| runs["ended_in_all"].as_u64().expect("a number") == before + 1);
+    mesh.wait(&["runs", "shop/totals"], |runs| {
+        runs["ended_in_all"].as_u64().expect("a number") == before + 1
+    });
     // The same key again is the same wish: nothing is computed a third time.
-    let again = mesh.ask(&["run", "shop/totals", "--key", "k1", "--reason", "to see", "--wait", "--format", "json"]).ends_with(0);
+    let again = mesh
+        .ask(&["run", "shop/totals", "--key", "k1", "--reason", "to see", "--wait", "--format", "json"])
+        .ends_with(0);
     assert_eq!(again.json()["repeated"], true);
     mesh.ask(&["run", "shop/items", "--key", "k1"]).ends_with(2).says("k1");
     assert_eq!(runs(mesh), before + 1);
     mesh.ask(&["retry", "shop/items", "--wait"]).ends_with(0);
     mesh.ask(&["run", "shop/nothing"]).ends_with(2);
-    mesh.ask(&["backfill", "shop/totals", "--from", "2026-08-01", "--to", "2026-08-02"]).ends_with(2).says("no partitions");
+    mesh.ask(&["backfill", "shop/totals", "--from", "2026-08-01", "--to", "2026-08-02"])
+        .ends_with(2)
+        .says("no partitions");
     mesh.ask(&["alerts", "silence", "shop/items", "--for", "2h", "--wait"]).ends_with(0);
     mesh.ask(&["why-not", "shop/items"]).ends_with(0).says("silenced until");
     mesh.ask(&["alerts", "silence", "shop/items", "--for", "soon"]).ends_with(2);
@@ -280,7 +331,8 @@ fn a_refused_product_stays_out_and_the_others_go_on() {
     assert_eq!(explained["decision"]["allow"], false);
     assert_eq!(explained["decision"]["commit"], json!(commit));
     assert_eq!(mesh.json(&["status"])["commit"]["message"], "three things at once");
-    let alerts = mesh.wait(&["alerts", "list", "--open"], |it| it["alerts"].as_array().expect("alerts").len() >= 2);
+    let alerts =
+        mesh.wait(&["alerts", "list", "--open"], |it| it["alerts"].as_array().expect("alerts").len() >= 2);
     let id = alerts["alerts"][0]["id"].as_str().expect("an id").to_owned();
     mesh.ask(&["alerts", "why", &id]).ends_with(0).says("Commit");
     mesh.ask(&["alerts", "why", "shop/"]).ends_with(2).says("fits");
@@ -308,7 +360,11 @@ fn messages_are_produced_from_lines() {
         (output.status.code(), value, String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let (code, value, _) = produce(b"{\"k\":1}\n\n{\"k\":2}\nnot json\n", &[]);
-    assert_eq!((code, &value["messages"]), (Some(0), &json!(3)), "empty lines are no messages, malformed ones are");
+    assert_eq!(
+        (code, &value["messages"]),
+        (Some(0), &json!(3)),
+        "empty lines are no messages, malformed ones are"
+    );
     let (code, value, _) = produce(b"{\"k\":\"a\"}\r\n", &["--key-field", "k"]);
     assert_eq!((code, &value["ranges"]), (Some(0), &json!([{"partition": 0, "from": 3, "to": 4}])));
     let (code, _, stderr) = produce(b"{\"k\":\"a\"}\n{}\n", &["--key-field", "k"]);
@@ -321,7 +377,8 @@ fn messages_are_produced_from_lines() {
 #[test]
 fn a_doctor_finds_what_is_wrong() {
     let state = tempfile::tempdir().expect("a folder");
-    std::fs::write(state.path().join("ledger.db"), "this is no database, whatever its name says").expect("written");
+    std::fs::write(state.path().join("ledger.db"), "this is no database, whatever its name says")
+        .expect("written");
     let ran = run(&["doctor", "--state", text(state.path()), "--format", "json"]).ends_with(1);
     let doctor = ran.json();
     assert_eq!(doctor["healthy"], false);
@@ -330,6 +387,8 @@ fn a_doctor_finds_what_is_wrong() {
     assert_eq!(ledger["verdict"], "failed");
     assert!(ledger["fix"].as_str().expect("a fix").contains("backup"));
     let mesh = root().join("tests/fixtures/bad/cycle");
-    run(&["doctor", text(&mesh), "--state", text(&state.path().join("none"))]).ends_with(1).says("hydromesh check");
+    run(&["doctor", text(&mesh), "--state", text(&state.path().join("none"))])
+        .ends_with(1)
+        .says("hydromesh check");
     run(&["doctor", "mesh-repo-example", "--state", text(&state.path().join("none"))]).ends_with(0);
 }

@@ -134,7 +134,8 @@ impl Repo {
         index.update_all(["*"], None).expect("removed what is gone");
         index.write().expect("written");
         let tree = repo.find_tree(index.write_tree().expect("a tree")).expect("found");
-        let who = git2::Signature::new("Mara", "mara@example.com", &git2::Time::new(1_790_000_000, 0)).expect("a name");
+        let who = git2::Signature::new("Mara", "mara@example.com", &git2::Time::new(1_790_000_000, 0))
+            .expect("a name");
         let parents: Vec<git2::Commit<'_>> =
             repo.head().ok().and_then(|head| head.peel_to_commit().ok()).into_iter().collect();
         let parents: Vec<&git2::Commit<'_>> = parents.iter().collect();
