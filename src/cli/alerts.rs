@@ -2,8 +2,8 @@
 
 use clap::{Args, Subcommand};
 use hydromesh_core::control::outbox_id;
-use hydromesh_core::ledger::{Alert, AlertKind, AlertState, EpisodeRecord};
 use hydromesh_core::ledger::Verb;
+use hydromesh_core::ledger::{Alert, AlertKind, AlertState, EpisodeRecord};
 use hydromesh_core::time::Span;
 use serde_json::{Value, json};
 
@@ -142,7 +142,12 @@ fn list(args: &ListArgs) -> Result<u8, Failure> {
     for (id, episode) in &episodes {
         let (tone, word) = state(episode.last().state);
         let since = ago(began(episode), book.now_ms);
-        table.row([(tone, word.to_owned()), plain(kind(episode.last().kind)), plain(since), plain(trouble(episode))]);
+        table.row([
+            (tone, word.to_owned()),
+            plain(kind(episode.last().kind)),
+            plain(since),
+            plain(trouble(episode)),
+        ]);
         ids.push(*id);
     }
     let rendered = table.render(paint);
@@ -168,10 +173,20 @@ fn why(args: &WhyArgs) -> Result<u8, Failure> {
     };
     let id = match fitting.as_slice() {
         [one] => *one,
-        [] => return Err(Failure::usage(format!("there is no alert `{}`; see `hydromesh alerts list`", args.id))),
+        [] => {
+            return Err(Failure::usage(format!(
+                "there is no alert `{}`; see `hydromesh alerts list`",
+                args.id
+            )));
+        }
         many => {
             let names: Vec<&str> = many.iter().take(5).map(|id| id.as_str()).collect();
-            return Err(Failure::usage(format!("`{}` fits {} alerts: {} ...", args.id, many.len(), names.join(", "))));
+            return Err(Failure::usage(format!(
+                "`{}` fits {} alerts: {} ...",
+                args.id,
+                many.len(),
+                names.join(", ")
+            )));
         }
     };
     let Some(episode) = book.ledger.episodes.get(id) else {
@@ -198,8 +213,13 @@ fn why(args: &WhyArgs) -> Result<u8, Failure> {
     }
     let paint = Paint::stdout();
     let (tone, word) = state(episode.last().state);
-    let mut lines = vec![format!("{}  {}", paint.text(Tone::Strong, id), paint.text(tone, word)), trouble(episode).to_owned()];
-    if let Some((_, alert)) = episode.transitions.iter().rev().find(|(_, it)| it.state != AlertState::Resolved) {
+    let mut lines = vec![
+        format!("{}  {}", paint.text(Tone::Strong, id), paint.text(tone, word)),
+        trouble(episode).to_owned(),
+    ];
+    if let Some((_, alert)) =
+        episode.transitions.iter().rev().find(|(_, it)| it.state != AlertState::Resolved)
+    {
         lines.push(String::new());
         let width = alert.details.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0);
         lines.extend(alert.details.iter().map(|(label, text)| {
@@ -209,7 +229,12 @@ fn why(args: &WhyArgs) -> Result<u8, Failure> {
     lines.push(String::new());
     for (at, alert) in &episode.transitions {
         let (tone, word) = state(alert.state);
-        lines.push(format!("  {} {}  {}", instant(*at), paint.text(tone, &format!("{word:<9}")), alert.summary));
+        lines.push(format!(
+            "  {} {}  {}",
+            instant(*at),
+            paint.text(tone, &format!("{word:<9}")),
+            alert.summary
+        ));
         for message in messages(&book, id, alert) {
             let to = message.get("to").and_then(Value::as_str).unwrap_or_default();
             lines.push(match message.get("sent").and_then(Value::as_str) {

@@ -126,16 +126,20 @@ pub fn backfill(args: &BackfillArgs) -> Result<u8, Failure> {
 /// # Errors
 /// When the ledger cannot be written, the key was used for something else, or no answer comes in time.
 pub fn ask(args: &AskArgs, verb: Verb) -> Result<u8, Failure> {
-    let timeout: Span = args.timeout.parse().map_err(|error| Failure::usage(format!("--timeout: {error}")))?;
+    let timeout: Span =
+        args.timeout.parse().map_err(|error| Failure::usage(format!("--timeout: {error}")))?;
     let path = ledger_path(&args.state)?;
     let id = args.key.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     let command = Command { id: id.clone(), actor: args.actor.clone(), reason: args.reason.clone(), verb };
     let body = serde_json::to_string(&command).map_err(|error| Failure::outside(&error))?;
     let now_ms = clock(None)?.now_ms();
     let (repeated, answer) = runtime()?.block_on(async {
-        let store = Store::open(&path, OpenMode::ReadWrite).await.map_err(|error| Failure::outside(&error))?;
+        let store =
+            Store::open(&path, OpenMode::ReadWrite).await.map_err(|error| Failure::outside(&error))?;
         let submitted = store.submit_command(&id, &body, now_ms).await.map_err(|error| match error {
-            StoreError::KeyReused { .. } | StoreError::BadCommand => Failure::usage(crate::apply::chain(&error)),
+            StoreError::KeyReused { .. } | StoreError::BadCommand => {
+                Failure::usage(crate::apply::chain(&error))
+            }
             other => Failure::outside(&other),
         })?;
         let repeated = submitted.submission == Submission::Repeated;
@@ -158,13 +162,18 @@ pub fn ask(args: &AskArgs, verb: Verb) -> Result<u8, Failure> {
         }
         None if args.wait => {
             let hint = if running { "" } else { "; no controller runs on this state folder" };
-            Err(Failure { code: OUTSIDE, message: format!("no answer within {timeout}{hint}; the command stays in the mailbox") })
+            Err(Failure {
+                code: OUTSIDE,
+                message: format!("no answer within {timeout}{hint}; the command stays in the mailbox"),
+            })
         }
         None => {
             if repeated {
                 eprintln!("hydromesh: the same was asked before under this key; nothing more happens");
             } else if !running {
-                eprintln!("hydromesh: no controller runs on this state folder; the command waits for the next one");
+                eprintln!(
+                    "hydromesh: no controller runs on this state folder; the command waits for the next one"
+                );
             }
             Ok(DONE)
         }

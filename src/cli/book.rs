@@ -94,7 +94,8 @@ impl Book {
     pub fn read(state: &Path) -> Result<Self, Failure> {
         let path = ledger_path(state)?;
         let mut book = runtime()?.block_on(async {
-            let store = Store::open(&path, OpenMode::ReadOnly).await.map_err(|error| Failure::outside(&error))?;
+            let store =
+                Store::open(&path, OpenMode::ReadOnly).await.map_err(|error| Failure::outside(&error))?;
             let mut book = Self::default();
             let mut next = 1;
             loop {
@@ -182,7 +183,10 @@ impl Book {
     pub fn lake(&self, state: &Path) -> Result<PathBuf, Failure> {
         let path = self.lake_path(state).unwrap_or_else(|| "lake".to_owned());
         if path.contains("://") {
-            let message = format!("the lake of {} is {path}; only lakes in a folder can be read here", self.environment);
+            let message = format!(
+                "the lake of {} is {path}; only lakes in a folder can be read here",
+                self.environment
+            );
             return Err(Failure { code: OUTSIDE, message });
         }
         Ok(state.join(path))
@@ -232,12 +236,10 @@ pub fn find_product(known: &[ProductId], text: &str) -> Result<ProductId, Failur
     }
     let addresses: Vec<String> = known.iter().map(ToString::to_string).collect();
     let names = known.iter().map(|id| id.name.as_str());
-    let near = did_you_mean(text, addresses.iter().map(String::as_str))
-        .map(str::to_owned)
-        .or_else(|| {
-            let name = did_you_mean(text, names)?;
-            known.iter().find(|id| id.name.as_str() == name).map(ToString::to_string)
-        });
+    let near = did_you_mean(text, addresses.iter().map(String::as_str)).map(str::to_owned).or_else(|| {
+        let name = did_you_mean(text, names)?;
+        known.iter().find(|id| id.name.as_str() == name).map(ToString::to_string)
+    });
     let hint = match near {
         Some(near) => format!("did you mean `{near}`?"),
         None if known.is_empty() => "nothing is deployed yet".to_owned(),
@@ -268,7 +270,11 @@ mod tests {
         assert_eq!(find_product(&known, "commerce/orders").expect("exact").to_string(), "commerce/orders");
         assert_eq!(find_product(&known, "orders").expect("one domain has it").to_string(), "commerce/orders");
         let says = |text: &str| find_product(&known, text).expect_err("unknown").message;
-        assert!(says("commerce/order").contains("did you mean `commerce/orders`?"), "{}", says("commerce/order"));
+        assert!(
+            says("commerce/order").contains("did you mean `commerce/orders`?"),
+            "{}",
+            says("commerce/order")
+        );
         assert!(says("ordrs").contains("did you mean `commerce/orders`?"));
         assert!(says("clicks").contains("hydromesh list"));
         assert_eq!(find_product(&known, "x").expect_err("unknown").code, super::super::USAGE);

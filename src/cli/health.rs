@@ -87,7 +87,12 @@ impl Freshness {
     pub fn text(&self) -> (Tone, String) {
         match (self.age_ms, self.promise_ms, self.late_ms()) {
             (_, _, Some(late)) => (Tone::Bad, format!("late by {}", length(late))),
-            (Some(age), Some(promise), None) => (Tone::Good, format!("{} of {}", length(age), length(promise))),
+            (Some(age), Some(promise), None) if self.through_ms.is_none() => {
+                (Tone::Faint, format!("none yet, {} of {}", length(age), length(promise)))
+            }
+            (Some(age), Some(promise), None) => {
+                (Tone::Good, format!("{} of {}", length(age), length(promise)))
+            }
             (Some(age), None, None) => (Tone::Plain, format!("{} old", length(age))),
             (None, ..) => (Tone::Faint, "-".to_owned()),
         }
@@ -202,14 +207,19 @@ fn judge(
     waiting: &[NotDue],
 ) -> (Health, String) {
     let failed = book.ledger.failed.iter().filter(|(step, _)| step.pipeline.product == *id);
-    let mut lasting = failed.filter(|(_, attempts)| attempts.kind == ErrorKind::User || attempts.count >= GIVEN_UP);
+    let mut lasting =
+        failed.filter(|(_, attempts)| attempts.kind == ErrorKind::User || attempts.count >= GIVEN_UP);
     if let Some((step, attempts)) = lasting.next() {
         let more = lasting.count();
         let more = if more == 0 { String::new() } else { format!(" (and {} more)", counted(more, "step")) };
-        return (Health::Failing, format!("{step} failed with {}: {}{more}", attempts.code, attempts.message));
+        return (
+            Health::Failing,
+            format!("{step} failed with {}: {}{more}", attempts.code, attempts.message),
+        );
     }
     if let (Some(late), Some(promise)) = (freshness.late_ms(), freshness.promise_ms) {
-        let why = format!("its newest data is {} older than the {} it promises", length(late), length(promise));
+        let why =
+            format!("its newest data is {} older than the {} it promises", length(late), length(promise));
         return (Health::Late, why);
     }
     match outcome {
@@ -222,7 +232,8 @@ fn judge(
         return (Health::Waiting, blocked.why.clone());
     }
     // Following a topic is a stream's rest, not its work.
-    let working = book.ledger.running.values().any(|step| step.pipeline.product == *id && step.work != Work::Follow);
+    let working =
+        book.ledger.running.values().any(|step| step.pipeline.product == *id && step.work != Work::Follow);
     if working {
         return (Health::Working, "a run is under way".to_owned());
     }

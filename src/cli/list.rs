@@ -32,7 +32,9 @@ pub fn run(args: &ListArgs) -> Result<u8, Failure> {
             print_json(&json!({"environment": book.environment, "products": products}));
         }
         Format::Human if conditions.is_empty() => {
-            eprintln!("hydromesh: nothing is deployed yet; `hydromesh status` says how far the controller is");
+            eprintln!(
+                "hydromesh: nothing is deployed yet; `hydromesh status` says how far the controller is"
+            );
         }
         Format::Human => print(&table(&conditions, &book)),
     }
@@ -52,7 +54,14 @@ fn table(conditions: &[Condition<'_>], book: &Book) -> String {
                 (tone, format!("{word} {}", ago(run.at_ms, book.now_ms)))
             }
         };
-        table.row([plain(it.id.to_string()), plain(it.kind()), status, plain(through), it.freshness.text(), last]);
+        table.row([
+            plain(it.id.to_string()),
+            plain(it.kind()),
+            status,
+            plain(through),
+            it.freshness.text(),
+            last,
+        ]);
     }
     let mut text = table.render(Paint::stdout());
     if conditions.iter().any(|it| it.health < Health::Working) {

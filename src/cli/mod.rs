@@ -5,13 +5,18 @@ mod ask;
 mod book;
 mod check;
 mod demo;
+mod diff;
+mod doctor;
 mod explain;
 mod health;
+mod lineage;
 mod list;
 mod models;
+mod new;
 mod output;
 mod plan;
 mod servers;
+mod policy;
 mod produce;
 mod query;
 mod runs;
@@ -62,6 +67,11 @@ enum Verb {
     Check(check::CheckArgs),
     /// Show what a commit would change, and what would be computed.
     Plan(plan::PlanArgs),
+    /// Show what a pull request means: product changes, contract breaks, the version they ask for.
+    Diff(diff::DiffArgs),
+    /// Begin a domain or a product with files that check.
+    #[command(subcommand)]
+    New(new::NewVerb),
     /// Run the controller for a repository and an environment.
     Up(up::UpArgs),
     /// Play the whole story on the example mesh: nothing else needs to be installed.
@@ -80,6 +90,11 @@ enum Verb {
     WhyNot(why::WhyArgs),
     /// Query published data with SQL; it can only read.
     Query(query::QueryArgs),
+    /// Show what reads what: products as a tree, or one column through every query.
+    Lineage(lineage::LineageArgs),
+    /// Policies: run their tests, ask them, explain a decision.
+    #[command(subcommand)]
+    Policy(policy::PolicyVerb),
     /// Service level objectives.
     #[command(subcommand)]
     Slo(slo::SloVerb),
@@ -96,6 +111,8 @@ enum Verb {
     Backfill(ask::BackfillArgs),
     /// Write messages to a topic, one per line.
     Produce(produce::ProduceArgs),
+    /// Find what is misconfigured, and say how to mend it.
+    Doctor(doctor::DoctorArgs),
     /// Explain a code such as HM-M005.
     Explain(explain::ExplainArgs),
     /// Print shell completions.
@@ -161,6 +178,8 @@ pub fn main() -> ExitCode {
     let result = match cli.verb {
         Verb::Check(args) => check::run(&args),
         Verb::Plan(args) => plan::run(&args),
+        Verb::Diff(args) => diff::run(&args),
+        Verb::New(verb) => new::run(&verb),
         Verb::Up(args) => up::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Status(args) => status::run(&args),
@@ -170,6 +189,8 @@ pub fn main() -> ExitCode {
         Verb::Why(args) => why::why(&args),
         Verb::WhyNot(args) => why::why_not(&args),
         Verb::Query(args) => query::run(&args),
+        Verb::Lineage(args) => lineage::run(&args),
+        Verb::Policy(verb) => policy::run(&verb),
         Verb::Slo(verb) => slo::run(&verb),
         Verb::Alerts(verb) => alerts::run(&verb),
         Verb::Models(args) => models::run(&args),
@@ -177,6 +198,7 @@ pub fn main() -> ExitCode {
         Verb::Retry(args) => ask::retry(&args),
         Verb::Backfill(args) => ask::backfill(&args),
         Verb::Produce(args) => produce::run(&args),
+        Verb::Doctor(args) => doctor::run(&args),
         Verb::Explain(args) => explain::run(&args),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "hydromesh", &mut std::io::stdout());
@@ -236,6 +258,8 @@ pub fn clock(fixed: Option<&str>) -> Result<Clock, Failure> {
         None => Ok(Clock::system()),
         Some(text) => chrono::DateTime::parse_from_rfc3339(text)
             .map(|at| Clock::fixed(at.timestamp_millis()))
-            .map_err(|error| Failure::usage(format!("--clock {text}: {error}; write it like 2026-11-01T06:00:00Z"))),
+            .map_err(|error| {
+                Failure::usage(format!("--clock {text}: {error}; write it like 2026-11-01T06:00:00Z"))
+            }),
     }
 }

@@ -23,7 +23,8 @@ pub struct ModelsArgs {
 pub fn run(args: &ModelsArgs) -> Result<u8, Failure> {
     let book = Book::open(&args.book)?;
     let product = args.product.as_deref().map(|text| book.product(text)).transpose()?;
-    let models = book.ledger.models.iter().filter(|(id, _)| product.as_ref().is_none_or(|product| product == *id));
+    let models =
+        book.ledger.models.iter().filter(|(id, _)| product.as_ref().is_none_or(|product| product == *id));
     let models: Vec<_> = models.collect();
     if args.book.format == Format::Json {
         let products: Vec<Value> = models
@@ -31,7 +32,8 @@ pub fn run(args: &ModelsArgs) -> Result<u8, Failure> {
             .map(|(id, models)| {
                 let trained: Vec<Value> =
                     models.trained.iter().map(|(at, it)| json!({"at": rfc3339(*at), "model": it})).collect();
-                let champion = models.champion.map(|(version, at)| json!({"version": version, "since": rfc3339(at)}));
+                let champion =
+                    models.champion.map(|(version, at)| json!({"version": version, "since": rfc3339(at)}));
                 let retrain = book.ledger.retrain.get(*id).map(|(at, decision, reason)| {
                     json!({"at": rfc3339(*at), "decision": decision, "reason": reason})
                 });
@@ -67,7 +69,11 @@ pub fn run(args: &ModelsArgs) -> Result<u8, Failure> {
             let _ = writeln!(text, "  {line}");
         }
         if let Some((at, decision, reason)) = book.ledger.retrain.get(id) {
-            let _ = writeln!(text, "  last retraining decision: {decision}, {} ({reason})", ago(*at, book.now_ms));
+            let _ = writeln!(
+                text,
+                "  last retraining decision: {decision}, {} ({reason})",
+                ago(*at, book.now_ms)
+            );
         }
     }
     print(text.trim_end());

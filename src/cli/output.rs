@@ -74,7 +74,8 @@ impl Table {
     #[must_use]
     pub fn render(&self, paint: Paint) -> String {
         let width = |column: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(column)).map(|(_, text)| text.chars().count());
+            let cells =
+                self.rows.iter().filter_map(|row| row.get(column)).map(|(_, text)| text.chars().count());
             cells.chain([self.head[column].len()]).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..self.head.len()).map(width).collect();
@@ -89,8 +90,10 @@ impl Table {
             }
             line.trim_end().to_owned()
         };
-        let head: Vec<(Tone, String)> = self.head.iter().map(|text| (Tone::Faint, (*text).to_owned())).collect();
-        let lines: Vec<String> = std::iter::once(line(&head)).chain(self.rows.iter().map(|row| line(row))).collect();
+        let head: Vec<(Tone, String)> =
+            self.head.iter().map(|text| (Tone::Faint, (*text).to_owned())).collect();
+        let lines: Vec<String> =
+            std::iter::once(line(&head)).chain(self.rows.iter().map(|row| line(row))).collect();
         lines.join("\n")
     }
 }
@@ -105,7 +108,9 @@ pub fn plain(text: impl Into<String>) -> (Tone, String) {
 pub fn length(millis: i64) -> String {
     const UNITS: [(i64, &str); 4] = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
     let millis = millis.max(0);
-    let Some(first) = UNITS.iter().position(|(unit, _)| millis >= *unit) else { return format!("{millis}ms") };
+    let Some(first) = UNITS.iter().position(|(unit, _)| millis >= *unit) else {
+        return format!("{millis}ms");
+    };
     let (unit, name) = UNITS[first];
     let whole = format!("{}{name}", millis / unit);
     match UNITS.get(first + 1).map(|(next, name)| (millis % unit / next, name)) {
@@ -118,7 +123,11 @@ pub fn length(millis: i64) -> String {
 /// Returns how long ago an instant was.
 #[must_use]
 pub fn ago(at_ms: i64, now_ms: i64) -> String {
-    if at_ms > now_ms { format!("in {}", length(at_ms - now_ms)) } else { format!("{} ago", length(now_ms - at_ms)) }
+    if at_ms > now_ms {
+        format!("in {}", length(at_ms - now_ms))
+    } else {
+        format!("{} ago", length(now_ms - at_ms))
+    }
 }
 
 /// Returns an instant for people: UTC, to the minute.
@@ -149,7 +158,8 @@ mod tests {
 
     #[test]
     fn lengths_name_two_units_at_most() {
-        let cases = [(0, "0ms"), (999, "999ms"), (61_000, "1m 1s"), (3_600_000, "1h"), (187_200_000, "2d 4h")];
+        let cases =
+            [(0, "0ms"), (999, "999ms"), (61_000, "1m 1s"), (3_600_000, "1h"), (187_200_000, "2d 4h")];
         for (millis, text) in cases {
             assert_eq!(length(millis), text);
         }

@@ -43,7 +43,8 @@ pub struct ProduceArgs {
 pub fn run(args: &ProduceArgs) -> Result<u8, Failure> {
     let plain = args.topic.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
     if args.topic.is_empty() || args.topic.starts_with('.') || !plain {
-        let message = format!("`{}` is not the name of a topic: letters, digits, `-`, `_` and inner `.`", args.topic);
+        let message =
+            format!("`{}` is not the name of a topic: letters, digits, `-`, `_` and inner `.`", args.topic);
         return Err(Failure::usage(message));
     }
     let target = match &args.kafka {
@@ -82,8 +83,10 @@ pub fn run(args: &ProduceArgs) -> Result<u8, Failure> {
 fn lines(file: Option<&Path>) -> Result<Box<dyn Iterator<Item = io::Result<Vec<u8>>>>, Failure> {
     let reader: Box<dyn BufRead> = match file {
         Some(path) if path != Path::new("-") => {
-            let file = std::fs::File::open(path)
-                .map_err(|error| Failure { code: OUTSIDE, message: format!("{}: {error}", path.display()) })?;
+            let file = std::fs::File::open(path).map_err(|error| Failure {
+                code: OUTSIDE,
+                message: format!("{}: {error}", path.display()),
+            })?;
             Box::new(BufReader::new(file))
         }
         _ => Box::new(BufReader::new(io::stdin())),

@@ -74,17 +74,21 @@ pub fn run(args: &QueryArgs) -> Result<u8, Failure> {
             let Some(format) = format_of(&book, port) else { continue };
             let version = versions.get(port).copied();
             let table = lake.table(&port.to_string(), format).map_err(|error| Failure::outside(&error))?;
-            let provider = table.provider(version.map(Version)).await.map_err(|error| Failure::outside(&error))?;
+            let provider =
+                table.provider(version.map(Version)).await.map_err(|error| Failure::outside(&error))?;
             tables.insert(port.to_string(), provider);
         }
         let spill = tempfile::tempdir().map_err(|error| Failure::outside(&error))?;
         let config = EngineConfig { memory_bytes: MEMORY_BYTES, spill: spill.path().to_owned() };
-        let engine = Engine::new(&config).map_err(|error| failure(&error, &book))?;
-        let mut rows = engine.select(&args.sql, tables).await.map_err(|error| failure(&error, &book))?;
+        let engine = Engine::new(&config).map_err(|error| failure(&error, &args.sql, &book))?;
+        let mut rows =
+            engine.select(&args.sql, tables).await.map_err(|error| failure(&error, &args.sql, &book))?;
         let mut left = if args.limit == 0 { usize::MAX } else { args.limit };
         let mut batches: Vec<RecordBatch> = vec![RecordBatch::new_empty(rows.schema())];
         let mut cut = false;
-        while let Some(batch) = rows.try_next().await.map_err(|error| failure(&error.into(), &book))? {
+        while let Some(batch) =
+            rows.try_next().await.map_err(|error| failure(&error.into(), &args.sql, &book))?
+        {
             cut |= batch.num_rows() > left;
             let batch = batch.slice(0, batch.num_rows().min(left));
             left -= batch.num_rows();
@@ -102,7 +106,7 @@ pub fn run(args: &QueryArgs) -> Result<u8, Failure> {
     Ok(DONE)
 }
 
-/// Returns the format of a port's table, if the deployed product offers it as one.
+/// Returns the format of a port's table, if a deployed product has it.
 fn format_of(book: &Book, port: &PortId) -> Option<TableFormat> {
     let output = book.ledger.deployed.get(&port.product)?.product.outputs.get(&port.port)?;
     Some(match output.format {
@@ -113,24 +117,25 @@ fn format_of(book: &Book, port: &PortId) -> Option<TableFormat> {
 
 /// Returns the version to read of each port: that asked for, else the one last published.
 fn versions(book: &Book, ports: &[PortId], asked: &[String]) -> Result<BTreeMap<PortId, i64>, Failure> {
-    let mut versions: BTreeMap<PortId, i64> = ports
-        .iter()
-        .filter_map(|port| Some((port.clone(), book.ledger.ports.get(port)?.version)))
-        .collect();
+    let mut versions: BTreeMap<PortId, i64> =
+        ports.iter().filter_map(|port| Some((port.clone(), book.ledger.ports.get(port)?.version))).collect();
     for text in asked {
         let (port, version) = match (text.split_once('='), ports) {
             (Some((port, version)), _) => {
-                let port: PortId = port.parse().map_err(|error| Failure::usage(format!("--as-of {text}: {error}")))?;
+                let port: PortId =
+                    port.parse().map_err(|error| Failure::usage(format!("--as-of {text}: {error}")))?;
                 (port, version)
             }
             (None, [only]) => (only.clone(), text.as_str()),
             (None, _) => {
-                let message = format!("--as-of {text}: the query reads {} ports; write PORT=VERSION", ports.len());
+                let message =
+                    format!("--as-of {text}: the query reads {} ports; write PORT=VERSION", ports.len());
                 return Err(Failure::usage(message));
             }
         };
-        let version: i64 =
-            version.parse().map_err(|_| Failure::usage(format!("--as-of {text}: a version is a whole number")))?;
+        let version: i64 = version
+            .parse()
+            .map_err(|_| Failure::usage(format!("--as-of {text}: a version is a whole number")))?;
         if !versions.contains_key(&port) {
             return Err(Failure::usage(format!("--as-of {text}: the query does not read {port}")));
         }
@@ -139,38 +144,51 @@ fn versions(book: &Book, ports: &[PortId], asked: &[String]) -> Result<BTreeMap<
     Ok(versions)
 }
 
-fn failure(error: &EngineError, book: &Book) -> Failure {
+fn failure(error: &EngineError, sql: &str, book: &Book) -> Failure {
     let code = match error.kind {
         ErrorKind::User => USAGE,
         ErrorKind::External => OUTSIDE,
         ErrorKind::Internal => BUG,
     };
-    Failure { code, message: format!("{}{}", error.message, hint(&error.message, book)) }
+    Failure { code, message: explain(&error.message, sql, book) }
 }
 
-/// Returns what to write instead of a table that is not there.
-fn hint(message: &str, book: &Book) -> String {
-    let Some(missing) = message.split_once("table '").and_then(|(_, rest)| rest.split_once('\'')).map(|(name, _)| name)
+/// Returns the engine's message; where a table is missing, with what to write instead.
+fn explain(message: &str, sql: &str, book: &Book) -> String {
+    let Some(missing) = message.strip_prefix("table ").and_then(|rest| rest.split_once(" is no input port"))
     else {
-        return String::new();
+        return message.to_owned();
     };
-    // The engine writes `catalog.schema.table`, and unquoted addresses come cut at their first dot.
-    let missing = missing.trim_start_matches("datafusion.public.").trim_matches('"');
+    let missing = missing.0.trim_matches('"');
+    let offered: Vec<PortId> = book
+        .ledger
+        .deployed
+        .values()
+        .flat_map(|it| it.product.outputs.keys().map(|name| it.product.port(name)))
+        .collect();
+    let empty = |port: &&PortId| !book.ledger.ports.contains_key(port) && sql.contains(&port.to_string());
+    if let Some(port) = offered.iter().find(empty) {
+        return format!("{port} has published nothing yet; see `hydromesh why-not {}`", port.product);
+    }
     let known: Vec<String> =
-        book.ledger.ports.keys().filter(|port| format_of(book, port).is_some()).map(ToString::to_string).collect();
-    let part = |port: &&String| port.contains(missing) || port.rsplit_once('.').is_some_and(|(_, name)| name == missing);
+        offered.iter().filter(|port| book.ledger.ports.contains_key(port)).map(ToString::to_string).collect();
+    // The engine names the last part alone where it took dots for a schema's.
+    let last = |port: &str| port.rsplit_once('.').map(|(_, name)| name.to_owned()).unwrap_or_default();
     let near = did_you_mean(missing, known.iter().map(String::as_str))
         .map(str::to_owned)
-        .or_else(|| known.iter().find(part).cloned());
+        .or_else(|| known.iter().find(|port| last(port) == last(missing) || last(port) == missing).cloned());
     match near {
-        Some(near) => format!("; tables are addresses of ports in double quotes: did you mean \"{near}\"?"),
-        None if known.is_empty() => "; nothing is published yet".to_owned(),
-        None => format!("; published ports: {}", known.join(", ")),
+        Some(near) => format!("there is no table {missing}; did you mean \"{near}\", in double quotes?"),
+        None if known.is_empty() => format!("there is no table {missing}: nothing is published yet"),
+        None => {
+            format!("there is no table {missing}; published ports, in double quotes: {}", known.join(", "))
+        }
     }
 }
 
 fn render(batches: &[RecordBatch], format: RowFormat) -> Result<String, Failure> {
-    let failed = |error: arrow::error::ArrowError| Failure { code: BUG, message: format!("could not print: {error}") };
+    let failed =
+        |error: arrow::error::ArrowError| Failure { code: BUG, message: format!("could not print: {error}") };
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     match format {
         RowFormat::Human => {

@@ -86,7 +86,14 @@ pub fn run(args: &RunsArgs) -> Result<u8, Failure> {
     let mut table = Table::new(&["RUN", "STEP", "STATE", "WHEN", "TOOK", "ROWS"]);
     for (run, step) in &running {
         let since = book.begun.get(*run).map_or_else(|| "-".to_owned(), |it| ago(it.at_ms, book.now_ms));
-        table.row([plain(*run), plain(step.to_string()), plain("running"), plain(since), plain("-"), plain("-")]);
+        table.row([
+            plain(*run),
+            plain(step.to_string()),
+            plain("running"),
+            plain(since),
+            plain("-"),
+            plain("-"),
+        ]);
     }
     for run in ended.iter().take(args.limit) {
         let (tone, word) = ending(&run.outcome);

@@ -33,7 +33,9 @@ pub fn run(args: &ShowArgs) -> Result<u8, Failure> {
     let id = book.product(&args.product)?;
     let conditions = survey(&book);
     let condition = conditions.iter().find(|it| it.id == id);
-    let Some(condition) = condition else { return Err(Failure::usage(format!("there is no product `{id}`"))) };
+    let Some(condition) = condition else {
+        return Err(Failure::usage(format!("there is no product `{id}`")));
+    };
     match args.book.format {
         Format::Json => print_json(&as_json(&book, condition)),
         Format::Human => print(&human(&book, condition)),
@@ -137,14 +139,19 @@ fn human(book: &Book, condition: &Condition<'_>) -> String {
     let made: Vec<String> = product
         .pipelines
         .values()
-        .map(|pipeline| format!("{} ({} to {})", pipeline.name(), kind_name(pipeline.kind()), pipeline.output()))
+        .map(|pipeline| {
+            format!("{} ({} to {})", pipeline.name(), kind_name(pipeline.kind()), pipeline.output())
+        })
         .collect();
     line("made by", &made.join(", "));
     line("reads", &inputs(product).join(", "));
     line("read by", &readers(book, &condition.id).join(", "));
     let when = ago(deployed.at_ms, book.now_ms);
     let (generation, commit) = (deployed.generation, short(&deployed.commit));
-    line("deployed", &format!("generation {generation} from {commit}, {when}, under decision {}", deployed.decision));
+    line(
+        "deployed",
+        &format!("generation {generation} from {commit}, {when}, under decision {}", deployed.decision),
+    );
     for (name, output) in &product.outputs {
         port(&mut text, book, &product.port(name), output, paint);
     }
@@ -154,8 +161,14 @@ fn human(book: &Book, condition: &Condition<'_>) -> String {
             let _ = writeln!(text, "\n  {}", paint.text(Tone::Odd, &what));
         }
     }
-    let last: Vec<_> =
-        book.ledger.runs.iter().rev().filter(|run| run.step.pipeline.product == condition.id).take(5).collect();
+    let last: Vec<_> = book
+        .ledger
+        .runs
+        .iter()
+        .rev()
+        .filter(|run| run.step.pipeline.product == condition.id)
+        .take(5)
+        .collect();
     if !last.is_empty() {
         let _ = writeln!(text, "\n  last runs (all: `hydromesh runs {}`)", condition.id);
         for run in last {
@@ -183,7 +196,10 @@ fn port(text: &mut String, book: &Book, id: &PortId, output: &OutputPort, paint:
             let _ = writeln!(
                 text,
                 "    {rows} rows{cut}, data through {through}, {} version {}",
-                serde_json::to_value(output.format).ok().and_then(|it| it.as_str().map(str::to_owned)).unwrap_or_default(),
+                serde_json::to_value(output.format)
+                    .ok()
+                    .and_then(|it| it.as_str().map(str::to_owned))
+                    .unwrap_or_default(),
                 state.version
             );
         }
@@ -198,7 +214,8 @@ fn port(text: &mut String, book: &Book, id: &PortId, output: &OutputPort, paint:
         let summary = format!("{passed} of {} hold", counted(rules.len(), "quality rule"));
         let _ = writeln!(text, "    {}", paint.text(tone, &summary));
         for (rule, it) in failing {
-            let measure = it.measure.map_or_else(|| "could not be evaluated".to_owned(), |it| format!("measured {it}"));
+            let measure =
+                it.measure.map_or_else(|| "could not be evaluated".to_owned(), |it| format!("measured {it}"));
             let weight = if it.severity == QualitySeverity::Error { "blocks" } else { "tells" };
             let _ = writeln!(text, "      {rule}: {measure}, must be {} ({weight})", it.threshold);
         }
@@ -217,7 +234,13 @@ fn port(text: &mut String, book: &Book, id: &PortId, output: &OutputPort, paint:
             Some(Classification::Internal) => plain("internal"),
             Some(Classification::Public) => plain("public"),
         };
-        table.row([plain(&column.name), plain(type_name(&column.logical)), plain(marks), class, plain(&column.description)]);
+        table.row([
+            plain(&column.name),
+            plain(type_name(&column.logical)),
+            plain(marks),
+            class,
+            plain(&column.description),
+        ]);
     }
     for line in table.render(paint).lines() {
         let _ = writeln!(text, "      {line}");
@@ -228,7 +251,9 @@ fn port(text: &mut String, book: &Book, id: &PortId, output: &OutputPort, paint:
 pub fn type_name(logical: &LogicalType) -> String {
     match logical {
         LogicalType::Vector(dimensions) => format!("vector({dimensions})"),
-        other => serde_json::to_value(other).ok().and_then(|it| it.as_str().map(str::to_owned)).unwrap_or_default(),
+        other => {
+            serde_json::to_value(other).ok().and_then(|it| it.as_str().map(str::to_owned)).unwrap_or_default()
+        }
     }
 }
 

@@ -4,7 +4,8 @@ use clap::{Args, Subcommand};
 use hydromesh_core::ids::PortId;
 use hydromesh_core::model::{Sla, SlaKind};
 use hydromesh_core::slo::{
-    Collection, Facts, Objective, ObjectiveKind, Publish, QualityResult, SliReport, SliceState, Timeline, report,
+    Collection, Facts, Objective, ObjectiveKind, Publish, QualityResult, SliReport, SliceState, Timeline,
+    report,
 };
 use hydromesh_core::time::{Span, SpanUnit};
 use serde_json::{Value, json};
@@ -55,7 +56,12 @@ pub fn run(verb: &SloVerb) -> Result<u8, Failure> {
             let port = deployed.product.port(name);
             for sla in &output.contract.slas {
                 if let Some(report) = judge(&book, &port, sla) {
-                    lines.push(Line { port: port.clone(), promise: promise(&sla.kind), target: sla.target, report });
+                    lines.push(Line {
+                        port: port.clone(),
+                        promise: promise(&sla.kind),
+                        target: sla.target,
+                        report,
+                    });
                 }
             }
         }
@@ -113,7 +119,9 @@ fn judge(book: &Book, port: &PortId, sla: &Sla) -> Option<SliReport> {
     let objective = Objective { id: sla.id.clone(), kind, target: sla.target, window };
     objective.check().ok()?;
     let publishes = book.ledger.ports.get(port).map(|state| {
-        let publish = |(at, newest): &(i64, Option<i64>)| newest.map(|newest| Publish { at: *at, data_time_high: newest });
+        let publish = |(at, newest): &(i64, Option<i64>)| {
+            newest.map(|newest| Publish { at: *at, data_time_high: newest })
+        };
         state.publishes.iter().filter_map(publish).collect()
     });
     let quality = book.audits.get(port).map(|audits| {
@@ -125,8 +133,11 @@ fn judge(book: &Book, port: &PortId, sla: &Sla) -> Option<SliReport> {
         };
         audits.iter().map(result).collect()
     });
-    let facts =
-        Facts { publishes: publishes.unwrap_or_default(), quality: quality.unwrap_or_default(), ..Facts::default() };
+    let facts = Facts {
+        publishes: publishes.unwrap_or_default(),
+        quality: quality.unwrap_or_default(),
+        ..Facts::default()
+    };
     Some(report(&objective, &Timeline::of(&objective.kind, &facts), book.now_ms))
 }
 

@@ -57,7 +57,8 @@ pub fn run(args: &StatusArgs) -> Result<u8, Failure> {
     let paint = Paint::stdout();
     let mut text = String::new();
     let mut line = |name: &str, tone: Tone, value: &str| {
-        let _ = writeln!(text, "{} {}", paint.text(Tone::Faint, &format!("{name:<12}")), paint.text(tone, value));
+        let _ =
+            writeln!(text, "{} {}", paint.text(Tone::Faint, &format!("{name:<12}")), paint.text(tone, value));
     };
     line("environment", Tone::Plain, if book.environment.is_empty() { "-" } else { &book.environment });
     let heard = ago(book.ledger.at_ms, book.now_ms);
@@ -82,18 +83,25 @@ pub fn run(args: &StatusArgs) -> Result<u8, Failure> {
             line("commit", tone, &what);
         }
     }
-    let parts: Vec<String> =
-        counts.iter().map(|(health, n)| paint.text(health.tone(), &format!("{n} {}", health.word()))).collect();
+    let parts: Vec<String> = counts
+        .iter()
+        .map(|(health, n)| paint.text(health.tone(), &format!("{n} {}", health.word())))
+        .collect();
     let parts = if parts.is_empty() { "none deployed".to_owned() } else { parts.join(", ") };
     line("products", Tone::Plain, &parts);
-    let ended = format!("{runs} running, {} succeeded, {} failed", book.ledger.succeeded, book.ledger.failures);
+    let ended =
+        format!("{runs} running, {} succeeded, {} failed", book.ledger.succeeded, book.ledger.failures);
     line("runs", Tone::Plain, &ended);
     match open.len() {
         0 => line("alerts", Tone::Good, "none open"),
         n => line("alerts", Tone::Bad, &format!("{n} open; see `hydromesh alerts list --open`")),
     }
     if !book.ledger.pending.is_empty() {
-        line("commands", Tone::Odd, &format!("{} without an answer", counted(book.ledger.pending.len(), "command")));
+        line(
+            "commands",
+            Tone::Odd,
+            &format!("{} without an answer", counted(book.ledger.pending.len(), "command")),
+        );
     }
     let troubled: Vec<_> = conditions.iter().filter(|it| it.health < Health::Working).collect();
     if !troubled.is_empty() {

@@ -58,7 +58,12 @@ pub fn why_not(args: &WhyArgs) -> Result<u8, Failure> {
     let book = Book::open(&args.book)?;
     let id = book.product(&args.product)?;
     let reasons = obstacles(&book, &id);
-    answer(args, &id, &reasons, "nothing is in its way: it is deployed as the last commit asks, and its data is up to date")
+    answer(
+        args,
+        &id,
+        &reasons,
+        "nothing is in its way: it is deployed as the last commit asks, and its data is up to date",
+    )
 }
 
 fn answer(args: &WhyArgs, id: &ProductId, reasons: &[Reason], otherwise: &str) -> Result<u8, Failure> {
@@ -69,7 +74,11 @@ fn answer(args: &WhyArgs, id: &ProductId, reasons: &[Reason], otherwise: &str) -
     let paint = Paint::stdout();
     let mut lines = vec![paint.text(Tone::Strong, &id.to_string())];
     for it in reasons {
-        lines.push(format!("  {} {}", paint.text(Tone::Faint, &format!("{:<8}", it.about)), paint.text(it.tone, &it.text)));
+        lines.push(format!(
+            "  {} {}",
+            paint.text(Tone::Faint, &format!("{:<8}", it.about)),
+            paint.text(it.tone, &it.text)
+        ));
         lines.extend(it.next.iter().map(|next| format!("           -> {next}")));
     }
     if reasons.is_empty() {
@@ -95,9 +104,12 @@ fn story(book: &Book, id: &ProductId) -> Vec<Reason> {
         short(&deployed.commit)
     );
     reasons.push(reason("commit", Tone::Plain, text));
-    let outcome = book.ledger.outcomes.iter().rev().find(|(commit, product, ..)| {
-        *commit == deployed.commit && product.as_ref() == Some(id)
-    });
+    let outcome = book
+        .ledger
+        .outcomes
+        .iter()
+        .rev()
+        .find(|(commit, product, ..)| *commit == deployed.commit && product.as_ref() == Some(id));
     if let Some((.., why)) = outcome.filter(|(.., why)| !why.is_empty()) {
         reasons.push(reason("commit", Tone::Plain, format!("that commit changed it: {why}")));
     }
@@ -107,8 +119,11 @@ fn story(book: &Book, id: &ProductId) -> Vec<Reason> {
             0 => String::new(),
             n => format!(", with {}", counted(n, "warning")),
         };
-        let text = format!("decision {} allowed it under policies {}{warned}", decision.id, short_digest(decision));
-        reasons.push(reason("gate", Tone::Plain, text).next(format!("hydromesh policy explain {}", decision.id)));
+        let text =
+            format!("decision {} allowed it under policies {}{warned}", decision.id, short_digest(decision));
+        reasons.push(
+            reason("gate", Tone::Plain, text).next(format!("hydromesh policy explain {}", decision.id)),
+        );
     }
     for name in deployed.product.outputs.keys() {
         let port = deployed.product.port(name);
@@ -119,12 +134,23 @@ fn story(book: &Book, id: &ProductId) -> Vec<Reason> {
         let newest = state.partitions.values().max_by_key(|it| it.at_ms);
         let text = match newest {
             Some(it) => {
-                let inputs: Vec<String> =
-                    it.published.inputs.iter().map(|(port, version)| format!("{port} at version {version}")).collect();
+                let inputs: Vec<String> = it
+                    .published
+                    .inputs
+                    .iter()
+                    .map(|(port, version)| format!("{port} at version {version}"))
+                    .collect();
                 let from = if inputs.is_empty() { "files".to_owned() } else { inputs.join(", ") };
-                let partition = it.published.partition.as_ref().map_or_else(String::new, |it| format!(" (partition {it})"));
+                let partition = it
+                    .published
+                    .partition
+                    .as_ref()
+                    .map_or_else(String::new, |it| format!(" (partition {it})"));
                 let when = ago(it.at_ms, book.now_ms);
-                format!("{port} is at version {}, published {when} by {}{partition} from {from}", state.version, it.published.run)
+                format!(
+                    "{port} is at version {}, published {when} by {}{partition} from {from}",
+                    state.version, it.published.run
+                )
             }
             None => format!("{port} is at version {}", state.version),
         };
@@ -134,7 +160,8 @@ fn story(book: &Book, id: &ProductId) -> Vec<Reason> {
         }
     }
     for (run, step) in book.ledger.running.iter().filter(|(_, step)| step.pipeline.product == *id) {
-        let since = book.begun.get(run).map_or_else(String::new, |it| format!(" since {}", instant(it.at_ms)));
+        let since =
+            book.begun.get(run).map_or_else(String::new, |it| format!(" since {}", instant(it.at_ms)));
         reasons.push(reason("step", Tone::Plain, format!("{run} does {step}{since}")));
     }
     reasons.extend(obstacles(book, id));
@@ -160,9 +187,14 @@ fn obstacles(book: &Book, id: &ProductId) -> Vec<Reason> {
             attempts.message
         );
         let fault = match attempts.kind {
-            ErrorKind::User => "the same attempt would fail again: correct the query, the data or the contract and push".to_owned(),
+            ErrorKind::User => {
+                "the same attempt would fail again: correct the query, the data or the contract and push"
+                    .to_owned()
+            }
             ErrorKind::External => format!("another system failed; when it is back: hydromesh retry {id}"),
-            ErrorKind::Internal => format!("this is a bug of Hydromesh: please report it; hydromesh retry {id} tries again"),
+            ErrorKind::Internal => {
+                format!("this is a bug of Hydromesh: please report it; hydromesh retry {id} tries again")
+            }
         };
         reasons.push(reason("step", Tone::Bad, text).next(fault));
     }
@@ -174,22 +206,38 @@ fn obstacles(book: &Book, id: &ProductId) -> Vec<Reason> {
                 let text = format!("{}: {} at {}", it.pipeline.name, it.why, instant(until));
                 reasons.push(reason("schedule", Tone::Plain, text));
             }
-            None => reasons.push(root(book, id, reason("input", Tone::Odd, format!("{}: {}", it.pipeline.name, it.why)))),
+            None => reasons.push(root(
+                book,
+                id,
+                reason("input", Tone::Odd, format!("{}: {}", it.pipeline.name, it.why)),
+            )),
         }
     }
     for step in due.iter().filter(|step| step.key.pipeline.product == *id && step.key.work != Work::Follow) {
         if !book.ledger.running.values().any(|running| running.overlaps(&step.key)) {
-            reasons.push(reason("step", Tone::Plain, format!("{} is due ({}) and waits for a free place", step.key, step.reason)));
+            reasons.push(reason(
+                "step",
+                Tone::Plain,
+                format!("{} is due ({}) and waits for a free place", step.key, step.reason),
+            ));
         }
     }
     let conditions = survey(book);
     if let Some(late) = conditions.iter().find(|it| it.id == *id && it.freshness.late_ms().is_some()) {
         let (_, text) = late.freshness.text();
         let through = late.freshness.through_ms.map_or_else(|| "nothing published yet".to_owned(), instant);
-        reasons.push(root(book, id, reason("data", Tone::Bad, format!("{text}: its data is usable up to {through}"))));
+        reasons.push(root(
+            book,
+            id,
+            reason("data", Tone::Bad, format!("{text}: its data is usable up to {through}")),
+        ));
     }
     if let Some(until) = book.ledger.silenced.get(id).filter(|until| **until > book.now_ms) {
-        reasons.push(reason("alert", Tone::Odd, format!("its alerts are silenced until {}", instant(*until))));
+        reasons.push(reason(
+            "alert",
+            Tone::Odd,
+            format!("its alerts are silenced until {}", instant(*until)),
+        ));
     }
     reasons
 }
@@ -197,21 +245,38 @@ fn obstacles(book: &Book, id: &ProductId) -> Vec<Reason> {
 /// Adds what the head commit did not do to the product, and why.
 fn refused(book: &Book, id: &ProductId, reasons: &mut Vec<Reason>) {
     let head = book.ledger.head.as_deref().unwrap_or_default();
-    let newest =
-        book.ledger.outcomes.iter().rev().find(|(commit, product, ..)| commit == head && product.as_ref() == Some(id));
+    let newest = book
+        .ledger
+        .outcomes
+        .iter()
+        .rev()
+        .find(|(commit, product, ..)| commit == head && product.as_ref() == Some(id));
     let Some((commit, _, outcome, why)) = newest else { return };
     let stays = if book.ledger.deployed.contains_key(id) { "; what was deployed before goes on" } else { "" };
     match outcome {
         Outcome::Applied | Outcome::Superseded => {}
         Outcome::Denied => {
-            let decision =
-                book.ledger.decisions.iter().rev().map(|(_, it)| it).find(|it| it.product == *id && it.commit == *commit && !it.allow);
+            let decision = book
+                .ledger
+                .decisions
+                .iter()
+                .rev()
+                .map(|(_, it)| it)
+                .find(|it| it.product == *id && it.commit == *commit && !it.allow);
             let Some(decision) = decision else {
-                reasons.push(reason("gate", Tone::Bad, format!("commit {} was denied: {why}{stays}", short(commit))));
+                reasons.push(reason(
+                    "gate",
+                    Tone::Bad,
+                    format!("commit {} was denied: {why}{stays}", short(commit)),
+                ));
                 return;
             };
             for it in &decision.violations {
-                let mut denial = reason("gate", Tone::Bad, format!("{} denies commit {}: {}{stays}", it.rule, short(commit), it.message));
+                let mut denial = reason(
+                    "gate",
+                    Tone::Bad,
+                    format!("{} denies commit {}: {}{stays}", it.rule, short(commit), it.message),
+                );
                 if !it.remediation.is_empty() {
                     denial = denial.next(it.remediation.clone());
                 }
@@ -245,7 +310,10 @@ fn root(book: &Book, id: &ProductId, reason: Reason) -> Reason {
             || waiting.iter().any(|it| it.pipeline.product == *id && it.until_ms.is_none())
     };
     while let Some(next) = book.ledger.deployed.get(&at).and_then(|deployed| {
-        upstream_ports(&deployed.product).into_iter().map(|port| port.product).find(|id| !seen.contains(id) && troubled(id))
+        upstream_ports(&deployed.product)
+            .into_iter()
+            .map(|port| port.product)
+            .find(|id| !seen.contains(id) && troubled(id))
     }) {
         seen.insert(next.clone());
         at = next;
