@@ -61,8 +61,6 @@ pub struct Context {
     pub clock: Clock,
     /// The writer's epoch: every table commit carries it.
     pub epoch: u64,
-    /// The current feature values.
-    pub online: Arc<Online>,
 }
 
 impl Context {

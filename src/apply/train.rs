@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
+use arrow::array::{
+    ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray,
+};
 use arrow::datatypes::{Field, Schema};
 use async_trait::async_trait;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -17,10 +19,12 @@ use hydromesh_core::ledger::{ErrorKind, Fact, Published, Trained};
 use hydromesh_core::model::{Pipeline, QualitySeverity, Trainer, TrainingPipeline};
 
 use super::batch::AUDIT_FAILED;
+use super::follow::feature_history;
 use super::inputs::{self, Inputs};
 use super::{Context, Done, Job, Reporter, StepError, chain, lake_format};
 use crate::engine::{EngineError, arrow_schema, conform_schema};
 use crate::lake::{PublishMode, TableSpec};
+use crate::online::current_values;
 use crate::train::{
     History, Measures, Model, Reference, Source, SpineColumns, TrainError, TrainingSet, artefact_path,
     fit_logistic_regression, measure, read_model, read_spine, write_model,
@@ -81,7 +85,8 @@ pub(super) async fn run(
         return Err(StepError::user("HM-T010", message));
     }
     if training.gate.metric != METRIC {
-        let message = format!("models cannot be compared by `{}`: use `metric: {METRIC}`", training.gate.metric);
+        let message =
+            format!("models cannot be compared by `{}`: use `metric: {METRIC}`", training.gate.metric);
         return Err(StepError::user("HM-T011", message));
     }
     let Inputs { tables, mut versions, facts } = inputs::open(context, job).await?;
@@ -113,7 +118,8 @@ pub(super) async fn run(
     let lake = context.lake.root().to_path_buf();
     let inputs = versions.clone();
     let fit = move || Outcome::fit(&lake, product, version, champion.as_deref(), &spine, &sources, inputs);
-    let fitted = tokio::task::spawn_blocking(fit).await.map_err(|error| StepError::internal(error.to_string()))??;
+    let fitted =
+        tokio::task::spawn_blocking(fit).await.map_err(|error| StepError::internal(error.to_string()))??;
     let trained = Trained {
         product: job.product()?.id.clone(),
         version,
@@ -129,7 +135,9 @@ pub(super) async fn run(
             Ok(_) => job.start.reason.clone(),
             Err(feature) => {
                 let reason = &job.start.reason;
-                format!("{reason}; not compared with the champion, which reads `{feature}`: it is no longer a feature")
+                format!(
+                    "{reason}; not compared with the champion, which reads `{feature}`: it is no longer a feature"
+                )
             }
         },
     };
@@ -144,7 +152,8 @@ pub(super) async fn run(
 pub(super) fn champion_path(job: &Job) -> Result<Option<String>, StepError> {
     let Some((champion, _)) = job.models.champion else { return Ok(None) };
     let model = job.models.trained.iter().find(|(_, model)| model.version == champion);
-    let (_, model) = model.ok_or_else(|| StepError::internal(format!("champion {champion} was never trained")))?;
+    let (_, model) =
+        model.ok_or_else(|| StepError::internal(format!("champion {champion} was never trained")))?;
     Ok(Some(model.path.clone()))
 }
 
@@ -154,12 +163,18 @@ pub(super) struct Followed;
 
 #[async_trait]
 impl FeatureHistory for Followed {
-    async fn rows(&self, _context: &Context, _job: &Job, port: &PortId) -> Result<History, StepError> {
-        Err(StepError::internal(format!("{port}: feature ports are not followed yet")))
+    async fn rows(&self, context: &Context, job: &Job, port: &PortId) -> Result<History, StepError> {
+        feature_history(context, job, port).await
     }
 
-    async fn current(&self, _context: &Context, _job: &Job, port: &PortId) -> Result<Current, StepError> {
-        Err(StepError::internal(format!("{port}: feature ports are not followed yet")))
+    async fn current(&self, context: &Context, _job: &Job, port: &PortId) -> Result<Current, StepError> {
+        let (online, port, now_ms) = (Arc::clone(&context.online), port.clone(), context.clock.now_ms());
+        if online.port(&port).is_none() {
+            // After a start the followers first read their tile logs. Nobody there yet must not look like everybody gone.
+            return Err(StepError::external("HM-X005", format!("{port}: its history is still being read")));
+        }
+        let values = tokio::task::spawn_blocking(move || current_values(&online, &port, now_ms));
+        values.await.map_err(|error| StepError::internal(error.to_string()))
     }
 }
 
@@ -218,12 +233,14 @@ async fn publish(
 ) -> Result<Vec<Fact>, StepError> {
     let (port, data) = job.output()?;
     let output = job.product()?.outputs.get(&port.port);
-    let output = output.ok_or_else(|| StepError::internal(format!("{port} is not an output of its product")))?;
+    let output =
+        output.ok_or_else(|| StepError::internal(format!("{port} is not an output of its product")))?;
     let schema = arrow_schema(&output.contract.columns);
     let now_ms = context.clock.now_ms();
     let rows = models_table(job, trained, now_ms)?;
     let rows = conform_schema(&rows, &schema).map_err(|error| {
-        let known = rows.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>().join(", ");
+        let known =
+            rows.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>().join(", ");
         StepError::user("HM-T012", format!("{port}: {error}; a table of models has the columns {known}"))
     })?;
     let table = context.lake.table(&port.to_string(), lake_format(output.format))?;
@@ -281,7 +298,8 @@ async fn publish(
 
 /// Returns everything that a contract of models may ask for; it takes the columns that it names.
 fn models_table(job: &Job, trained: &Trained, now_ms: i64) -> Result<RecordBatch, StepError> {
-    let mut models: Vec<(i64, &Trained)> = job.models.trained.iter().map(|(at_ms, model)| (*at_ms, model)).collect();
+    let mut models: Vec<(i64, &Trained)> =
+        job.models.trained.iter().map(|(at_ms, model)| (*at_ms, model)).collect();
     models.push((now_ms, trained));
     let champion = job.models.champion.map(|(version, _)| version);
     let count = |rows: u64| i64::try_from(rows).unwrap_or(i64::MAX);
@@ -296,7 +314,8 @@ fn models_table(job: &Job, trained: &Trained, now_ms: i64) -> Result<RecordBatch
         Arc::new(models.iter().map(|(_, model)| Some(value(model))).collect::<StringArray>())
     };
     let at: TimestampMillisecondArray = models.iter().map(|(at_ms, _)| Some(*at_ms)).collect();
-    let is_champion: BooleanArray = models.iter().map(|(_, model)| Some(Some(model.version) == champion)).collect();
+    let is_champion: BooleanArray =
+        models.iter().map(|(_, model)| Some(Some(model.version) == champion)).collect();
     let columns: Vec<(&str, ArrayRef)> = vec![
         ("model_version", texts(|model| format!("v{:04}", model.version))),
         ("trained_at", Arc::new(at.with_timezone("UTC"))),
@@ -314,7 +333,8 @@ fn models_table(job: &Job, trained: &Trained, now_ms: i64) -> Result<RecordBatch
     let fields: Vec<Field> =
         columns.iter().map(|(name, array)| Field::new(*name, array.data_type().clone(), true)).collect();
     let arrays = columns.into_iter().map(|(_, array)| array).collect();
-    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).map_err(|error| StepError::internal(error.to_string()))
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)
+        .map_err(|error| StepError::internal(error.to_string()))
 }
 
 #[cfg(test)]

@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use hydromesh_core::diag::{Diagnostic, Severity, Spot, codes};
 use serde_json::json;
 
-use super::{DONE, FINDINGS, Failure, Format, OUTSIDE, print, print_json};
+use super::output::{Paint, Tone};
+use super::{DONE, FINDINGS, Failure, OUTSIDE, print, print_json};
 use crate::control::{Judge, Reading, read};
 use crate::policy::PolicySet;
 use crate::repo::{FolderSource, RepoSnapshot, Repository};
+use crate::report::{self, CheckReport, CheckedProduct};
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]
@@ -24,9 +26,26 @@ pub struct CheckArgs {
     /// The operator's policies instead of those compiled in: a folder or a bundle.
     #[arg(long)]
     policies: Option<PathBuf>,
-    /// How to print.
+    /// How to print: `github` annotates a pull request's lines, `sarif` and `junit` are for code hosts and CI servers.
     #[arg(long, value_enum, default_value = "human")]
-    format: Format,
+    format: CheckFormat,
+}
+
+/// How findings are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CheckFormat {
+    /// For people.
+    Human,
+    /// `{"findings": [{code, severity, file, line, column, message, help}]}`.
+    Json,
+    /// Annotations of GitHub Actions.
+    Github,
+    /// SARIF 2.1.0.
+    Sarif,
+    /// JUnit XML, a case per product.
+    Junit,
+    /// For the comment on a pull request.
+    Markdown,
 }
 
 /// Runs the verb.
@@ -35,11 +54,39 @@ pub fn run(args: &CheckArgs) -> Result<u8, Failure> {
     reading.findings.extend(policy_findings(&reading, args.policies.as_deref())?);
     hydromesh_core::diag::sort(&mut reading.findings);
     match args.format {
-        Format::Json => print_json(&json!({"findings": reading.findings})),
-        Format::Human => print(&human(&reading)),
+        CheckFormat::Json => print_json(&json!({"findings": reading.findings})),
+        CheckFormat::Human => print(&human(&reading)),
+        CheckFormat::Github if reading.findings.is_empty() => {}
+        CheckFormat::Github => print(&report::github(&checked(args, &reading))),
+        CheckFormat::Sarif => print_json(&report::sarif(&checked(args, &reading))),
+        CheckFormat::Junit => print(&report::junit(&checked(args, &reading))),
+        CheckFormat::Markdown => print(&report::markdown(&checked(args, &reading))),
     }
     let wrong = reading.findings.iter().any(|finding| finding.severity == Severity::Error);
     Ok(if wrong { FINDINGS } else { DONE })
+}
+
+fn checked<'a>(args: &CheckArgs, reading: &'a Reading) -> CheckReport<'a> {
+    let whole = reading.desired.mesh.products.values().map(|product| CheckedProduct {
+        id: product.id.to_string(),
+        folder: product.folder.clone(),
+        whole: true,
+    });
+    let broken = reading.desired.broken.keys().map(|id| CheckedProduct {
+        id: id.to_string(),
+        folder: format!("domains/{}/{}", id.domain, id.name),
+        whole: false,
+    });
+    let mut products: Vec<CheckedProduct> = whole.chain(broken).collect();
+    products.sort_by(|a, b| a.id.cmp(&b.id));
+    CheckReport { findings: &reading.findings, products, prefix: prefix(&args.path) }
+}
+
+/// Returns the mesh's folder as other programs count it: from the root of the repository, else from here.
+fn prefix(path: &Path) -> String {
+    let in_repository = Repository::discover(path).ok().map(|(_, prefix)| prefix);
+    in_repository
+        .unwrap_or_else(|| if path.is_absolute() { String::new() } else { path.display().to_string() })
 }
 
 /// Reads a mesh from a folder, or from a commit of a repository.
@@ -63,8 +110,10 @@ fn snapshot(path: &Path, rev: Option<&str>) -> Result<(RepoSnapshot, String), Fa
     };
     let (repository, prefix) = Repository::discover(path).map_err(outside)?;
     let commit = repository.resolve(rev).map_err(outside)?;
-    let commit = commit.ok_or_else(|| Failure::usage(format!("{rev} is no commit or branch of {}", path.display())))?;
-    let snapshot = repository.snapshot(&commit).and_then(|snapshot| snapshot.subfolder(&prefix)).map_err(outside)?;
+    let commit = commit
+        .ok_or_else(|| Failure::usage(format!("{rev} is no commit or branch of {}", path.display())))?;
+    let snapshot =
+        repository.snapshot(&commit).and_then(|snapshot| snapshot.subfolder(&prefix)).map_err(outside)?;
     Ok((snapshot, commit.as_str().to_owned()))
 }
 
@@ -83,6 +132,7 @@ pub fn policy_findings(reading: &Reading, central: Option<&Path>) -> Result<Vec<
 }
 
 fn human(reading: &Reading) -> String {
+    let paint = Paint::stdout();
     let mut lines: Vec<String> = Vec::new();
     let notes = reading.findings.iter().filter(|finding| finding.severity == Severity::Note).count();
     for finding in reading.findings.iter().filter(|finding| finding.severity != Severity::Note) {
@@ -91,7 +141,9 @@ fn human(reading: &Reading) -> String {
             (line, 0) => format!("{}:{line}", finding.file),
             (line, column) => format!("{}:{line}:{column}", finding.file),
         };
-        lines.push(format!("{}[{}]: {}", finding.severity, finding.code, finding.message));
+        let tone = if finding.severity == Severity::Error { Tone::Bad } else { Tone::Odd };
+        let head = paint.text(tone, &format!("{}[{}]", finding.severity, finding.code));
+        lines.push(format!("{head}: {}", finding.message));
         lines.push(format!("  --> {place}"));
         for related in &finding.related {
             lines.push(format!("  see {}:{}: {}", related.file, related.line, related.message));
@@ -105,6 +157,10 @@ fn human(reading: &Reading) -> String {
     let broken = reading.desired.broken.len();
     let broken = if broken == 0 { String::new() } else { format!(", {broken} left out") };
     let notes = if notes == 0 { String::new() } else { format!(", {notes} notes (shown by --format json)") };
-    lines.push(format!("{products} products{broken}; {errors} errors, {warnings} warnings{notes}"));
+    let tone = if errors > 0 { Tone::Bad } else { Tone::Good };
+    lines.push(
+        paint
+            .text(tone, &format!("{products} products{broken}; {errors} errors, {warnings} warnings{notes}")),
+    );
     lines.join("\n")
 }

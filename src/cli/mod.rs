@@ -1,11 +1,30 @@
 //! The command line: one file per verb.
 
+mod alerts;
+mod ask;
+mod book;
 mod check;
 mod demo;
+mod diff;
+mod doctor;
 mod explain;
+mod health;
+mod lineage;
+mod list;
+mod models;
+mod new;
+mod output;
 mod plan;
 mod servers;
+mod policy;
+mod produce;
+mod query;
+mod runs;
+mod show;
+mod slo;
+mod status;
 mod up;
+mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -48,10 +67,52 @@ enum Verb {
     Check(check::CheckArgs),
     /// Show what a commit would change, and what would be computed.
     Plan(plan::PlanArgs),
+    /// Show what a pull request means: product changes, contract breaks, the version they ask for.
+    Diff(diff::DiffArgs),
+    /// Begin a domain or a product with files that check.
+    #[command(subcommand)]
+    New(new::NewVerb),
     /// Run the controller for a repository and an environment.
     Up(up::UpArgs),
     /// Play the whole story on the example mesh: nothing else needs to be installed.
     Demo(demo::DemoArgs),
+    /// Say in one screen how the mesh is: commit, products, runs, alerts.
+    Status(status::StatusArgs),
+    /// List data products with kind, status, data through, freshness and last run.
+    List(list::ListArgs),
+    /// Show one product: owners, ports, contract, data, quality, last runs.
+    Show(show::ShowArgs),
+    /// List runs, newest first.
+    Runs(runs::RunsArgs),
+    /// Say how a product came to be as it is: commit, decision, inputs, data.
+    Why(why::WhyArgs),
+    /// Say what keeps a product from being deployed, computed or fresh, and what to do.
+    WhyNot(why::WhyArgs),
+    /// Query published data with SQL; it can only read.
+    Query(query::QueryArgs),
+    /// Show what reads what: products as a tree, or one column through every query.
+    Lineage(lineage::LineageArgs),
+    /// Policies: run their tests, ask them, explain a decision.
+    #[command(subcommand)]
+    Policy(policy::PolicyVerb),
+    /// Service level objectives.
+    #[command(subcommand)]
+    Slo(slo::SloVerb),
+    /// Alerts: list, explain, silence.
+    #[command(subcommand)]
+    Alerts(alerts::AlertsVerb),
+    /// List trained models with their metrics, and which one is champion.
+    Models(models::ModelsArgs),
+    /// Ask the controller to compute a product again now, whole.
+    Run(ask::ProductArgs),
+    /// Ask the controller to try a product's failed steps again.
+    Retry(ask::ProductArgs),
+    /// Ask the controller to compute some partitions of a product again.
+    Backfill(ask::BackfillArgs),
+    /// Write messages to a topic, one per line.
+    Produce(produce::ProduceArgs),
+    /// Find what is misconfigured, and say how to mend it.
+    Doctor(doctor::DoctorArgs),
     /// Explain a code such as HM-M005.
     Explain(explain::ExplainArgs),
     /// Print shell completions.
@@ -117,8 +178,27 @@ pub fn main() -> ExitCode {
     let result = match cli.verb {
         Verb::Check(args) => check::run(&args),
         Verb::Plan(args) => plan::run(&args),
+        Verb::Diff(args) => diff::run(&args),
+        Verb::New(verb) => new::run(&verb),
         Verb::Up(args) => up::run(&args),
         Verb::Demo(args) => demo::run(&args),
+        Verb::Status(args) => status::run(&args),
+        Verb::List(args) => list::run(&args),
+        Verb::Show(args) => show::run(&args),
+        Verb::Runs(args) => runs::run(&args),
+        Verb::Why(args) => why::why(&args),
+        Verb::WhyNot(args) => why::why_not(&args),
+        Verb::Query(args) => query::run(&args),
+        Verb::Lineage(args) => lineage::run(&args),
+        Verb::Policy(verb) => policy::run(&verb),
+        Verb::Slo(verb) => slo::run(&verb),
+        Verb::Alerts(verb) => alerts::run(&verb),
+        Verb::Models(args) => models::run(&args),
+        Verb::Run(args) => ask::run(&args),
+        Verb::Retry(args) => ask::retry(&args),
+        Verb::Backfill(args) => ask::backfill(&args),
+        Verb::Produce(args) => produce::run(&args),
+        Verb::Doctor(args) => doctor::run(&args),
         Verb::Explain(args) => explain::run(&args),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "hydromesh", &mut std::io::stdout());
@@ -178,6 +258,8 @@ pub fn clock(fixed: Option<&str>) -> Result<Clock, Failure> {
         None => Ok(Clock::system()),
         Some(text) => chrono::DateTime::parse_from_rfc3339(text)
             .map(|at| Clock::fixed(at.timestamp_millis()))
-            .map_err(|error| Failure::usage(format!("--clock {text}: {error}; write it like 2026-11-01T06:00:00Z"))),
+            .map_err(|error| {
+                Failure::usage(format!("--clock {text}: {error}; write it like 2026-11-01T06:00:00Z"))
+            }),
     }
 }

@@ -3,13 +3,13 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use hydromesh_core::ledger::LedgerState;
-use hydromesh_core::plan::{NotDue, DueStep, Plan, dependency_order, due_steps, plan};
+use hydromesh_core::plan::{DueStep, NotDue, Plan, dependency_order, due_steps, plan};
 use serde_json::json;
 
 use super::check::read_path;
-use super::{DONE, FINDINGS, Failure, Format, StateArgs, clock, print, print_json, runtime};
+use super::{DONE, FINDINGS, Failure, StateArgs, clock, print, print_json, runtime};
 use crate::control::replay;
 use crate::store::{OpenMode, Store};
 
@@ -32,7 +32,18 @@ pub struct PlanArgs {
     clock: Option<String>,
     /// How to print.
     #[arg(long, value_enum, default_value = "human")]
-    format: Format,
+    format: PlanFormat,
+}
+
+/// How a plan is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PlanFormat {
+    /// For people.
+    Human,
+    /// For programs.
+    Json,
+    /// For the comment on a pull request.
+    Markdown,
 }
 
 /// Reads the ledger of a state folder; an environment without one has nothing deployed.
@@ -60,13 +71,16 @@ pub fn run(args: &PlanArgs) -> Result<u8, Failure> {
         .collect();
     let reading = read_path(&args.path, args.rev.as_deref(), &deployed)?;
     if !reading.readable {
-        return Err(Failure { code: FINDINGS, message: format!("{}: there is no mesh.yaml", args.path.display()) });
+        return Err(Failure {
+            code: FINDINGS,
+            message: format!("{}: there is no mesh.yaml", args.path.display()),
+        });
     }
     let order = dependency_order(reading.desired.mesh.products.values());
     let plan = plan(&reading.desired, &order, &ledger, &args.state.env, now_ms);
     let (due, waiting) = due_steps(&ledger, now_ms);
     match args.format {
-        Format::Json => print_json(&json!({
+        PlanFormat::Json => print_json(&json!({
             "environment": plan.environment,
             "commit": plan.commit,
             "changes": plan.changes,
@@ -74,7 +88,8 @@ pub fn run(args: &PlanArgs) -> Result<u8, Failure> {
             "due": due.iter().map(|step| json!({"step": step.key, "why": step.reason})).collect::<Vec<_>>(),
             "waiting": waiting.iter().map(|it| json!({"pipeline": it.pipeline, "why": it.why})).collect::<Vec<_>>(),
         })),
-        Format::Human => print(&human(&plan, &due, &waiting)),
+        PlanFormat::Human => print(&human(&plan, &due, &waiting)),
+        PlanFormat::Markdown => print(&markdown(&plan, &due)),
     }
     Ok(if args.exit_code && !plan.is_empty() { FINDINGS } else { DONE })
 }
@@ -110,6 +125,30 @@ fn human(plan: &Plan, due: &[DueStep], waiting: &[NotDue]) -> String {
         .collect();
     for line in waiting {
         let _ = writeln!(text, "{line}");
+    }
+    text.trim_end().to_owned()
+}
+
+fn markdown(plan: &Plan, due: &[DueStep]) -> String {
+    use crate::report::markdown_cell as cell;
+    let commit = plan.commit.get(..10).unwrap_or(&plan.commit);
+    let mut text = format!("### Hydromesh plan: {} at `{commit}`\n", plan.environment);
+    if plan.is_empty() && plan.broken.is_empty() {
+        text.push_str("\nNo changes.\n");
+    } else {
+        text.push_str("\n| Change | Product | To compute | Why |\n| --- | --- | ---: | --- |\n");
+    }
+    for change in &plan.changes {
+        let partitions: u64 = change.partitions.values().sum();
+        let why = cell(&change.reasons.join("; "));
+        let _ = writeln!(text, "| {} | `{}` | {partitions} | {why} |", change.kind, change.product);
+    }
+    for product in &plan.broken {
+        let _ =
+            writeln!(text, "| **broken** | `{product}` | | stays as it is deployed; see `hydromesh check` |");
+    }
+    if !due.is_empty() {
+        let _ = writeln!(text, "\n{} steps are due now.", due.len());
     }
     text.trim_end().to_owned()
 }

@@ -18,6 +18,9 @@ use crate::serve::{
     self, CommandReply, CommandRequest, FeatureStore, Guard, LookupError, Metrics,
     Readiness, Search, SearchHit, ServeState, SharedLedger, TableLookup,
 };
+use crate::policy::PolicySet;
+use crate::site::from_ledger::known_rules;
+use crate::site::publisher::{LEAST_PAUSE, ViewInputs, keep_current};
 use crate::vector::{SearchError, VectorIndexes};
 
 /// Commands over HTTP that may wait for the loop.
@@ -71,6 +74,14 @@ async fn run(
         metrics,
         readiness,
     });
+    let inputs = ViewInputs {
+        base_url: listener.local_addr().ok().map(|address| format!("http://{address}")),
+        api_base: listener.local_addr().ok().map(|address| format!("http://{address}")),
+        policies: known_rules(&PolicySet::embedded(), &[]),
+        ..ViewInputs::default()
+    };
+    let site = upward.context.state.join("site");
+    tokio::spawn(keep_current(upward.clone(), site, inputs, LEAST_PAUSE, shutdown.clone()));
     tokio::spawn(keep_ledger(upward, Arc::clone(&state), shutdown.clone()));
     serve::serve(listener, serve::router(state), shutdown.cancelled_owned()).await
 }

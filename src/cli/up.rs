@@ -70,7 +70,7 @@ pub fn run(args: &UpArgs) -> Result<u8, Failure> {
 /// Returns how `up` failed, with the exit code that fits.
 pub fn failure(error: &UpError) -> Failure {
     let code = match error {
-        UpError::Environment { .. } | UpError::Policy(_) => FINDINGS,
+        UpError::Environment { .. } | UpError::Unsupported { .. } | UpError::Policy(_) => FINDINGS,
         _ => OUTSIDE,
     };
     Failure { code, message: crate::apply::chain(error) }

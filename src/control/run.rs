@@ -93,6 +93,14 @@ pub enum UpError {
         /// What there is.
         known: String,
     },
+    /// The environment asks for what is not there yet.
+    #[error("environment {name} asks for {what}")]
+    Unsupported {
+        /// The environment.
+        name: String,
+        /// What it asks for, and what to give instead.
+        what: String,
+    },
     /// A file of the state folder.
     #[error("could not {action}")]
     Io {
@@ -134,6 +142,8 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
         None => PolicySet::embedded(),
     };
     let (settings, watcher) = first_look(&options)?;
+    supported(&options.environment, &settings)?;
+    let reference = settings.r#ref.clone();
     let work = work_runtime()?;
     let spill = state.join("spill");
     create(&spill)?;
@@ -143,7 +153,6 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
         settings,
         state: state.clone(),
         engine: Engine::new(&EngineConfig { memory_bytes: QUERY_MEMORY_BYTES, spill })?,
-        online: Arc::default(),
         blobs: watcher.blobs(),
         clock: options.clock.clone(),
         epoch: lease.epoch,
@@ -173,8 +182,10 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     hands.perform(&mut control, opening).await?;
     let upward = Upward { ledger: ledger_shown, context, events: events.clone(), mesh: mesh_shown };
     around(upward, shutdown.clone());
-    let known = None;
-    let mut watching = Watching::start(watcher, options.poll, known);
+    // Commits that came while nobody looked are passed over now, and told so.
+    let last_seen = control.ledger.head.clone();
+    let mut watching = Watching::start(watcher, options.poll, last_seen);
+    let mut ruled = false;
     let mut tick = tokio::time::interval(options.tick);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut renew = tokio::time::interval(Duration::from_millis(u64::try_from(LEASE_MS / 3).unwrap_or(5_000)));
@@ -184,9 +195,9 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
             () = shutdown.cancelled() => break Ok(()),
             event = inbox.recv() => match event { Some(event) => event, None => break Ok(()) },
             seen = watching.next(&control.ledger) => {
-                let mut policies = None;
-                let events = seen_events(seen, &control, &show_mesh, &mut policies);
-                if let Some(own) = policies {
+                let (events, own) = seen_events(seen, &reference, &show_mesh);
+                if !std::mem::replace(&mut ruled, true) {
+                    // The first commit of this process has no rules before it but its own.
                     hands.adopt_policies(&own);
                 }
                 for event in events {
@@ -195,6 +206,8 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
                         return Err(error);
                     }
                 }
+                // A change to the mesh's own rules is judged by those before it and counts from the next commit on.
+                hands.adopt_policies(&own);
                 Event::Tick
             }
             _ = tick.tick() => {
@@ -275,7 +288,8 @@ fn real_now_ms() -> i64 {
 
 fn work_runtime() -> Result<tokio::runtime::Runtime, UpError> {
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8))
+        // More threads than cores: a long computation then holds up no follower, the system shares the cores.
+        .worker_threads(std::thread::available_parallelism().map_or(4, |cores| 2 * cores.get()).clamp(4, 16))
         .thread_stack_size(WORK_STACK_BYTES)
         .thread_name("hydromesh-work")
         .enable_all()
@@ -295,7 +309,7 @@ fn first_look(options: &UpOptions) -> Result<(Environment, Watcher), UpError> {
     let cache = options.state.join("repo");
     // The reference of the environment is in the mesh itself; the repository's HEAD tells where to look first.
     let bootstrap = Watcher::open(&options.repo, &cache, "HEAD").map_err(wrap)?;
-    let Some(head) = bootstrap.poll(None).map_err(wrap)? else {
+    let Some(head) = bootstrap.poll(None, None).map_err(wrap)? else {
         return Err(UpError::Environment { name: options.environment.clone(), known: "an empty repository".to_owned() });
     };
     let reading = bootstrap.read(&head.commit, &BTreeMap::new()).map_err(wrap)?;
@@ -312,6 +326,18 @@ fn first_look(options: &UpOptions) -> Result<(Environment, Watcher), UpError> {
     Ok((settings, watcher))
 }
 
+/// Refuses an environment that asks for more than there is: going on with something else would lose data quietly.
+fn supported(name: &str, settings: &Environment) -> Result<(), UpError> {
+    let refuse = |what: &str| Err(UpError::Unsupported { name: name.to_owned(), what: what.to_owned() });
+    if settings.lake_path.contains("://") {
+        return refuse("a lake in an object store; give `lake: {path: FOLDER}`");
+    }
+    if !matches!(settings.state, hydromesh_core::model::StateKind::Sqlite) {
+        return refuse("state in Postgres; give `state: {kind: sqlite}`");
+    }
+    Ok(())
+}
+
 /// Reads commands out of the mailbox; one whose answer is in the ledger is done.
 fn asked(body: &str, control: &Control) -> Option<Event> {
     let command: Command = serde_json::from_str(body).ok()?;
@@ -321,12 +347,12 @@ fn asked(body: &str, control: &Control) -> Option<Event> {
 /// A poll's result: a new head with what it asks for.
 type Seen = (CommitInfo, Vec<CommitInfo>, super::Reading);
 
+/// Returns the events of a new head, and the mesh's own rules at it.
 fn seen_events(
     (commit, passed, reading): Seen,
-    control: &Control,
+    reference: &str,
     show_mesh: &watch::Sender<Option<Arc<hydromesh_core::plan::Desired>>>,
-    policies: &mut Option<Vec<(String, String)>>,
-) -> Vec<Event> {
+) -> (Vec<Event>, Vec<(String, String)>) {
     let mut events = Vec::new();
     if !passed.is_empty() {
         let text = |commit: &CommitInfo| {
@@ -335,23 +361,20 @@ fn seen_events(
         let commits = passed.iter().map(text).collect();
         events.push(Event::Superseded { commits, by: commit.id.as_str().to_owned() });
     }
-    // A change to the mesh's own rules is judged by those before it and counts from the next commit on.
-    *policies = Some(reading.policies);
     let desired = if reading.readable {
         show_mesh.send_replace(Some(Arc::new(reading.desired.clone())));
         Ok(Box::new(reading.desired))
     } else {
         Err(reading.findings)
     };
-    let reference = control.desired().map_or_else(String::new, |_| String::new());
     events.push(Event::Commit {
         commit: commit.id.as_str().to_owned(),
-        r#ref: reference,
+        r#ref: reference.to_owned(),
         message: commit.subject().to_owned(),
         author: commit.author.clone(),
         desired,
     });
-    events
+    (events, reading.policies)
 }
 
 /// The poll, one at a time, off the loop.
@@ -362,15 +385,17 @@ struct Watching {
 }
 
 impl Watching {
-    fn start(watcher: Watcher, every: Duration, mut known: Option<String>) -> Self {
+    fn start(watcher: Watcher, every: Duration, last_seen: Option<String>) -> Self {
+        let mut known: Option<String> = None;
         let (send, heads) = mpsc::channel(1);
         let (deployed, prints) = watch::channel(BTreeMap::new());
         let task = tokio::spawn(async move {
             let mut complained = String::new();
             loop {
                 let (watcher, before, prints) = (watcher.clone(), known.clone(), prints.borrow().clone());
+                let base = before.clone().or_else(|| last_seen.clone());
                 let polled = tokio::task::spawn_blocking(move || -> Result<Option<Seen>, RepoError> {
-                    let Some(head) = watcher.poll(before.as_deref())? else { return Ok(None) };
+                    let Some(head) = watcher.poll(before.as_deref(), base.as_deref())? else { return Ok(None) };
                     let reading = watcher.read(&head.commit, &prints)?;
                     Ok(Some((head.commit, head.passed, reading)))
                 });

@@ -43,18 +43,18 @@ impl Watcher {
         Arc::new(MirrorBlobs(self.repository.git_dir().to_path_buf()))
     }
 
-    /// Fetches, and returns where the reference is when that is not `known`.
+    /// Fetches, and returns where the reference is when that is not `known`, with the commits passed since `base`.
     ///
     /// # Errors
     /// When the remote cannot be reached or the objects are damaged; the next poll tries again.
-    pub fn poll(&self, known: Option<&str>) -> Result<Option<Head>, RepoError> {
+    pub fn poll(&self, known: Option<&str>, base: Option<&str>) -> Result<Option<Head>, RepoError> {
         self.repository.fetch()?;
         let Some(id) = self.repository.resolve(&self.reference)? else { return Ok(None) };
         if known == Some(id.as_str()) {
             return Ok(None);
         }
         let commit = self.repository.commit(&id)?;
-        let passed = match known.map(CommitId::parse) {
+        let passed = match base.filter(|base| *base != id.as_str()).map(CommitId::parse) {
             Some(Ok(old)) => {
                 let range = self.repository.commits_between(&old, &id)?;
                 let mut passed: Vec<CommitInfo> = range.superseded().to_vec();

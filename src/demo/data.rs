@@ -2,7 +2,7 @@
 //!
 //! `mesh-repo-example/` ships the bytes this module writes, and a test compares the two. The flaws are deliberate:
 //! late rows, duplicates, nulls, rows and messages that cannot be read, a weekly season, and baskets that grow
-//! in the last five days.
+//! for five days near the end.
 
 #![expect(
     clippy::cast_possible_truncation,
@@ -39,8 +39,10 @@ pub use shift::shift_weeks;
 
 /// Length of the history, from [`first_day`].
 pub const DAYS: i64 = 90;
-/// The days at the end of the history in which baskets are larger.
+/// The days near the end of the history in which baskets are larger.
 pub const SHIFTED_DAYS: i64 = 5;
+/// Calm days after them: no window of a week still sees the larger baskets when the history ends.
+pub const CALM_DAYS: i64 = 9;
 const CUSTOMERS: usize = 600;
 const SEED: u64 = 0x4859_4452_4F4D_4553;
 

@@ -81,7 +81,7 @@ pub fn memory_table(schema: SchemaRef, batches: Vec<RecordBatch>) -> Arc<dyn Tab
 }
 
 fn internal(error: ArrowError) -> EngineError {
-    EngineError { kind: ErrorKind::Internal, code: "HM-R004", message: error.to_string() }
+    EngineError { kind: ErrorKind::Internal, code: "HM-X004", message: error.to_string() }
 }
 
 struct Reading<'c> {

@@ -304,7 +304,7 @@ fn integers(batches: &[RecordBatch]) -> Result<Vec<i64>, EngineError> {
 
 fn not_one_row(what: &str) -> EngineError {
     let message = format!("an aggregate over the whole table yielded no row of {what}");
-    EngineError { kind: ErrorKind::Internal, code: "HM-R004", message }
+    EngineError { kind: ErrorKind::Internal, code: "HM-X004", message }
 }
 
 fn spoken_problem(problem: SqlProblem) -> String {

@@ -250,6 +250,50 @@ fn derived(ledger: &LedgerState, environment: &str, now_ms: i64) -> Result<Regis
         budget.with_label_values(&[&product, &report.objective]).set(report.budget_remaining);
     }
 
+    streams(&scrape, ledger, now_ms)?;
+    models(&scrape, ledger)?;
+    let facts =
+        scrape.add(prometheus::IntCounter::new("hydromesh_ledger_facts_total", "Facts in the ledger."))?;
+    facts.inc_by(ledger.seq);
+    let running = scrape.add(Gauge::new("hydromesh_runs_running", "Attempts of steps under way."))?;
+    running.set(ledger.running.len() as f64);
+    Ok(scrape.registry)
+}
+
+/// What is known of models and of the features that they read.
+fn models(scrape: &Scrape, ledger: &LedgerState) -> Result<(), prometheus::Error> {
+    let drift = scrape.gauges(
+        "hydromesh_drift_statistic",
+        "Statistic of the newest drift test of a feature.",
+        &["product", "feature"],
+    )?;
+    for (product, history) in &ledger.drift {
+        for verdict in history.back().iter().flat_map(|(_, verdicts, _)| verdicts) {
+            drift.with_label_values(&[&product.to_string(), &verdict.feature]).set(verdict.statistic);
+        }
+    }
+
+    let model = scrape.gauges(
+        "hydromesh_model_metric",
+        "Measures of a product's champion on held-out rows.",
+        &["product", "metric"],
+    )?;
+    for (product, models) in &ledger.models {
+        let champion = models
+            .champion
+            .and_then(|(version, _)| models.trained.iter().find(|(_, it)| it.version == version));
+        let Some((_, trained)) = champion else { continue };
+        let first = std::iter::once((&trained.metric, &trained.value));
+        for (metric, value) in trained.metrics.iter().chain(first) {
+            model.with_label_values(&[&product.to_string(), metric]).set(*value);
+        }
+    }
+    Ok(())
+}
+
+/// What became of events and rows.
+#[expect(clippy::cast_precision_loss, reason = "ages in milliseconds stay far below 2^53")]
+fn streams(scrape: &Scrape, ledger: &LedgerState, now_ms: i64) -> Result<(), prometheus::Error> {
     let rows = scrape.counters(
         "hydromesh_stream_rows_total",
         "Events of a stream by what became of them.",
@@ -284,40 +328,7 @@ fn derived(ledger: &LedgerState, environment: &str, now_ms: i64) -> Result<Regis
     for (port, (count, _)) in &ledger.quarantined {
         quarantined.with_label_values(&[&port.to_string()]).inc_by(*count);
     }
-
-    let drift = scrape.gauges(
-        "hydromesh_drift_statistic",
-        "Statistic of the newest drift test of a feature.",
-        &["product", "feature"],
-    )?;
-    for (product, history) in &ledger.drift {
-        for verdict in history.back().iter().flat_map(|(_, verdicts, _)| verdicts) {
-            drift.with_label_values(&[&product.to_string(), &verdict.feature]).set(verdict.statistic);
-        }
-    }
-
-    let model = scrape.gauges(
-        "hydromesh_model_metric",
-        "Measures of a product's champion on held-out rows.",
-        &["product", "metric"],
-    )?;
-    for (product, models) in &ledger.models {
-        let champion = models
-            .champion
-            .and_then(|(version, _)| models.trained.iter().find(|(_, it)| it.version == version));
-        let Some((_, trained)) = champion else { continue };
-        let first = std::iter::once((&trained.metric, &trained.value));
-        for (metric, value) in trained.metrics.iter().chain(first) {
-            model.with_label_values(&[&product.to_string(), metric]).set(*value);
-        }
-    }
-
-    let facts =
-        scrape.add(prometheus::IntCounter::new("hydromesh_ledger_facts_total", "Facts in the ledger."))?;
-    facts.inc_by(ledger.seq);
-    let running = scrape.add(Gauge::new("hydromesh_runs_running", "Attempts of steps under way."))?;
-    running.set(ledger.running.len() as f64);
-    Ok(scrape.registry)
+    Ok(())
 }
 
 pub(super) async fn scrape(State(state): State<Arc<ServeState>>) -> Result<Response, ApiError> {

@@ -30,6 +30,8 @@ const MOST_BYTES: usize = 512 * 1024 * 1024;
 const COMPACT_AT: usize = 65_536;
 /// How often the ledger is compared with what is loaded.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How long a table that could not be loaded is left alone in the background.
+const AFTER_FAILURE: Duration = Duration::from_secs(30);
 /// Share of the time that loading one port again and again may take, as its reciprocal: a backfill publishes a version
 /// every second, and look-ups must not pay for each.
 const REST: u32 = 9;
@@ -71,6 +73,8 @@ struct Slot {
     loaded: RwLock<Option<Arc<Loaded>>>,
     /// One load at a time; whoever waited finds the result.
     loading: Mutex<()>,
+    /// When the last load failed, if it did.
+    failed: RwLock<Option<Instant>>,
 }
 
 /// One version of a port's table, by key.
@@ -137,7 +141,11 @@ impl TableLookup {
                 let newer = loaded.version != wanted.version || loaded.key != wanted.key;
                 newer && loaded.at.elapsed() >= loaded.took * REST
             });
-            if due && let Err(error) = self.load(&port, &slot, wanted).await {
+            let resting = read(&slot.failed).is_some_and(|at| at.elapsed() < AFTER_FAILURE);
+            if due
+                && !resting
+                && let Err(error) = self.load(&port, &slot, wanted).await
+            {
                 tracing::warn!(%port, error = %error, "rows for look-ups could not be loaded; older ones serve on");
             }
         }
@@ -151,7 +159,9 @@ impl TableLookup {
         {
             return Ok(loaded);
         }
-        let loaded = Arc::new(load(&self.lake, port, wanted).await?);
+        let loaded = load(&self.lake, port, wanted).await;
+        *slot.failed.write().unwrap_or_else(PoisonError::into_inner) = loaded.is_err().then(Instant::now);
+        let loaded = Arc::new(loaded?);
         *slot.loaded.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&loaded));
         Ok(loaded)
     }
@@ -175,7 +185,10 @@ impl BatchLookup for TableLookup {
                     let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
                     Arc::clone(slots.entry(port.clone()).or_default())
                 });
-                self.load(port, &slot, wanted).await?
+                // A task of its own: a caller who gives up does not undo the work that the next one waits for.
+                let (lookup, port) = (self.clone(), port.clone());
+                let load = tokio::spawn(async move { lookup.load(&port, &slot, wanted).await });
+                load.await.map_err(|error| LookupError::Failed(Box::new(error)))??
             }
         };
         loaded.row(key).map_err(LookupError::from)

@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use hydromesh_core::ledger::{Alert, LedgerState};
 use serde_json::{Value, json};
 
+use super::error::ApiError;
 use super::health::{product_status, products, status_name};
 use super::objectives::objectives;
 use super::{ServeState, snapshot};
@@ -24,12 +25,14 @@ pub(super) async fn readyz(State(state): State<Arc<ServeState>>) -> (StatusCode,
     (status, Json(json!({ "ready": awaited.is_empty(), "awaited": awaited })))
 }
 
-pub(super) async fn status(State(state): State<Arc<ServeState>>) -> Json<Value> {
+pub(super) async fn status(State(state): State<Arc<ServeState>>) -> Result<Json<Value>, ApiError> {
     let (ledger, now_ms) = (snapshot(&state.ledger), state.clock.now_ms());
-    let mut body = document(&ledger, now_ms);
+    // Objectives over a year of publications take a while; other requests go on meanwhile.
+    let body = tokio::task::spawn_blocking(move || document(&ledger, now_ms)).await;
+    let mut body = body.map_err(|error| ApiError::failed("the status", &error))?;
     body["environment"] = state.environment.clone().into();
     body["ready"] = state.readiness.awaited().is_empty().into();
-    Json(body)
+    Ok(Json(body))
 }
 
 fn document(ledger: &LedgerState, now_ms: i64) -> Value {

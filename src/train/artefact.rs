@@ -7,11 +7,11 @@ use std::path::Path;
 use hydromesh_core::ids::{PortId, ProductId};
 use serde::{Deserialize, Serialize};
 
+use super::TrainError;
 use super::encode::{Encoding, Fill};
 use super::fit::{Fitted, L2};
 use super::set::{Manifest, TrainingSet};
 use super::snapshot::Reference;
-use super::TrainError;
 
 /// The version of the stored form.
 pub const ARTEFACT_FORMAT: u32 = 1;
@@ -102,7 +102,8 @@ impl Model {
     pub fn predict(&self, mut value: impl FnMut(&ModelFeature) -> Option<f64>) -> f64 {
         let row: Vec<Option<f64>> =
             self.features.iter().map(|feature| value(feature).filter(|value| value.is_finite())).collect();
-        let score: f64 = self.encoding.terms(&row).iter().zip(&self.weights).map(|(term, weight)| term * weight).sum();
+        let score: f64 =
+            self.encoding.terms(&row).iter().zip(&self.weights).map(|(term, weight)| term * weight).sum();
         1.0 / (1.0 + (-(score + self.intercept)).exp())
     }
 
@@ -115,8 +116,10 @@ impl Model {
     pub fn score(&self, set: &TrainingSet, from: usize) -> Result<Vec<f64>, String> {
         let mut places = Vec::with_capacity(self.features.len());
         for feature in &self.features {
-            let place =
-                set.columns.iter().position(|column| column.port == feature.port && column.column == feature.column);
+            let place = set
+                .columns
+                .iter()
+                .position(|column| column.port == feature.port && column.column == feature.column);
             let left_out = set.manifest.left_out.iter().any(|out| out.feature == feature.name);
             if place.is_none() && !left_out {
                 return Err(feature.name.clone());

@@ -74,7 +74,10 @@ impl Encoding {
     #[must_use]
     pub fn terms(&self, row: &[Option<f64>]) -> Vec<f64> {
         let raw = self.raw(row);
-        raw.iter().zip(self.means.iter().zip(&self.scales)).map(|(value, (mean, scale))| (value - mean) / scale).collect()
+        raw.iter()
+            .zip(self.means.iter().zip(&self.scales))
+            .map(|(value, (mean, scale))| (value - mean) / scale)
+            .collect()
     }
 
     fn raw(&self, row: &[Option<f64>]) -> Vec<f64> {

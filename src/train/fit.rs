@@ -61,7 +61,8 @@ pub fn fit_logistic_regression(set: &TrainingSet) -> Result<(Fitted, usize), Tra
     let cut = split_at(&times).unwrap_or(rows.len());
     let (fit, held_out) = rows.split_at(cut);
     let (fit_positive, held_out_positive) = (positives(fit), positives(held_out));
-    let counts = [fit_positive, fit.len() - fit_positive, held_out_positive, held_out.len() - held_out_positive];
+    let counts =
+        [fit_positive, fit.len() - fit_positive, held_out_positive, held_out.len() - held_out_positive];
     if counts.iter().any(|count| *count < LEAST_PER_CLASS) {
         let (fit, held_out) = (fit.len(), held_out.len());
         return Err(TrainError::TooFewLabels { fit, fit_positive, held_out, held_out_positive });
@@ -71,7 +72,8 @@ pub fn fit_logistic_regression(set: &TrainingSet) -> Result<(Fitted, usize), Tra
     let encoding = Encoding::learn(&fills, &values);
     let terms: Vec<f64> = values.iter().flat_map(|row| encoding.terms(row)).collect();
     let broken = |why: String| TrainError::Fit { why };
-    let terms = Array2::from_shape_vec((fit.len(), encoding.means.len()), terms).map_err(|e| broken(e.to_string()))?;
+    let terms = Array2::from_shape_vec((fit.len(), encoding.means.len()), terms)
+        .map_err(|e| broken(e.to_string()))?;
     let labels: Array1<bool> = fit.iter().map(|row| row.positive).collect();
     let model = LogisticRegression::default()
         .alpha(L2)

@@ -74,12 +74,17 @@ pub fn measure(scores: &[f64], labels: &[bool]) -> Option<Measures> {
         log_loss -= label * kept.ln() + (1.0 - label) * (1.0 - kept).ln();
         brier += (score - label).powi(2);
         positives += label;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a score is between 0 and 1")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a score is between 0 and 1"
+        )]
         let bin = &mut bins[((score * BINS as f64) as usize).min(BINS - 1)];
         *bin = (bin.0 + score, bin.1 + label);
     }
     // Rows cancel: |mean score - share of positives| times the share of rows is the distance of sums over all rows.
-    let calibration_error = bins.iter().map(|(scored, positive)| (scored - positive).abs()).sum::<f64>() / rows;
+    let calibration_error =
+        bins.iter().map(|(scored, positive)| (scored - positive).abs()).sum::<f64>() / rows;
     Some(Measures {
         auc,
         log_loss: log_loss / rows,

@@ -7,9 +7,9 @@ use hydromesh_core::ids::PortId;
 use hydromesh_core::tile::{Column, Row, SpineRow, ViewSpec, point_in_time};
 use serde::{Deserialize, Serialize};
 
+use super::TrainError;
 use super::encode::Fill;
 use super::spine::Spine;
-use super::TrainError;
 
 /// Everything that is known of a feature port's past.
 #[derive(Debug, Clone)]
@@ -145,7 +145,11 @@ impl TrainingSet {
             rows: spine
                 .labels
                 .iter()
-                .map(|label| Example { event_ms: label.event_ms, values: Vec::new(), positive: label.positive })
+                .map(|label| Example {
+                    event_ms: label.event_ms,
+                    values: Vec::new(),
+                    positive: label.positive,
+                })
                 .collect(),
             manifest: Manifest {
                 label: spine.label.clone(),
@@ -176,7 +180,9 @@ impl TrainingSet {
     fn join(&mut self, spine: &Spine, source: &Source, shared: &BTreeSet<String>) -> Result<(), TrainError> {
         let Source { port, history } = source;
         let entity = spine.entities.iter().position(|name| *name == history.entity).ok_or_else(|| {
-            TrainError::SpineShape { why: format!("has no column `{}`, the entity of {port}", history.entity) }
+            TrainError::SpineShape {
+                why: format!("has no column `{}`, the entity of {port}", history.entity),
+            }
         })?;
         let questions: Vec<SpineRow> = spine
             .labels
@@ -190,10 +196,12 @@ impl TrainingSet {
         let answers = point_in_time(&history.view, &history.rows, &questions)?;
         let past = Past::of(history);
         self.manifest.history_rows += history.rows.len() as u64;
-        self.manifest.history_assumed += history.rows.iter().filter(|row| is_assumed(history, row)).count() as u64;
+        self.manifest.history_assumed +=
+            history.rows.iter().filter(|row| is_assumed(history, row)).count() as u64;
         for (place, column) in history.view.columns().iter().enumerate() {
             let plain = &column.name;
-            let name = if shared.contains(plain) { format!("{}.{plain}", port.product.name) } else { plain.clone() };
+            let name =
+                if shared.contains(plain) { format!("{}.{plain}", port.product.name) } else { plain.clone() };
             if let Some(other) = answers.iter().map(|row| &row[place]).find(|value| !is_number(value)) {
                 let why = format!("is a {}: only numbers and truth values can be learnt from", other.kind());
                 self.manifest.left_out.push(LeftOut { feature: name, why });
@@ -220,7 +228,13 @@ impl TrainingSet {
                 row.values.push(value);
             }
             let window_ms = column.window.millis();
-            self.columns.push(FeatureColumn { name, port: port.clone(), column: plain.clone(), fill, window_ms });
+            self.columns.push(FeatureColumn {
+                name,
+                port: port.clone(),
+                column: plain.clone(),
+                fill,
+                window_ms,
+            });
             self.manifest.columns.push(notes);
         }
         Ok(())

@@ -25,9 +25,9 @@ use hydromesh_core::ledger::FeatureDrift;
 use hydromesh_core::tile::{SpineRow, point_in_time};
 use serde::{Deserialize, Serialize};
 
+use super::TrainError;
 use super::artefact::ModelFeature;
 use super::set::{FeatureColumn, Source, number};
-use super::TrainError;
 
 const HOUR_MS: i64 = 3_600_000;
 const WEEK_MS: i64 = 168 * HOUR_MS;
@@ -73,10 +73,13 @@ impl Reference {
         let mut values: BTreeMap<(&PortId, &str), Vec<Value>> = BTreeMap::new();
         for Source { port, history } in sources {
             let first_ms = history.rows.iter().map(|row| row.order.event_ms).min().unwrap_or(to_ms);
-            let widest_ms = history.view.columns().iter().map(|column| column.window.millis()).max().unwrap_or(0);
+            let widest_ms =
+                history.view.columns().iter().map(|column| column.window.millis()).max().unwrap_or(0);
             let earliest_ms = from_ms.max(first_ms.saturating_add(widest_ms)).max(to_ms - LONGEST_MS);
-            let instants: Vec<i64> =
-                (0..).map(|step| to_ms - step * INSTANTS_MS).take_while(|at| *at == to_ms || *at >= earliest_ms).collect();
+            let instants: Vec<i64> = (0..)
+                .map(|step| to_ms - step * INSTANTS_MS)
+                .take_while(|at| *at == to_ms || *at >= earliest_ms)
+                .collect();
             reference.from_ms = reference.from_ms.min(instants.last().copied().unwrap_or(to_ms));
             reference.instants = reference.instants.max(instants.len() as u64);
             let entities: BTreeSet<&str> = history.rows.iter().map(|row| row.entity.as_str()).collect();
@@ -85,7 +88,8 @@ impl Reference {
                 .into_iter()
                 .step_by(every)
                 .flat_map(|entity| {
-                    let ask = move |at: &i64| SpineRow { entity: entity.to_owned(), event_ms: *at, known_ms: *at };
+                    let ask =
+                        move |at: &i64| SpineRow { entity: entity.to_owned(), event_ms: *at, known_ms: *at };
                     instants.iter().map(ask)
                 })
                 .collect();

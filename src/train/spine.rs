@@ -62,7 +62,9 @@ pub fn read_spine(
     columns: &SpineColumns,
     now_ms: i64,
 ) -> Result<Spine, TrainError> {
-    let named = |name: &String| *name == columns.event || *name == columns.knowledge || columns.entities.contains(name);
+    let named = |name: &String| {
+        *name == columns.event || *name == columns.knowledge || columns.entities.contains(name)
+    };
     for wanted in columns.entities.iter().chain([&columns.event, &columns.knowledge]) {
         if schema.field_with_name(wanted).is_err() {
             return Err(shape(format!("has no column `{wanted}`")));
@@ -83,10 +85,21 @@ pub fn read_spine(
     let label = match labels.as_slice() {
         [label] => label.clone(),
         [] => return Err(shape("has no label column")),
-        several => return Err(shape(format!("has several columns that could be the label: {}", several.join(", ")))),
+        several => {
+            return Err(shape(format!(
+                "has several columns that could be the label: {}",
+                several.join(", ")
+            )));
+        }
     };
-    let mut spine =
-        Spine { labels: Vec::new(), entities: columns.entities.clone(), label, incomplete: 0, in_future: 0, ignored };
+    let mut spine = Spine {
+        labels: Vec::new(),
+        entities: columns.entities.clone(),
+        label,
+        incomplete: 0,
+        in_future: 0,
+        ignored,
+    };
     for batch in batches {
         read_batch(&mut spine, batch, columns, now_ms)?;
     }
@@ -94,15 +107,23 @@ pub fn read_spine(
     Ok(spine)
 }
 
-fn read_batch(spine: &mut Spine, batch: &RecordBatch, columns: &SpineColumns, now_ms: i64) -> Result<(), TrainError> {
+fn read_batch(
+    spine: &mut Spine,
+    batch: &RecordBatch,
+    columns: &SpineColumns,
+    now_ms: i64,
+) -> Result<(), TrainError> {
     let column = |name: &str, kind: &DataType| -> Result<ArrayRef, TrainError> {
         let array = batch.column_by_name(name).ok_or_else(|| shape(format!("has no column `{name}`")))?;
-        cast(array, kind).map_err(|error| shape(format!("has a column `{name}` that cannot be read: {error}")))
+        cast(array, kind)
+            .map_err(|error| shape(format!("has a column `{name}` that cannot be read: {error}")))
     };
     let time = DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()));
     let (events, knowns) = (column(&columns.event, &time)?, column(&columns.knowledge, &time)?);
-    let (events, knowns) =
-        (events.as_primitive::<TimestampMillisecondType>(), knowns.as_primitive::<TimestampMillisecondType>());
+    let (events, knowns) = (
+        events.as_primitive::<TimestampMillisecondType>(),
+        knowns.as_primitive::<TimestampMillisecondType>(),
+    );
     let labels = column(&spine.label, &DataType::Int64)?;
     let labels = labels.as_primitive::<Int64Type>();
     let entities: Vec<ArrayRef> =
@@ -123,7 +144,8 @@ fn read_batch(spine: &mut Spine, batch: &RecordBatch, columns: &SpineColumns, no
             spine.in_future += 1;
             continue;
         }
-        let entities = entities.iter().map(|entity| entity.as_string::<i32>().value(row).to_owned()).collect();
+        let entities =
+            entities.iter().map(|entity| entity.as_string::<i32>().value(row).to_owned()).collect();
         spine.labels.push(Label { event_ms, known_ms, entities, positive });
     }
     Ok(())

@@ -64,7 +64,9 @@ impl Blobs for Files {
         let turn = |(number, line): (usize, &&str)| {
             let (head, label) = line.rsplit_once(',').unwrap();
             match label {
-                "0" | "1" if number > lines.len() * 3 / 4 => format!("{head},{}\n", if label == "0" { 1 } else { 0 }),
+                "0" | "1" if number > lines.len() * 3 / 4 => {
+                    format!("{head},{}\n", if label == "0" { 1 } else { 0 })
+                }
                 _ => format!("{line}\n"),
             }
         };
@@ -140,13 +142,18 @@ impl FeatureHistory for Clicks {
     async fn current(&self, _: &Context, _: &Job, _: &PortId) -> Result<Current, StepError> {
         let now_ms = *self.now_ms.lock().unwrap();
         let entities: BTreeSet<&String> = self.rows.iter().map(|row| &row.entity).collect();
-        let ask = |entity: &&String| SpineRow { entity: (*entity).clone(), event_ms: now_ms, known_ms: now_ms };
+        let ask =
+            |entity: &&String| SpineRow { entity: (*entity).clone(), event_ms: now_ms, known_ms: now_ms };
         let asked: Vec<SpineRow> = entities.iter().map(ask).collect();
         let answers = point_in_time(&self.view, &self.rows, &asked).unwrap();
         let named = |values: Vec<Value>| {
             self.view.columns().iter().map(|column| column.name.clone()).zip(values).collect::<Vec<_>>()
         };
-        Ok(entities.into_iter().zip(answers).map(|(entity, values)| (entity.clone(), named(values))).collect())
+        Ok(entities
+            .into_iter()
+            .zip(answers)
+            .map(|(entity, values)| (entity.clone(), named(values)))
+            .collect())
     }
 }
 
@@ -173,12 +180,15 @@ impl World {
             state: folder.path().to_owned(),
             lake: Arc::new(Lake::open(folder.path().join("lake")).await.unwrap()),
             engine: Engine::new(&EngineConfig { memory_bytes: 64 << 20, spill }).unwrap(),
-            online: Arc::default(),
+            online: Arc::new(crate::online::Online::new()),
             blobs: Arc::new(Files { paths, labels }),
             clock: Clock::fixed(ms(now)),
             epoch: 1,
         };
-        let pipeline = PipelineId { product: id.clone(), name: mesh.products[&id].pipelines.keys().next().unwrap().clone() };
+        let pipeline = PipelineId {
+            product: id.clone(),
+            name: mesh.products[&id].pipelines.keys().next().unwrap().clone(),
+        };
         let start = Start {
             run: "run-1".into(),
             key: StepKey { pipeline, work: Work::Train },
@@ -199,7 +209,8 @@ impl World {
 
     async fn train(&self) -> Result<Done, StepError> {
         let (to, mut reports) = mpsc::channel(8);
-        let done = run(&self.context, &self.job, &Reporter::new(to, CancellationToken::new()), &self.clicks).await;
+        let done =
+            run(&self.context, &self.job, &Reporter::new(to, CancellationToken::new()), &self.clicks).await;
         while reports.recv().await.is_some() {}
         done
     }
@@ -226,7 +237,8 @@ impl World {
     }
 
     async fn query(&self, sql: &str) -> Vec<RecordBatch> {
-        let table = self.context.lake.table("risk/churn-model.model", crate::lake::TableFormat::Delta).unwrap();
+        let table =
+            self.context.lake.table("risk/churn-model.model", crate::lake::TableFormat::Delta).unwrap();
         let tables = BTreeMap::from([("model".to_owned(), table.provider(None).await.unwrap())]);
         self.context.engine.select(sql, tables).await.unwrap().try_collect().await.unwrap()
     }
@@ -264,7 +276,8 @@ async fn the_example_trains_publishes_and_compares() {
     for notes in &model.manifest.columns {
         assert_eq!(notes.null_arguments, 0, "a value is missing although there were events: {notes:?}");
     }
-    let without = |name: &str| model.manifest.columns.iter().find(|one| one.feature == name).unwrap().without_events;
+    let without =
+        |name: &str| model.manifest.columns.iter().find(|one| one.feature == name).unwrap().without_events;
     assert!(without("spend_7d") > 0 && without("spend_7d") < 150, "{}", without("spend_7d"));
 
     // The same step again, as after a crash before its facts were kept: nothing changes.
@@ -283,10 +296,16 @@ async fn the_example_trains_publishes_and_compares() {
     assert_eq!(second.value, first.value);
     let sql = "SELECT model_version, auc, is_champion FROM model ORDER BY model_version";
     let shown = arrow::util::pretty::pretty_format_batches(&world.query(sql).await).unwrap().to_string();
-    let auc = world.query("SELECT auc FROM model LIMIT 1").await[0].column(0).as_primitive::<Float64Type>().value(0);
+    let auc = world.query("SELECT auc FROM model LIMIT 1").await[0]
+        .column(0)
+        .as_primitive::<Float64Type>()
+        .value(0);
     assert_eq!(auc, first.value);
     let lines: Vec<&str> = shown.lines().filter(|line| line.contains("v0")).collect();
-    assert!(lines.len() == 2 && lines[0].ends_with("true        |") && lines[1].ends_with("false       |"), "{shown}");
+    assert!(
+        lines.len() == 2 && lines[0].ends_with("true        |") && lines[1].ends_with("false       |"),
+        "{shown}"
+    );
     drop(world.folder);
 }
 
@@ -306,7 +325,8 @@ async fn labels_of_the_future_wait_and_drift_follows_the_shift() {
     }
     let (verdicts, drifted) = world.drift(END).await;
     assert!(drifted);
-    let moved: Vec<&String> = verdicts.iter().filter(|(_, verdict)| *verdict == "drifted").map(|(name, _)| name).collect();
+    let moved: Vec<&String> =
+        verdicts.iter().filter(|(_, verdict)| *verdict == "drifted").map(|(name, _)| name).collect();
     assert_eq!(moved, ["biggest_basket_7d", "spend_7d"], "baskets grew, visits did not: {verdicts:?}");
     assert_eq!(verdicts["spend_1h"], "insufficient_data", "a handful of values are no verdict");
 }
@@ -343,7 +363,11 @@ async fn what_cannot_be_trained_says_so() {
     let first = world.promote().await;
     std::fs::remove_file(world.context.lake.root().join(&first.path)).unwrap();
     let lost = world.train().await.unwrap_err();
-    assert_eq!((lost.code, lost.kind), ("HM-T007", ErrorKind::External), "a lost champion is not passed over: {lost}");
+    assert_eq!(
+        (lost.code, lost.kind),
+        ("HM-T007", ErrorKind::External),
+        "a lost champion is not passed over: {lost}"
+    );
 
     // An output that asks for what no list of models has.
     let mut world = World::new(END, Labels::AsTheyAre).await;
@@ -356,4 +380,33 @@ async fn what_cannot_be_trained_says_so() {
     let reporter = Reporter::new(mpsc::channel(1).0, CancellationToken::new());
     let end = super::super::perform(&world.context, &world.job, &reporter).await;
     assert!(matches!(end.outcome, RunOutcome::Failed { .. }), "nothing is followed here");
+}
+
+#[tokio::test]
+async fn what_is_followed_here_is_what_drift_sees() {
+    let mut world = World::new(END, Labels::AsTheyAre).await;
+    let port: PortId = "customer/activity.features".parse().unwrap();
+    let (context, job) = (&world.context, &world.job);
+    let history = Followed.rows(context, job, &port).await.unwrap();
+    assert_eq!((history.entity.as_str(), history.assumed_lag_ms), ("customer_id", Some(600_000)));
+    assert!(history.rows.is_empty() && history.versions.is_empty(), "nothing is archived yet");
+    let unknown = Followed.current(context, job, &port).await.unwrap_err();
+    assert_eq!(
+        (unknown.code, unknown.kind),
+        ("HM-X005", ErrorKind::External),
+        "unknown is not nobody: {unknown}"
+    );
+    let batch: PortId = "commerce/orders.orders".parse().unwrap();
+    assert_eq!(Followed.rows(context, job, &batch).await.unwrap_err().code, "HM-T008");
+
+    // Everything that happened, as a follower would have added it by now.
+    let values = crate::online::PortValues::new(world.clicks.view.clone(), "customer_id", "d");
+    values.apply(&hydromesh_core::tile::partial(&world.clicks.view, &world.clicks.rows).unwrap()).unwrap();
+    world.context.online.install(port, Arc::new(values));
+    world.promote().await;
+    let done = drift::run(&world.context, &world.job, &Followed).await.unwrap();
+    let [Fact::Drift { verdicts, drifted: true, .. }] = done.facts.as_slice() else { panic!("{done:?}") };
+    let spend = verdicts.iter().find(|one| one.feature == "spend_7d").unwrap();
+    assert_eq!((spend.verdict.as_str(), spend.test.as_str()), ("drifted", "Kolmogorov-Smirnov"));
+    assert!(spend.effect > 0.3 && spend.p_value < 1e-8, "{spend:?}");
 }

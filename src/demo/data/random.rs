@@ -9,10 +9,6 @@
 pub struct Random(u64);
 
 impl Random {
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
     /// An independent stream for `(seed, index)`: what one customer or minute draws moves no other's.
     pub fn stream(seed: u64, index: u64) -> Self {
         let mut mixed = Self(seed ^ index.wrapping_mul(0xD6E8_FEB8_6659_FD93));

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Datelike, Days, Duration, NaiveDate, NaiveDateTime, NaiveTime, Utc};
 
 use super::random::Random;
-use super::{CUSTOMERS, DAYS, SHIFTED_DAYS, Shift, first_day};
+use super::{CALM_DAYS, CUSTOMERS, DAYS, SHIFTED_DAYS, Shift, first_day};
 
 /// Monday to Sunday: weekends are the busy days of a home-goods shop.
 const WEEKDAY: [f64; 7] = [0.90, 0.82, 0.86, 0.94, 1.10, 1.28, 1.10];
@@ -164,9 +164,10 @@ pub fn time_of_day(random: &mut Random) -> NaiveTime {
     NaiveTime::from_num_seconds_from_midnight_opt(hour * 3600 + second, 0).unwrap_or(NaiveTime::MIN)
 }
 
-/// Whether the baskets of that day are already the larger ones of the end of the history.
+/// Whether the baskets of that day are the larger ones of the days near the end of the history.
 pub fn shift_on(offset: i64) -> Shift {
-    if offset >= DAYS - SHIFTED_DAYS { Shift::Injected } else { Shift::None }
+    let end = DAYS - CALM_DAYS;
+    if (end - SHIFTED_DAYS..end).contains(&offset) { Shift::Injected } else { Shift::None }
 }
 
 /// Draws a basket: (pieces, cents). Under the shift people buy more and dearer things, as before a feast.

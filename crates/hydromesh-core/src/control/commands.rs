@@ -128,6 +128,7 @@ impl Control {
 
     fn answer_command(&mut self, id: &str, answer: Result<String, String>) {
         let accepted = answer.is_ok();
+        self.resting.clear();
         let answer = answer.unwrap_or_else(|why| why);
         self.record(Fact::CommandAnswered { id: id.to_owned(), accepted, answer });
     }

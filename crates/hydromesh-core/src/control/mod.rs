@@ -27,7 +27,7 @@ use crate::plan::{Desired, DueWork, StepKey};
 use commit::Pending;
 use gate::Asked;
 pub use outbox::outbox_id;
-use work::Flight;
+use work::{Flight, Rest};
 
 /// Limits of one controller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,8 +193,8 @@ pub struct Control {
     commands: VecDeque<String>,
     due: DueWork,
     flights: BTreeMap<StepKey, Flight>,
-    /// Steps that ended well a moment ago, with when they may begin again.
-    resting: BTreeMap<StepKey, i64>,
+    /// Steps that ended well a moment ago.
+    resting: BTreeMap<StepKey, Rest>,
     /// When a step of a pipeline last began, as a position in the ledger: who waited longest goes first.
     last_begun: BTreeMap<PipelineId, u64>,
     /// Messages handed to the shell and not yet answered, with when to try again.

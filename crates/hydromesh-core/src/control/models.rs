@@ -145,16 +145,10 @@ impl Control {
         if confirmed < rule.confirm as usize {
             return;
         }
-        // The first model opens no cooldown: nothing has been trained again yet.
-        let again = self.ledger.models.get(product).and_then(|models| {
-            models.trained.iter().rev().find(|(_, trained)| trained.champion_value.is_some()).map(|(at, _)| *at)
-        });
-        let cooled_ms = again.map_or(i64::MIN, |at| at.saturating_add(training.cooldown.millis()));
         let drift = format!("drift confirmed in {confirmed} of the last {} comparisons", window.len());
-        let (decision, reason) = if self.now_ms < cooled_ms {
-            ("wait", format!("{drift}; within the cooldown of {} after the last retraining", training.cooldown))
-        } else if self.now_ms < training_allowed_from(training, &trained) {
-            ("wait", format!("{drift}; at most {} trainings in 30 days", training.max_per_month))
+        let (decision, reason) = if self.now_ms < training_allowed_from(training, &trained) {
+            let limits = (training.cooldown, training.max_per_month);
+            ("wait", format!("{drift}; the limits are {} between retrainings and {} in 30 days", limits.0, limits.1))
         } else if let Some(cause) = broken_features(&self.ledger, training) {
             (
                 "wait",

@@ -9,11 +9,13 @@ use super::alerts::About;
 use crate::ids::{PortId, ProductId};
 use crate::ledger::{AlertKind, Attempts, FeatureDrift, Outcome, ProductVerdict};
 use crate::model::{Pipeline, SlaKind};
-use crate::plan::{StepKey, retry_of, worth_telling};
+use crate::plan::{StepKey, Work, retry_of, worth_telling};
 use crate::time::Span;
 
 /// How long a product may take to publish for the first time, when its promise is shorter: history is read first.
 const HYDRATION_MS: i64 = 3_600_000;
+/// A stream that is followed for so long since its last failure goes on.
+const STEADY_MS: i64 = 10 * 60_000;
 
 /// A sign of trouble: enough to know that it is there; it is put into words only when someone is told.
 pub(super) enum Sign {
@@ -65,7 +67,11 @@ impl Control {
             let Some(deployed) = self.ledger.deployed.get(&step.pipeline.product) else { continue };
             let retry = retry_of(deployed.product.pipelines.get(&step.pipeline.name), &step.work);
             let alive = || self.due.wants(step) || self.flights.keys().any(|key| key.overlaps(step));
-            if !worth_telling(attempts, &retry) || !alive() {
+            // A silent topic commits nothing; that it is followed for a while is as good a sign.
+            let steady = self.flights.get(step).is_some_and(|flight| {
+                step.work == Work::Follow && self.now_ms >= flight.began_ms.saturating_add(STEADY_MS)
+            });
+            if !worth_telling(attempts, &retry) || steady || !alive() {
                 continue;
             }
             let kind = if attempts.code.starts_with("HM-Q") { AlertKind::Quality } else { AlertKind::Run };

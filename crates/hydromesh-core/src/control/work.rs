@@ -3,7 +3,7 @@
 use super::{Control, Effect, Start};
 use crate::ids::ProductId;
 use crate::ledger::{Fact, LedgerState, RunOutcome};
-use crate::model::{OutputPort, Pipeline};
+use crate::model::{Column, Pipeline, Quality, TableFormat};
 use crate::plan::{DueStep, StepKey, Work};
 
 /// How long a step rests that ended well and is due again at once: what it did was not what was wanted.
@@ -13,6 +13,7 @@ const REST_MS: i64 = 10_000;
 #[derive(Debug)]
 pub(super) struct Flight {
     pub run: String,
+    pub began_ms: i64,
     generation: u64,
     basis: Basis,
     cancelled: bool,
@@ -22,14 +23,23 @@ pub(super) struct Flight {
 #[derive(Debug, Clone, PartialEq)]
 struct Basis {
     pipeline: Pipeline,
-    output: Option<OutputPort>,
+    output: Option<(TableFormat, Vec<Column>, Vec<Quality>)>,
     data: String,
+}
+
+/// Why a step that ended well is not begun again at once: nothing that it could see has changed.
+#[derive(Debug)]
+pub(super) struct Rest {
+    until_ms: i64,
+    basis: Option<Basis>,
+    inputs: i64,
 }
 
 fn basis(ledger: &LedgerState, key: &StepKey) -> Option<Basis> {
     let deployed = ledger.deployed.get(&key.pipeline.product)?;
     let pipeline = deployed.product.pipelines.get(&key.pipeline.name)?.clone();
-    let output = deployed.product.outputs.get(pipeline.output()).cloned();
+    let output = deployed.product.outputs.get(pipeline.output());
+    let output = output.map(|it| (it.format, it.contract.columns.clone(), it.contract.quality.clone()));
     let data = deployed.print.ports.get(pipeline.output()).map(|print| print.data.clone())?;
     Some(Basis { pipeline, output, data })
 }
@@ -39,7 +49,11 @@ impl Control {
     pub(super) fn schedule(&mut self) {
         self.stop_outdated();
         self.due.refresh(&self.ledger, self.now_ms);
-        self.resting.retain(|_, until_ms| *until_ms > self.now_ms);
+        self.resting.retain(|key, rest| {
+            rest.until_ms > self.now_ms
+                && rest.basis == basis(&self.ledger, key)
+                && rest.inputs == self.ledger.input_versions(&key.pipeline.product)
+        });
         let mut bounded = self.flights.keys().filter(|key| key.work != Work::Follow).count();
         for step in self.startable() {
             let key = &step.key;
@@ -81,7 +95,10 @@ impl Control {
             decision: decision.clone(),
         });
         self.last_begun.insert(key.pipeline.clone(), self.ledger.seq);
-        self.flights.insert(key.clone(), Flight { run: run.clone(), generation, basis, cancelled: false });
+        self.flights.insert(
+            key.clone(),
+            Flight { run: run.clone(), began_ms: self.now_ms, generation, basis, cancelled: false },
+        );
         self.effect(Effect::Start(Start { run, key, attempt, generation, decision, reason }));
         true
     }
@@ -137,7 +154,9 @@ impl Control {
             self.weigh_retraining(&key.pipeline.product);
         }
         if !failed && !flight.cancelled {
-            self.resting.insert(key, self.now_ms + REST_MS);
+            let inputs = self.ledger.input_versions(&key.pipeline.product);
+            let rest = Rest { until_ms: self.now_ms + REST_MS, basis: basis(&self.ledger, &key), inputs };
+            self.resting.insert(key, rest);
         }
     }
 }

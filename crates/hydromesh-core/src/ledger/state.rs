@@ -9,7 +9,7 @@ use super::{
 use crate::checkpoint::CheckpointRecord;
 use crate::ids::{PipelineId, PortId, ProductId};
 use crate::model::{Product, QualitySeverity};
-use crate::plan::{Print, StepKey};
+use crate::plan::{Print, StepKey, Work};
 
 /// Finished runs, decisions and outcomes kept for show; older ones stay in the ledger.
 const KEEP: usize = 500;
@@ -130,6 +130,9 @@ pub struct Deployed {
     pub at_ms: i64,
     /// When it was first deployed, since it last came into the mesh.
     pub since_ms: i64,
+    /// What it reads of each input, hashed, as it was deployed then: while that stands, a new definition of an input
+    /// brings nothing new.
+    pub basis: BTreeMap<PortId, String>,
 }
 
 /// What is visible of a port.
@@ -137,6 +140,8 @@ pub struct Deployed {
 pub struct PortState {
     /// The table's newest version.
     pub version: i64,
+    /// The newest version that brought other rows, and not merely another definition of some columns.
+    pub rows_version: i64,
     /// Partitions by key; an unpartitioned table has the one key "".
     pub partitions: BTreeMap<String, PublishedPartition>,
     /// Publications in order: when, and newest data time in them.
@@ -156,6 +161,10 @@ pub struct PublishedPartition {
     pub at_ms: i64,
     /// Someone asked to compute it again.
     pub forced: bool,
+    /// The newest version that brought other rows, see [`PortState::rows_version`].
+    pub rows_version: i64,
+    /// A run that would write it ended with its writer: what the table shows may be something else.
+    pub unsure: bool,
 }
 
 /// Failed attempts of a step.
@@ -282,7 +291,9 @@ impl LedgerState {
         match &entry.fact {
             Fact::Opened { .. } => {
                 // Whatever the last writer had in flight died with it; its steps are due again.
-                self.running.clear();
+                for (run, step) in std::mem::take(&mut self.running) {
+                    self.doubt(&run, &step);
+                }
                 self.begun_with.clear();
             }
             Fact::CommitSeen { commit, message, author, .. } => {
@@ -328,6 +339,7 @@ impl LedgerState {
                     print: print.clone(),
                     at_ms,
                     since_ms,
+                    basis: self.basis(product, print),
                 };
                 self.deployed.insert(id, deployed);
             }
@@ -381,6 +393,10 @@ impl LedgerState {
                 self.streams.insert(epoch.pipeline.clone(), stream);
                 let port = self.ports.entry(epoch.port.clone()).or_default();
                 port.version = port.version.max(epoch.version);
+                port.rows_version = port.version;
+                // A stream never ends well, so that its commits are what says that it goes on.
+                let pipeline = &epoch.pipeline;
+                self.failed.retain(|step, _| step.pipeline != *pipeline || step.work != Work::Follow);
                 port.newest_data_ms = port.newest_data_ms.max(epoch.newest_event_ms);
                 keep(&mut port.publishes, (at_ms, epoch.newest_event_ms), KEEP_PUBLISHES);
             }
@@ -508,14 +524,99 @@ impl LedgerState {
     }
 
     fn publish(&mut self, at_ms: i64, published: &Published) {
+        let key = published.partition.clone().unwrap_or_default();
+        let before = self.ports.get(&published.port).and_then(|port| port.partitions.get(&key));
+        let same_rows = before.is_some_and(|before| {
+            !before.forced
+                && before.published.inputs.len() == published.inputs.len()
+                && before.published.inputs.iter().all(|(input, version)| {
+                    published.inputs.contains_key(input)
+                        && !self.newer(&published.port, input, *version, &key)
+                })
+        });
+        // The same inputs through another definition: who reads what changed has another fingerprint itself.
+        let rows_version = before.map_or(published.version, |before| {
+            let same = same_rows || before.published.version == published.version;
+            if same { before.rows_version } else { published.version }
+        });
         let port = self.ports.entry(published.port.clone()).or_default();
         port.version = port.version.max(published.version);
+        port.rows_version = port.rows_version.max(rows_version);
         port.published += 1;
         port.newest_data_ms = port.newest_data_ms.max(published.data_time_ms);
-        let key = published.partition.clone().unwrap_or_default();
-        port.partitions
-            .insert(key, PublishedPartition { published: published.clone(), at_ms, forced: false });
+        let partition = PublishedPartition {
+            published: published.clone(),
+            at_ms,
+            forced: false,
+            rows_version,
+            unsure: false,
+        };
+        port.partitions.insert(key, partition);
         keep(&mut port.publishes, (at_ms, published.data_time_ms), KEEP_PUBLISHES);
+    }
+
+    /// Marks what an interrupted run may have published without a fact.
+    fn doubt(&mut self, run: &str, step: &StepKey) {
+        let within = |key: &str| match &step.work {
+            Work::Partitions { from, to } => from.as_str() <= key && key <= to.as_str(),
+            Work::Whole | Work::Embed | Work::Train => true,
+            // A stream's commits tell themselves where to go on.
+            Work::Follow | Work::Drift => false,
+        };
+        let Some(deployed) = self.deployed.get(&step.pipeline.product) else {
+            return self.doubt_product(&step.pipeline.product);
+        };
+        let Some(pipeline) = deployed.product.pipelines.get(&step.pipeline.name) else {
+            return self.doubt_product(&step.pipeline.product);
+        };
+        let port = deployed.product.port(pipeline.output());
+        let partitions = self.ports.get_mut(&port).into_iter().flat_map(|state| &mut state.partitions);
+        for (_, partition) in partitions.filter(|(key, it)| within(key) && it.published.run != run) {
+            partition.unsure = true;
+        }
+    }
+
+    /// The definition that an interrupted run worked for is gone, and with it what it wrote.
+    fn doubt_product(&mut self, product: &ProductId) {
+        let ports = self.ports.iter_mut().filter(|(port, _)| port.product == *product);
+        for partition in ports.flat_map(|(_, state)| state.partitions.values_mut()) {
+            partition.unsure = true;
+        }
+    }
+
+    /// Returns whether an input has rows that a partition of a port, made from a version of it, has not seen.
+    #[must_use]
+    pub fn newer(&self, port: &PortId, input: &PortId, version: i64, key: &str) -> bool {
+        let (Some(deployed), Some(state)) = (self.deployed.get(&port.product), self.ports.get(input)) else {
+            return false;
+        };
+        // Without the definition that it was planned over, any new version may matter.
+        let stands = deployed.basis.get(input) == self.basis_of(input, &deployed.print).as_ref();
+        let newest = if deployed.print.aligned.contains(&(port.port.clone(), input.clone())) {
+            let partition = state.partitions.get(key);
+            partition.map_or(0, |it| if stands { it.rows_version } else { it.published.version })
+        } else if stands {
+            state.rows_version
+        } else {
+            state.version
+        };
+        newest > version
+    }
+
+    fn basis(&self, product: &Product, print: &Print) -> BTreeMap<PortId, String> {
+        let ports: BTreeSet<&PortId> = product.reads().chain(print.reads.keys()).collect();
+        ports.into_iter().filter_map(|port| Some((port.clone(), self.basis_of(port, print)?))).collect()
+    }
+
+    /// Returns the fingerprint of what a definition reads of a port, as the port is deployed.
+    fn basis_of(&self, port: &PortId, print: &Print) -> Option<String> {
+        let deployed = self.deployed.get(&port.product)?.print.ports.get(&port.port)?;
+        let mut text = deployed.rows.clone();
+        for column in print.reads.get(port).into_iter().flatten() {
+            text.push(' ');
+            text.push_str(deployed.columns.get(column).map_or("?", String::as_str));
+        }
+        Some(text)
     }
 
     fn obey(&mut self, verb: &Verb) {

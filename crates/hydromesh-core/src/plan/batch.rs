@@ -1,6 +1,6 @@
 //! What is due of a batch pipeline: which partitions, in which chunks.
 
-use super::survey::Survey;
+use super::survey::{Survey, UNSURE};
 use super::{NotDue, StepKey, Work, ended_partitions, partition_bounds_ms};
 use crate::ids::{PipelineId, PortId};
 use crate::ledger::{Deployed, PublishedPartition};
@@ -157,6 +157,9 @@ impl Survey<'_> {
         if partition.forced {
             return Some("asked for".to_owned());
         }
+        if partition.unsure {
+            return Some(UNSURE.to_owned());
+        }
         if partition.published.data != data {
             return Some("its definition, or that of a column it reads, changed".to_owned());
         }
@@ -178,18 +181,12 @@ impl Survey<'_> {
             _ => None,
         };
         let closed = closed_ms.is_some_and(|closed_ms| closed_ms < self.now_ms);
+        let port = deployed.product.port(&batch.output);
         let found = partition.published.inputs.iter().find_map(|(input, version)| {
-            let state = self.ledger.ports.get(input)?;
+            // An aligned input had exactly this partition computed again: its reader follows, however old it is.
             let aligned = deployed.print.aligned.contains(&(batch.output.clone(), input.clone()));
-            let newest = if aligned {
-                // Exactly this partition of the input was computed again: its reader follows, however old it is.
-                state.partitions.get(key).map_or(0, |partition| partition.published.version)
-            } else if closed {
-                return None;
-            } else {
-                state.version
-            };
-            (newest > *version).then(|| (format!("{input} has newer rows"), aligned))
+            let newer = (aligned || !closed) && self.ledger.newer(&port, input, *version, key);
+            newer.then(|| (format!("{input} has newer rows"), aligned))
         });
         let (why, aligned) = found?;
         if let Some(closed_ms) = closed_ms.filter(|_| !aligned) {

@@ -14,6 +14,9 @@ const DRIFT_EVERY_MS: i64 = 10 * 60_000;
 /// A month of a training budget.
 const MONTH_MS: i64 = 30 * 86_400_000;
 
+/// Why something is computed again whose table may show what no fact tells of.
+pub(super) const UNSURE: &str = "a run that would write it was interrupted";
+
 /// What is due of one product, what waits, and until when that holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct ProductSurvey {
@@ -136,12 +139,13 @@ impl<'a> Survey<'a> {
         let reason = match published {
             None => Some("nothing embedded yet".to_owned()),
             Some(partition) if partition.forced => Some("asked for".to_owned()),
+            Some(partition) if partition.unsure => Some(UNSURE.to_owned()),
             Some(partition) if partition.published.data != data_of(deployed, pipeline) => {
                 Some("model, chunking or text changed".to_owned())
             }
             Some(partition) => partition.published.inputs.iter().find_map(|(input, version)| {
-                let newest = self.ledger.ports.get(input)?.version;
-                (newest > *version).then(|| format!("{input} has newer rows"))
+                let newer = self.ledger.newer(&port, input, *version, "");
+                newer.then(|| format!("{input} has newer rows"))
             }),
         };
         let Some(reason) = reason else { return };
@@ -159,6 +163,7 @@ impl<'a> Survey<'a> {
         let reason = match (published, asked) {
             (None, _) => Some("no model yet".to_owned()),
             (Some(partition), _) if partition.forced => Some("asked for".to_owned()),
+            (Some(partition), _) if partition.unsure => Some(UNSURE.to_owned()),
             (Some(partition), _) if partition.published.data != data => {
                 Some("its definition changed".to_owned())
             }
@@ -234,9 +239,12 @@ fn data_of<'a>(deployed: &'a Deployed, pipeline: &Pipeline) -> &'a str {
 }
 
 /// Returns from when the limits allow another training: after the cooldown, and within the budget of 30 days.
+///
+/// The first model opens no cooldown: nothing has been trained again yet.
 #[must_use]
 pub fn training_allowed_from(training: &TrainingPipeline, trained_ms: &[i64]) -> i64 {
-    let cooled = trained_ms.last().map_or(i64::MIN, |last| last.saturating_add(training.cooldown.millis()));
+    let again = trained_ms.split_first().and_then(|(_, again)| again.last());
+    let cooled = again.map_or(i64::MIN, |last| last.saturating_add(training.cooldown.millis()));
     let budget = training.max_per_month as usize;
     let refilled = match trained_ms.len().checked_sub(budget) {
         Some(_) if budget == 0 => i64::MAX,

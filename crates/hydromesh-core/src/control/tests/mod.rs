@@ -1,1 +1,6 @@
-//! The machine over a world in memory.
+//! The machine over a world in memory, single-threaded, in virtual time.
+
+mod mesh;
+mod simulation;
+mod story;
+mod world;

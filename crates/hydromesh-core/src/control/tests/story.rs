@@ -1,0 +1,471 @@
+//! The story of the demo, against a world in memory.
+
+use super::mesh::{self, example, id, port_of, span};
+use super::world::{DAY_MS, HOUR_MS, MINUTE_MS, World};
+use crate::ids::ProductId;
+use crate::ledger::{AlertKind, AlertState, Fact, Outcome, Verb};
+use crate::plan::Work;
+
+fn mails(world: &World, kind: AlertKind) -> Vec<(String, String, AlertState)> {
+    let of_kind = world.mails.iter().filter(|(_, alert)| alert.kind == kind);
+    of_kind.map(|(to, alert)| (to.clone(), alert.product.to_string(), alert.state)).collect()
+}
+
+fn outcomes(world: &World, commit: &str) -> Vec<(Option<String>, Outcome)> {
+    world
+        .entries
+        .iter()
+        .filter_map(|entry| match &entry.fact {
+            Fact::CommitOutcome { commit: of, product, outcome, .. } if of == commit => {
+                Some((product.as_ref().map(ToString::to_string), *outcome))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+fn columns(world: &World, product: &str) -> Vec<String> {
+    let id: ProductId = id(product);
+    let deployed = &world.ledger().deployed[&id];
+    let output = &deployed.product.outputs[&port_of(&id).port];
+    output.contract.columns.iter().map(|column| column.name.clone()).collect()
+}
+
+#[test]
+fn the_story_of_the_demo() {
+    let mut world = World::new();
+
+    // The first commit: nine products, inputs before readers, 90 days.
+    let first = world.commit(|tree| *tree = example());
+    assert_eq!(world.ledger().outcome(&first), Some(Outcome::Applied));
+    let deployed: Vec<String> = world
+        .entries
+        .iter()
+        .filter_map(|entry| match &entry.fact {
+            Fact::Deployed { product, .. } => Some(product.id.to_string()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(deployed.len(), 9);
+    let at = |name: &str| deployed.iter().position(|it| it == name).expect(name);
+    assert!(at("commerce/orders") < at("commerce/daily-revenue"));
+    assert!(at("customer/activity") < at("risk/churn-model"));
+    insta::assert_debug_snapshot!(world.backfilled(0), @r#"
+    {
+        "commerce/daily-revenue": 90,
+        "commerce/orders": 90,
+        "customer/customer-360": 90,
+        "customer/customers": 1,
+        "risk/churn-model": 1,
+        "support/article-search": 1,
+        "support/articles": 1,
+    }
+    "#);
+    assert!(world.plan().is_empty());
+    let trained = world.started.iter().position(|it| it.key.work == Work::Train).expect("trained");
+    let followed = world.started.iter().rposition(|it| it.key.work == Work::Follow).expect("followed");
+    assert!(followed < trained, "features are there before a model is trained on them");
+    assert_eq!(world.ledger().models[&id("risk/churn-model")].champion.map(|it| it.0), Some(1));
+    assert!(world.mails.is_empty(), "{:?}", world.mails);
+
+    // A pull request exposes a PII column; another product of the same commit goes on.
+    world.advance(MINUTE_MS);
+    let denied = world.commit(|tree| {
+        let customers = tree.get_mut(&id("customer/customers")).expect("there");
+        customers.columns[1].pii = true;
+        tree.get_mut(&id("support/articles")).expect("there").add("title");
+    });
+    assert_eq!(
+        outcomes(&world, &denied),
+        [
+            (Some("support/articles".to_owned()), Outcome::Applied),
+            (Some("customer/customers".to_owned()), Outcome::Denied),
+            (None, Outcome::Denied),
+        ]
+    );
+    assert_eq!(columns(&world, "support/articles"), ["article_id", "body", "title"]);
+    assert_eq!(
+        mails(&world, AlertKind::Deploy),
+        [("customer@example.org".to_owned(), "customer/customers".to_owned(), AlertState::Firing)]
+    );
+    // Neither time nor an unrelated commit that still carries it is news.
+    world.pass(HOUR_MS, 5 * MINUTE_MS);
+    world.commit(|tree| tree.get_mut(&id("support/articles")).expect("there").version = "1.1.0".to_owned());
+    assert_eq!(mails(&world, AlertKind::Deploy).len(), 1);
+
+    // Taking it back resolves it, to the same place.
+    world.commit(|tree| tree.get_mut(&id("customer/customers")).expect("there").columns[1].pii = false);
+    assert_eq!(mails(&world, AlertKind::Deploy).len(), 2);
+    assert_eq!(mails(&world, AlertKind::Deploy)[1].2, AlertState::Resolved);
+    assert!(world.plan().is_empty());
+
+    // A good change backfills what reads it and nothing else.
+    let before = world.entries.len();
+    let good = world.commit(|tree| {
+        tree.get_mut(&id("commerce/daily-revenue")).expect("there").add("orders = sum(orders.order_id)");
+    });
+    assert_eq!(world.ledger().outcome(&good), Some(Outcome::Applied));
+    insta::assert_debug_snapshot!(world.backfilled(before), @r#"
+    {
+        "commerce/daily-revenue": 90,
+    }
+    "#);
+    // A new column of an input that nobody reads yet leaves its readers alone.
+    let before = world.entries.len();
+    world.commit(|tree| tree.get_mut(&id("commerce/orders")).expect("there").add("discount"));
+    insta::assert_debug_snapshot!(world.backfilled(before), @r#"
+    {
+        "commerce/orders": 90,
+    }
+    "#);
+
+    // The world shifts: confirmed 3 of 5, alert, retraining after the cooldown, promotion, resolved.
+    world.pass(3 * DAY_MS, 10 * MINUTE_MS);
+    world.shifted_ms = Some(world.now_ms);
+    let trainings = world.ledger().models[&id("risk/churn-model")].trained.len();
+    world.pass(25 * MINUTE_MS, MINUTE_MS);
+    assert!(mails(&world, AlertKind::Drift).is_empty(), "two comparisons confirm nothing");
+    world.pass(15 * MINUTE_MS, MINUTE_MS);
+    assert_eq!(
+        mails(&world, AlertKind::Drift),
+        [
+            ("risk@example.org".to_owned(), "risk/churn-model".to_owned(), AlertState::Firing),
+            ("risk@example.org".to_owned(), "risk/churn-model".to_owned(), AlertState::Resolved),
+        ]
+    );
+    let models = &world.ledger().models[&id("risk/churn-model")];
+    assert_eq!(models.trained.len(), trainings + 1);
+    assert_eq!(models.champion.map(|it| it.0), Some(models.trained.len() as u64));
+
+    // A stopped source: one mail, what reads it is held under the same incident, one resolved on its return.
+    world.source_stopped = true;
+    world.pass(2 * HOUR_MS, MINUTE_MS);
+    let fresh = |state| ("commerce@example.org".to_owned(), "commerce/clickstream".to_owned(), state);
+    assert_eq!(mails(&world, AlertKind::Freshness), [fresh(AlertState::Firing)]);
+    let held = (id("customer/activity"), AlertKind::Freshness, "activity".to_owned());
+    let episode = &world.ledger().episodes[&world.ledger().open[&held]];
+    assert_eq!(episode.last().state, AlertState::Held);
+    assert!(episode.last().caused_by.as_deref().is_some_and(|it| it.starts_with("commerce/clickstream")));
+    world.source_stopped = false;
+    world.pass(HOUR_MS, MINUTE_MS);
+    assert_eq!(mails(&world, AlertKind::Freshness), [fresh(AlertState::Firing), fresh(AlertState::Resolved)]);
+    assert!(world.ledger().open.is_empty());
+
+    // P1: one outcome of each commit.
+    for (commit, _) in &world.commits {
+        let whole = outcomes(&world, commit).into_iter().filter(|(product, _)| product.is_none()).count();
+        assert_eq!(whole, 1, "{commit}");
+    }
+}
+
+#[test]
+fn a_commit_that_is_overtaken_is_superseded() {
+    let mut world = World::new();
+    world.commit(|tree| *tree = example());
+    let overtaken = world.push(|tree| tree.get_mut(&id("support/articles")).expect("there").add("title"));
+    world.look();
+    // The gate has not answered; the next commit comes.
+    world.inbox.clear();
+    let newest = world.push(|tree| tree.get_mut(&id("support/articles")).expect("there").add("language"));
+    world.look();
+    world.rest();
+    assert_eq!(outcomes(&world, &overtaken), [(None, Outcome::Superseded)]);
+    assert_eq!(world.ledger().outcome(&newest), Some(Outcome::Applied));
+    // Commits that were never looked at.
+    let passed = vec![("c0ffee".to_owned(), "passed".to_owned(), "someone".to_owned())];
+    world.step(super::super::Event::Superseded { commits: passed, by: newest.clone() });
+    assert_eq!(outcomes(&world, "c0ffee"), [(None, Outcome::Superseded)]);
+    assert_eq!(world.ledger().head.as_deref(), Some(newest.as_str()), "the head stays where it is");
+}
+
+#[test]
+fn a_commit_in_flight_is_decided_after_a_start_even_if_another_came() {
+    let mut world = World::new();
+    world.commit(|tree| *tree = example());
+    let lost = world.push(|tree| tree.get_mut(&id("support/articles")).expect("there").add("title"));
+    world.look();
+    world.push(|tree| tree.get_mut(&id("support/articles")).expect("there").add("language"));
+    world.crash();
+    world.rest();
+    assert_eq!(outcomes(&world, &lost), [(None, Outcome::Superseded)]);
+    assert!(world.plan().is_empty());
+}
+
+#[test]
+fn an_empty_mesh_retires_nothing_and_a_revert_is_the_roll_back() {
+    let mut world = World::new();
+    world.commit(|tree| *tree = example());
+    let before = world.ledger().deployed.len();
+    let emptied = world.commit(mesh::Tree::clear);
+    assert_eq!(world.ledger().outcome(&emptied), Some(Outcome::Held));
+    world.crash();
+    world.rest();
+    assert_eq!(outcomes(&world, &emptied), [(None, Outcome::Held)], "once, also after a start");
+    assert_eq!(world.ledger().deployed.len(), before);
+    // A revert brings the tree back: nothing to do. A reverted change is computed back.
+    world.commit(|tree| *tree = example());
+    assert!(world.plan().is_empty());
+    world.commit(|tree| {
+        tree.get_mut(&id("commerce/daily-revenue")).expect("there").columns[2].expression =
+            "sum(x)".to_owned();
+    });
+    let entries = world.entries.len();
+    world.commit(|tree| *tree = example());
+    insta::assert_debug_snapshot!(world.backfilled(entries), @r#"
+    {
+        "commerce/daily-revenue": 90,
+    }
+    "#);
+}
+
+#[test]
+fn a_retired_product_goes_and_one_that_is_read_stays() {
+    let mut world = World::new();
+    world.commit(|tree| *tree = example());
+    world.commit(|tree| _ = tree.remove(&id("commerce/daily-revenue")));
+    assert!(!world.ledger().deployed.contains_key(&id("commerce/daily-revenue")));
+    // Its reader does not check any more, stays deployed and keeps its input.
+    let commit = world.commit(|tree| _ = tree.remove(&id("support/articles")));
+    assert!(world.ledger().deployed.contains_key(&id("support/articles")));
+    assert_eq!(world.ledger().outcome(&commit), Some(Outcome::Broken));
+    world.assert_readers_check();
+}
+
+#[test]
+fn readers_of_a_denied_product_are_planned_over_what_is_deployed() {
+    let mut world = World::new();
+    world.commit(|tree| *tree = example());
+    let before = world.entries.len();
+    // What daily-revenue reads changes, but the change is denied: nothing changes for its readers.
+    let commit = world.commit(|tree| {
+        let orders = tree.get_mut(&id("commerce/orders")).expect("there");
+        orders.columns[6].expression = "order_files.amount * 2".to_owned();
+        orders.columns[1].pii = true;
+    });
+    assert_eq!(
+        outcomes(&world, &commit),
+        [(Some("commerce/orders".to_owned()), Outcome::Denied), (None, Outcome::Denied)]
+    );
+    assert!(world.backfilled(before).is_empty());
+    // Once it is allowed, everything that reads the column follows.
+    world.commit(|tree| tree.get_mut(&id("commerce/orders")).expect("there").columns[1].pii = false);
+    insta::assert_debug_snapshot!(world.backfilled(before), @r#"
+    {
+        "commerce/daily-revenue": 90,
+        "commerce/orders": 90,
+    }
+    "#);
+    assert!(world.plan().is_empty());
+}
+
+#[test]
+fn a_reader_that_may_not_follow_sees_the_new_values_all_the_same() {
+    let mut world = World::new();
+    world.commit(|tree| *tree = example());
+    let before = world.entries.len();
+    world.commit(|tree| {
+        let orders = tree.get_mut(&id("commerce/orders")).expect("there");
+        orders.columns[6].expression = "order_files.amount * 2".to_owned();
+        tree.get_mut(&id("commerce/daily-revenue")).expect("there").columns[1].pii = true;
+    });
+    insta::assert_debug_snapshot!(world.backfilled(before), @r#"
+    {
+        "commerce/daily-revenue": 90,
+        "commerce/orders": 90,
+    }
+    "#);
+}
+
+#[test]
+fn a_column_that_is_read_is_held_until_its_reader_lets_go() {
+    let mut world = World::new();
+    world.commit(|tree| *tree = example());
+    // The reader is denied, so it stays; its input may not lose the column.
+    let commit = world.commit(|tree| {
+        tree.get_mut(&id("commerce/orders"))
+            .expect("there")
+            .columns
+            .retain(|column| column.name != "country");
+        let revenue = tree.get_mut(&id("commerce/daily-revenue")).expect("there");
+        revenue.columns.retain(|column| column.name != "country");
+        revenue.columns[0].pii = true;
+    });
+    world.assert_readers_check();
+    assert_eq!(
+        outcomes(&world, &commit),
+        [
+            (Some("commerce/daily-revenue".to_owned()), Outcome::Denied),
+            (Some("commerce/orders".to_owned()), Outcome::Held),
+            (None, Outcome::Denied),
+        ]
+    );
+    // A rule of the day lets it through later, without another commit.
+    world.policy = Box::new(|_, _| vec![]);
+    world.pass(15 * MINUTE_MS, MINUTE_MS);
+    assert_eq!(world.ledger().outcome(&commit), Some(Outcome::Applied));
+    assert!(world.plan().is_empty());
+    world.assert_readers_check();
+    assert!(world.ledger().open.is_empty());
+}
+
+#[test]
+fn a_day_reaches_its_readers_after_its_source() {
+    let mut world = World::new();
+    world.commit(|tree| *tree = example());
+    let before = world.entries.len();
+    // Midnight UTC: the day has ended, but orders come at a quarter past two in Zurich.
+    world.pass(18 * HOUR_MS + 30 * MINUTE_MS, 10 * MINUTE_MS);
+    assert!(world.backfilled(before).is_empty(), "{:?}", world.backfilled(before));
+    world.pass(HOUR_MS, 10 * MINUTE_MS);
+    insta::assert_debug_snapshot!(world.backfilled(before), @r#"
+    {
+        "commerce/daily-revenue": 1,
+        "commerce/orders": 1,
+        "customer/customer-360": 2,
+    }
+    "#);
+}
+
+#[test]
+fn a_backfill_by_hand_asks_the_gate() {
+    let mut world = World::new();
+    world.commit(|tree| *tree = example());
+    let product = id("commerce/orders");
+    let backfill = |from: &str, to: &str| Verb::Backfill {
+        product: id("commerce/orders"),
+        from: from.to_owned(),
+        to: to.to_owned(),
+    };
+    let answer = |world: &World, command: &str| {
+        world.entries.iter().find_map(|entry| match &entry.fact {
+            Fact::CommandAnswered { id, accepted, answer } if id == command => {
+                Some((*accepted, answer.clone()))
+            }
+            _ => None,
+        })
+    };
+    let before = world.entries.len();
+    world.policy =
+        Box::new(|question, _| if question.action == "backfill" { vec!["too_many"] } else { vec![] });
+    world.ask("1", backfill("2026-08-10", "2026-08-12"));
+    world.rest();
+    assert_eq!(answer(&world, "1"), Some((false, "denied by too_many: too_many says no".to_owned())));
+    world.policy = Box::new(|_, _| vec![]);
+    world.ask("2", backfill("2026-08-10", "2026-08-12"));
+    // The process ends before the gate has answered; the command is not forgotten, nor done twice.
+    world.crash();
+    world.rest();
+    assert_eq!(answer(&world, "2").map(|it| it.0), Some(true));
+    world.ask("2", backfill("2026-08-10", "2026-08-12"));
+    world.rest();
+    // The same rows come out, so that nobody downstream has anything to do.
+    insta::assert_debug_snapshot!(world.backfilled(before), @r#"
+    {
+        "commerce/orders": 3,
+    }
+    "#);
+    world.ask("3", backfill("2030-01-01", "2030-01-02"));
+    world.ask("4", Verb::Run { product: id("commerce/clickstream") });
+    world.ask("5", Verb::Run { product: id("a/b") });
+    world.rest();
+    for command in ["3", "4", "5"] {
+        assert_eq!(answer(&world, command).map(|it| it.0), Some(false), "{command}");
+    }
+    assert!(world.ledger().decisions.iter().any(|(_, it)| it.action == "backfill" && it.product == product));
+}
+
+#[test]
+fn failures_wait_and_are_told_once_by_pipeline() {
+    use crate::ledger::ErrorKind;
+    let mut world = World::new();
+    let product = id("commerce/orders");
+    let external = (ErrorKind::External, "HM-X001");
+    world.failures.insert(product.clone(), [external; 12].into());
+    world.commit(|tree| {
+        *tree = example();
+        tree.get_mut(&id("commerce/orders")).expect("there").retry.attempts = 2;
+    });
+    // All six chunks fail; they are tried again after a pause, fail for good and are one incident.
+    assert!(mails(&world, AlertKind::Run).is_empty());
+    world.pass(5 * MINUTE_MS, MINUTE_MS);
+    let fired = ("commerce@example.org".to_owned(), product.to_string(), AlertState::Firing);
+    assert_eq!(mails(&world, AlertKind::Run), [fired]);
+    world.ask("1", Verb::Retry { product: product.clone() });
+    world.rest();
+    assert_eq!(mails(&world, AlertKind::Run).len(), 2);
+    assert!(world.ledger().failed.is_empty());
+    // An audit that fails in the middle of a chunk keeps the rest and waits for new input or another commit.
+    world.failures.insert(product.clone(), [(ErrorKind::User, "HM-Q001")].into());
+    world.pass(DAY_MS, 10 * MINUTE_MS);
+    let quality = mails(&world, AlertKind::Quality);
+    assert_eq!(quality.len(), 1, "{quality:?}");
+    let attempts = world.started.iter().filter(|it| it.key.to_string().contains("2026-11-01")).count();
+    assert_eq!(attempts, 1, "the same attempt would fail again");
+    world.commit(|tree| tree.get_mut(&id("commerce/orders")).expect("there").version = "1.0.1".to_owned());
+    assert_eq!(mails(&world, AlertKind::Quality).len(), 2);
+}
+
+#[test]
+fn a_silenced_product_is_told_about_when_the_silence_ends() {
+    let mut world = World::new();
+    world.commit(|tree| *tree = example());
+    world.pass(2 * HOUR_MS, 10 * MINUTE_MS);
+    let until_ms = world.now_ms + 2 * HOUR_MS;
+    world.ask("1", Verb::Silence { product: id("commerce/clickstream"), until_ms });
+    world.source_stopped = true;
+    world.pass(HOUR_MS, MINUTE_MS);
+    assert_eq!(
+        mails(&world, AlertKind::Freshness).iter().filter(|it| it.1 == "commerce/clickstream").count(),
+        0
+    );
+    world.pass(2 * HOUR_MS, MINUTE_MS);
+    assert_eq!(
+        mails(&world, AlertKind::Freshness).iter().filter(|it| it.1 == "commerce/clickstream").count(),
+        1
+    );
+}
+
+#[test]
+fn a_model_is_kept_when_the_challenger_is_worse_and_follows_are_taken_up_again() {
+    use crate::ledger::ErrorKind;
+    let mut world = World::new();
+    world.commit(|tree| *tree = example());
+    world.challenger = 0.7;
+    world.ask("1", Verb::Run { product: id("risk/churn-model") });
+    world.rest();
+    let models = &world.ledger().models[&id("risk/churn-model")];
+    assert_eq!((models.trained.len(), models.champion.map(|it| it.0)), (2, Some(1)));
+    // The gate may say no to a better one.
+    world.challenger = 0.9;
+    world.policy = Box::new(|question, _| if question.action == "promote" { vec!["freeze"] } else { vec![] });
+    world.pass(MINUTE_MS, MINUTE_MS);
+    world.ask("2", Verb::Run { product: id("risk/churn-model") });
+    world.rest();
+    let models = &world.ledger().models[&id("risk/churn-model")];
+    assert_eq!((models.trained.len(), models.champion.map(|it| it.0)), (3, Some(1)));
+    // A stream that dies is followed again, with a pause that grows, for ever; its reader does not stop.
+    let follows = |world: &World, name: &str| {
+        let product = id(name);
+        world.started.iter().filter(|it| it.key.pipeline.product == product).count()
+    };
+    let before = (follows(&world, "commerce/clickstream"), follows(&world, "customer/activity"));
+    world.failures.insert(id("commerce/clickstream"), [(ErrorKind::External, "HM-X001"); 5].into());
+    world.pass(2 * HOUR_MS, MINUTE_MS);
+    let after = (follows(&world, "commerce/clickstream"), follows(&world, "customer/activity"));
+    assert_eq!((after.0 - before.0, after.1 - before.1), (5, 0));
+    assert_eq!(mails(&world, AlertKind::Run).len(), 2, "told after three, resolved");
+}
+
+#[test]
+fn another_description_restarts_nothing() {
+    let mut world = World::new();
+    world.commit(|tree| *tree = example());
+    let started = world.started.len();
+    let metadata = world.commit(|tree| {
+        for spec in tree.values_mut() {
+            spec.promise = Some(span("99d"));
+        }
+    });
+    assert_eq!(world.ledger().outcome(&metadata), Some(Outcome::Applied));
+    assert!(world.started.len() <= started + 1, "{:?}", &world.started[started..]);
+}

@@ -1,0 +1,206 @@
+//! Verbs that ask the controller for something: `run`, `retry`, `backfill`. They put a command in the ledger's mailbox;
+//! the active controller performs it and answers.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use hydromesh_core::ids::ProductId;
+use hydromesh_core::ledger::{Command, Fact, Verb};
+use hydromesh_core::model::Pipeline;
+use hydromesh_core::time::{Partition, Span};
+use serde_json::json;
+
+use super::book::{Book, controller_runs, ledger_path};
+use super::{DONE, FINDINGS, Failure, Format, OUTSIDE, clock, print, print_json, runtime};
+use crate::store::{OpenMode, Store, StoreError, Submission};
+
+/// How often an answer is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// What every asking verb takes.
+#[derive(Debug, Args)]
+pub struct AskArgs {
+    /// The state folder of the controller (`hydromesh up --state`).
+    #[arg(long, env = "HYDROMESH_STATE", default_value = ".hydromesh", value_name = "FOLDER")]
+    state: std::path::PathBuf,
+    /// Who asks; it stays in the ledger.
+    #[arg(long, env = "USER", default_value = "unknown")]
+    actor: String,
+    /// Why; it stays in the ledger.
+    #[arg(long, default_value = "")]
+    reason: String,
+    /// Idempotency key: asking again under the same key does nothing more.
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// Wait until the controller has answered.
+    #[arg(long)]
+    wait: bool,
+    /// How long to wait at most, such as `30s`.
+    #[arg(long, default_value = "60s", value_name = "DURATION")]
+    timeout: String,
+    /// How to print.
+    #[arg(long, value_enum, default_value = "human")]
+    format: Format,
+}
+
+impl AskArgs {
+    /// Returns the state folder.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// Returns the deployed product that a person means.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn product(&self, text: &str) -> Result<ProductId, Failure> {
+        Book::read(&self.state)?.product(text)
+    }
+}
+
+/// Arguments of `run` and `retry`.
+#[derive(Debug, Args)]
+pub struct ProductArgs {
+    /// The product: `domain/product`, or its name alone where one domain has it.
+    product: String,
+    #[command(flatten)]
+    ask: AskArgs,
+}
+
+/// Arguments of `backfill`.
+#[derive(Debug, Args)]
+pub struct BackfillArgs {
+    /// The product: `domain/product`, or its name alone where one domain has it.
+    product: String,
+    /// First partition, spelled like the grain: 2026-08-01 (day), 2026-08 (month), 2026-08-01T00 (hour).
+    #[arg(long, value_name = "PARTITION")]
+    from: String,
+    /// Last partition; it is computed too.
+    #[arg(long, value_name = "PARTITION")]
+    to: String,
+    #[command(flatten)]
+    ask: AskArgs,
+}
+
+/// Runs `run`.
+pub fn run(args: &ProductArgs) -> Result<u8, Failure> {
+    let product = args.ask.product(&args.product)?;
+    ask(&args.ask, Verb::Run { product })
+}
+
+/// Runs `retry`.
+pub fn retry(args: &ProductArgs) -> Result<u8, Failure> {
+    let product = args.ask.product(&args.product)?;
+    ask(&args.ask, Verb::Retry { product })
+}
+
+/// Runs `backfill`.
+pub fn backfill(args: &BackfillArgs) -> Result<u8, Failure> {
+    let book = Book::read(&args.ask.state)?;
+    let product = book.product(&args.product)?;
+    let grains = book.ledger.deployed.get(&product).map(|deployed| {
+        let cut = |pipeline: &Pipeline| match pipeline {
+            Pipeline::Batch(batch) => batch.partition.as_ref().map(|cut| cut.every),
+            _ => None,
+        };
+        deployed.product.pipelines.values().filter_map(cut).collect::<Vec<_>>()
+    });
+    let grains = grains.ok_or_else(|| Failure::usage(format!("{product} is not deployed")))?;
+    let Some(grain) = grains.first().copied() else {
+        let message = format!("{product} has no partitions; `hydromesh run {product}` computes it whole");
+        return Err(Failure::usage(message));
+    };
+    let parse = |name: &str, text: &str| {
+        Partition::parse(grain, text).map_err(|error| Failure::usage(format!("--{name}: {error}")))
+    };
+    let (from, to) = (parse("from", &args.from)?, parse("to", &args.to)?);
+    if from > to {
+        return Err(Failure::usage(format!("--from {from} comes after --to {to}")));
+    }
+    ask(&args.ask, Verb::Backfill { product, from: from.to_string(), to: to.to_string() })
+}
+
+/// Puts a command in the mailbox, and waits for its answer if that was asked for.
+///
+/// # Errors
+/// When the ledger cannot be written, the key was used for something else, or no answer comes in time.
+pub fn ask(args: &AskArgs, verb: Verb) -> Result<u8, Failure> {
+    let timeout: Span =
+        args.timeout.parse().map_err(|error| Failure::usage(format!("--timeout: {error}")))?;
+    let path = ledger_path(&args.state)?;
+    let id = args.key.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+    let command = Command { id: id.clone(), actor: args.actor.clone(), reason: args.reason.clone(), verb };
+    let body = serde_json::to_string(&command).map_err(|error| Failure::outside(&error))?;
+    let now_ms = clock(None)?.now_ms();
+    let (repeated, answer) = runtime()?.block_on(async {
+        let store =
+            Store::open(&path, OpenMode::ReadWrite).await.map_err(|error| Failure::outside(&error))?;
+        let submitted = store.submit_command(&id, &body, now_ms).await.map_err(|error| match error {
+            StoreError::KeyReused { .. } | StoreError::BadCommand => {
+                Failure::usage(crate::apply::chain(&error))
+            }
+            other => Failure::outside(&other),
+        })?;
+        let repeated = submitted.submission == Submission::Repeated;
+        let wait = Duration::from_millis(u64::try_from(timeout.millis()).unwrap_or(u64::MAX));
+        let answer = if args.wait { answer(&store, &id, wait).await? } else { None };
+        store.close().await;
+        Ok::<_, Failure>((repeated, answer))
+    })?;
+    let running = controller_runs(&args.state);
+    if args.format == Format::Json {
+        let answer = answer.as_ref().map(|(accepted, text)| json!({"accepted": accepted, "answer": text}));
+        print_json(&json!({"id": id, "repeated": repeated, "controller_running": running, "answer": answer}));
+    } else {
+        print(&id);
+    }
+    match answer {
+        Some((accepted, text)) => {
+            eprintln!("hydromesh: {}: {text}", if accepted { "accepted" } else { "refused" });
+            Ok(if accepted { DONE } else { FINDINGS })
+        }
+        None if args.wait => {
+            let hint = if running { "" } else { "; no controller runs on this state folder" };
+            Err(Failure {
+                code: OUTSIDE,
+                message: format!("no answer within {timeout}{hint}; the command stays in the mailbox"),
+            })
+        }
+        None => {
+            if repeated {
+                eprintln!("hydromesh: the same was asked before under this key; nothing more happens");
+            } else if !running {
+                eprintln!(
+                    "hydromesh: no controller runs on this state folder; the command waits for the next one"
+                );
+            }
+            Ok(DONE)
+        }
+    }
+}
+
+async fn answer(store: &Store, id: &str, wait: Duration) -> Result<Option<(bool, String)>, Failure> {
+    const PAGE: u32 = 5_000;
+    let deadline = Instant::now() + wait;
+    // From the start: a repeated command may have been answered long ago.
+    let mut next = 1;
+    loop {
+        let records = store.read(next, PAGE).await.map_err(|error| Failure::outside(&error))?;
+        let more = records.last().map(|last| last.seq + 1);
+        next = more.unwrap_or(next);
+        for record in records.iter().filter(|record| record.kind == "command_answered") {
+            if let Ok(Fact::CommandAnswered { id: of, accepted, answer }) = serde_json::from_str(&record.body)
+                && of == id
+            {
+                return Ok(Some((accepted, answer)));
+            }
+        }
+        if more.is_none() {
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! `hydromesh list`.
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::book::{Book, BookArgs};
+use super::health::{Condition, Health, ending, survey};
+use super::output::{Paint, Table, Tone, ago, instant, plain};
+use super::{DONE, Failure, Format, print, print_json};
+use crate::clock::rfc3339;
+
+/// Arguments of `list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Only products of this domain.
+    #[arg(long, value_name = "DOMAIN")]
+    domain: Option<String>,
+    #[command(flatten)]
+    book: BookArgs,
+}
+
+/// Runs the verb.
+pub fn run(args: &ListArgs) -> Result<u8, Failure> {
+    let book = Book::open(&args.book)?;
+    let mut conditions = survey(&book);
+    if let Some(domain) = &args.domain {
+        conditions.retain(|it| it.id.domain.as_str() == domain);
+    }
+    match args.book.format {
+        Format::Json => {
+            let products: Vec<Value> = conditions.iter().map(condition_json).collect();
+            print_json(&json!({"environment": book.environment, "products": products}));
+        }
+        Format::Human if conditions.is_empty() => {
+            eprintln!(
+                "hydromesh: nothing is deployed yet; `hydromesh status` says how far the controller is"
+            );
+        }
+        Format::Human => print(&table(&conditions, &book)),
+    }
+    Ok(DONE)
+}
+
+fn table(conditions: &[Condition<'_>], book: &Book) -> String {
+    let mut table = Table::new(&["PRODUCT", "KIND", "STATUS", "DATA THROUGH", "FRESHNESS", "LAST RUN"]);
+    for it in conditions {
+        let status = (it.health.tone(), it.health.word().to_owned());
+        let through = it.freshness.through_ms.map_or_else(|| "-".to_owned(), instant);
+        let last = match &it.last_run {
+            None if !it.running.is_empty() => plain("running"),
+            None => (Tone::Faint, "-".to_owned()),
+            Some(run) => {
+                let (tone, word) = ending(run.outcome);
+                (tone, format!("{word} {}", ago(run.at_ms, book.now_ms)))
+            }
+        };
+        table.row([
+            plain(it.id.to_string()),
+            plain(it.kind()),
+            status,
+            plain(through),
+            it.freshness.text(),
+            last,
+        ]);
+    }
+    let mut text = table.render(Paint::stdout());
+    if conditions.iter().any(|it| it.health < Health::Working) {
+        text.push_str("\n\n`hydromesh why-not PRODUCT` says what is in the way of those that are not ok.");
+    }
+    text
+}
+
+/// Returns a condition as JSON.
+pub fn condition_json(it: &Condition<'_>) -> Value {
+    json!({
+        "product": it.id,
+        "kind": it.kind(),
+        "status": it.health,
+        "why": it.why,
+        "deployed": it.deployed.is_some(),
+        "data_through": it.freshness.through_ms.map(rfc3339),
+        "age_ms": it.freshness.age_ms,
+        "promise_ms": it.freshness.promise_ms,
+        "late": it.freshness.late_ms().is_some(),
+        "running": it.running,
+        "last_run": it.last_run.as_ref().map(|run| json!({
+            "run": run.run,
+            "step": run.step,
+            "ended": rfc3339(run.at_ms),
+            "took_ms": run.took_ms,
+            "result": run.outcome,
+        })),
+    })
+}

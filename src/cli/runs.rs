@@ -1,0 +1,128 @@
+//! `hydromesh runs [PRODUCT]`.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+use hydromesh_core::ledger::RunOutcome;
+use serde_json::{Value, json};
+
+use super::book::{Book, BookArgs};
+use super::health::ending;
+use super::output::{Paint, Table, Tone, ago, counted, length, plain};
+use super::{DONE, Failure, Format, print, print_json};
+use crate::clock::rfc3339;
+
+/// Arguments of `runs`.
+#[derive(Debug, Args)]
+pub struct RunsArgs {
+    /// Only runs of this product.
+    product: Option<String>,
+    /// Only runs that failed, each with its error.
+    #[arg(long)]
+    failed: bool,
+    /// At most so many, newest first.
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    limit: usize,
+    #[command(flatten)]
+    book: BookArgs,
+}
+
+/// Runs the verb.
+pub fn run(args: &RunsArgs) -> Result<u8, Failure> {
+    let book = Book::open(&args.book)?;
+    let product = args.product.as_deref().map(|text| book.product(text)).transpose()?;
+    let wanted = |id: &hydromesh_core::ids::ProductId| product.as_ref().is_none_or(|product| product == id);
+    let running: Vec<(&String, _)> = book
+        .ledger
+        .running
+        .iter()
+        .filter(|(_, step)| !args.failed && wanted(&step.pipeline.product))
+        .collect();
+    let ended: Vec<_> = book
+        .ledger
+        .runs
+        .iter()
+        .rev()
+        .filter(|run| wanted(&run.step.pipeline.product))
+        .filter(|run| !args.failed || matches!(run.outcome, RunOutcome::Failed { .. }))
+        .collect();
+    let (all, shown) = (ended.len(), ended.len().min(args.limit));
+    if args.book.format == Format::Json {
+        let began = |run: &str| book.begun.get(run);
+        let mut rows: Vec<Value> = running
+            .iter()
+            .map(|(run, step)| {
+                json!({
+                    "run": run,
+                    "step": step,
+                    "state": "running",
+                    "attempt": began(run).map(|it| it.attempt),
+                    "started": began(run).map(|it| rfc3339(it.at_ms)),
+                    "decision": began(run).map(|it| it.decision.clone()),
+                })
+            })
+            .collect();
+        rows.extend(ended.iter().take(args.limit).map(|run| {
+            json!({
+                "run": run.run,
+                "step": run.step,
+                "state": ending(&run.outcome).1,
+                "attempt": began(&run.run).map(|it| it.attempt),
+                "started": began(&run.run).map(|it| rfc3339(it.at_ms)),
+                "decision": began(&run.run).map(|it| it.decision.clone()),
+                "ended": rfc3339(run.at_ms),
+                "took_ms": run.took_ms,
+                "result": run.outcome,
+            })
+        }));
+        print_json(&json!({"runs": rows, "ended_in_all": all}));
+        return Ok(DONE);
+    }
+    if running.is_empty() && ended.is_empty() {
+        eprintln!("hydromesh: no such runs yet");
+        return Ok(DONE);
+    }
+    let paint = Paint::stdout();
+    let mut table = Table::new(&["RUN", "STEP", "STATE", "WHEN", "TOOK", "ROWS"]);
+    for (run, step) in &running {
+        let since = book.begun.get(*run).map_or_else(|| "-".to_owned(), |it| ago(it.at_ms, book.now_ms));
+        table.row([
+            plain(*run),
+            plain(step.to_string()),
+            plain("running"),
+            plain(since),
+            plain("-"),
+            plain("-"),
+        ]);
+    }
+    for run in ended.iter().take(args.limit) {
+        let (tone, word) = ending(&run.outcome);
+        let rows = match &run.outcome {
+            RunOutcome::Succeeded { rows } => rows.to_string(),
+            _ => "-".to_owned(),
+        };
+        table.row([
+            plain(&run.run),
+            plain(run.step.to_string()),
+            (tone, word.to_owned()),
+            plain(ago(run.at_ms, book.now_ms)),
+            plain(length(run.took_ms)),
+            plain(rows),
+        ]);
+    }
+    let mut text = table.render(paint);
+    let failures = ended.iter().take(args.limit).filter_map(|run| match &run.outcome {
+        RunOutcome::Failed { code, message, .. } => Some((&run.run, code, message)),
+        _ => None,
+    });
+    // The error is what one came for; a list of successes keeps its shape.
+    for (index, (run, code, message)) in failures.enumerate() {
+        let gap = if index == 0 { "\n\n" } else { "\n" };
+        let _ = write!(text, "{gap}{run} {}: {message}", paint.text(Tone::Bad, code));
+    }
+    print(&text);
+    if all > shown {
+        eprintln!("hydromesh: {shown} of {}; --limit shows more", counted(all, "ended run"));
+    }
+    Ok(DONE)
+}

@@ -1,0 +1,269 @@
+//! `hydromesh show PRODUCT`.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+use hydromesh_core::ids::{PortId, ProductId};
+use hydromesh_core::ledger::Deployed;
+use hydromesh_core::model::{
+    Classification, InputSource, LogicalType, OutputPort, Pipeline, Product, QualitySeverity, SlaKind,
+};
+use hydromesh_core::time::Span;
+use serde_json::{Value, json};
+
+use super::book::{Book, BookArgs};
+use super::health::{Condition, kind_name, survey};
+use super::list::condition_json;
+use super::output::{Paint, Table, Tone, ago, counted, instant, plain, short};
+use super::{DONE, Failure, Format, print, print_json};
+use crate::clock::rfc3339;
+
+/// Arguments of `show`.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// The product: `domain/product`, or its name alone where one domain has it.
+    product: String,
+    #[command(flatten)]
+    book: BookArgs,
+}
+
+/// Runs the verb.
+pub fn run(args: &ShowArgs) -> Result<u8, Failure> {
+    let book = Book::open(&args.book)?;
+    let id = book.product(&args.product)?;
+    let conditions = survey(&book);
+    let condition = conditions.iter().find(|it| it.id == id);
+    let Some(condition) = condition else {
+        return Err(Failure::usage(format!("there is no product `{id}`")));
+    };
+    match args.book.format {
+        Format::Json => print_json(&as_json(&book, condition)),
+        Format::Human => print(&human(&book, condition)),
+    }
+    Ok(DONE)
+}
+
+fn readers(book: &Book, id: &ProductId) -> Vec<String> {
+    let reads = |deployed: &Deployed| deployed.print.reads.keys().any(|port| port.product == *id);
+    book.ledger.deployed.iter().filter(|(_, it)| reads(it)).map(|(id, _)| id.to_string()).collect()
+}
+
+fn as_json(book: &Book, condition: &Condition<'_>) -> Value {
+    let mut value = condition_json(condition);
+    let Some(deployed) = condition.deployed else { return value };
+    let product = &deployed.product;
+    let ports: Vec<Value> = product
+        .outputs
+        .iter()
+        .map(|(name, output)| {
+            let port = product.port(name);
+            let state = book.ledger.ports.get(&port);
+            json!({
+                "port": port,
+                "contract": {"version": output.contract.version, "columns": output.contract.columns},
+                "format": output.format,
+                "access": output.access,
+                "table_version": state.map(|it| it.version),
+                "partitions": state.map(|it| it.partitions.len()),
+                "rows": state.map(|it| it.partitions.values().map(|one| one.published.rows).sum::<u64>()),
+                "data_through": state.and_then(|it| it.newest_data_ms).map(rfc3339),
+                "quality": book.ledger.quality.get(&port).map(|rules| {
+                    rules.iter().map(|(rule, it)| json!({
+                        "rule": rule, "passed": it.passed, "measure": it.measure, "threshold": it.threshold,
+                        "severity": it.severity, "partition": it.partition, "at": rfc3339(it.at_ms),
+                    })).collect::<Vec<_>>()
+                }),
+            })
+        })
+        .collect();
+    if let Value::Object(map) = &mut value {
+        map.insert("title".into(), json!(product.title));
+        map.insert("owners".into(), json!(product.owners));
+        map.insert("tier".into(), json!(product.tier));
+        map.insert("version".into(), json!(product.version));
+        map.insert("generation".into(), json!(deployed.generation));
+        map.insert("commit".into(), json!(deployed.commit));
+        map.insert("decision".into(), json!(deployed.decision));
+        map.insert("deployed_at".into(), json!(rfc3339(deployed.at_ms)));
+        map.insert("fingerprint".into(), json!(deployed.print.all));
+        map.insert("reads".into(), json!(inputs(product)));
+        map.insert("read_by".into(), json!(readers(book, &condition.id)));
+        map.insert("ports".into(), json!(ports));
+        let set_aside = product.inputs.keys().filter_map(|name| {
+            let (rows, reasons) = book.ledger.quarantined.get(&product.port(name))?;
+            Some((name.to_string(), json!({"rows": rows, "reasons": reasons})))
+        });
+        map.insert("quarantined".into(), Value::Object(set_aside.collect()));
+    }
+    value
+}
+
+fn inputs(product: &Product) -> Vec<String> {
+    let external = product.inputs.values().map(|input| match &input.source {
+        InputSource::Port { port } => port.to_string(),
+        InputSource::Files { glob, .. } => format!("files {}/{glob}", product.folder),
+        InputSource::Topic { topic, .. } => format!("topic {topic}"),
+    });
+    let features = product.pipelines.values().filter_map(|pipeline| match pipeline {
+        Pipeline::Training(training) => Some(training.features.iter().map(ToString::to_string)),
+        _ => None,
+    });
+    external.chain(features.flatten()).collect()
+}
+
+fn human(book: &Book, condition: &Condition<'_>) -> String {
+    let paint = Paint::stdout();
+    let mut text = String::new();
+    let word = paint.text(condition.health.tone(), condition.health.word());
+    let _ = writeln!(text, "{}  {word}", paint.text(Tone::Strong, &condition.id.to_string()));
+    if !condition.why.is_empty() {
+        let _ = writeln!(text, "  {}", condition.why);
+    }
+    let Some(deployed) = condition.deployed else {
+        let _ = write!(text, "  not deployed; see `hydromesh why-not {}`", condition.id);
+        return text;
+    };
+    let product = &deployed.product;
+    if !product.description.is_empty() {
+        let _ = writeln!(text, "  {}", product.description.trim());
+    }
+    text.push('\n');
+    let mut line = |name: &str, value: &str| {
+        if !value.is_empty() {
+            let _ = writeln!(text, "  {} {value}", paint.text(Tone::Faint, &format!("{name:<10}")));
+        }
+    };
+    line("owners", &product.owners.join(", "));
+    line("tier", &product.tier.to_string());
+    line("runbook", product.runbook.as_deref().unwrap_or_default());
+    let made: Vec<String> = product
+        .pipelines
+        .values()
+        .map(|pipeline| {
+            format!("{} ({} to {})", pipeline.name(), kind_name(pipeline.kind()), pipeline.output())
+        })
+        .collect();
+    line("made by", &made.join(", "));
+    line("reads", &inputs(product).join(", "));
+    line("read by", &readers(book, &condition.id).join(", "));
+    let when = ago(deployed.at_ms, book.now_ms);
+    let (generation, commit) = (deployed.generation, short(&deployed.commit));
+    line(
+        "deployed",
+        &format!("generation {generation} from {commit}, {when}, under decision {}", deployed.decision),
+    );
+    for (name, output) in &product.outputs {
+        port(&mut text, book, &product.port(name), output, paint);
+    }
+    for name in product.inputs.keys() {
+        if let Some((rows, reasons)) = book.ledger.quarantined.get(&product.port(name)) {
+            let what = format!("{rows} rows of input {name} are set aside: {}", reasons.join("; "));
+            let _ = writeln!(text, "\n  {}", paint.text(Tone::Odd, &what));
+        }
+    }
+    let last: Vec<_> = book
+        .ledger
+        .runs
+        .iter()
+        .rev()
+        .filter(|run| run.step.pipeline.product == condition.id)
+        .take(5)
+        .collect();
+    if !last.is_empty() {
+        let _ = writeln!(text, "\n  last runs (all: `hydromesh runs {}`)", condition.id);
+        for run in last {
+            let (tone, word) = super::health::ending(&run.outcome);
+            let word = paint.text(tone, &format!("{word:<9}"));
+            let _ = writeln!(text, "    {word} {} {}", run.step, ago(run.at_ms, book.now_ms));
+        }
+    }
+    text.trim_end().to_owned()
+}
+
+fn port(text: &mut String, book: &Book, id: &PortId, output: &OutputPort, paint: Paint) {
+    let contract = &output.contract;
+    let name = paint.text(Tone::Strong, &id.to_string());
+    let _ = writeln!(text, "\n  port {name}  contract {} ({})", contract.version, contract.status);
+    match book.ledger.ports.get(id) {
+        None => _ = writeln!(text, "    nothing published yet"),
+        Some(state) => {
+            let rows: u64 = state.partitions.values().map(|it| it.published.rows).sum();
+            let through = state.newest_data_ms.map_or_else(|| "-".to_owned(), instant);
+            let cut = match state.partitions.len() {
+                0 | 1 => String::new(),
+                n => format!(" in {n} partitions"),
+            };
+            let _ = writeln!(
+                text,
+                "    {rows} rows{cut}, data through {through}, {} version {}",
+                serde_json::to_value(output.format)
+                    .ok()
+                    .and_then(|it| it.as_str().map(str::to_owned))
+                    .unwrap_or_default(),
+                state.version
+            );
+        }
+    }
+    for sla in &contract.slas {
+        let _ = writeln!(text, "    promises {}", promise(&sla.kind));
+    }
+    if let Some(rules) = book.ledger.quality.get(id) {
+        let failing: Vec<_> = rules.iter().filter(|(_, it)| !it.passed).collect();
+        let passed = rules.len() - failing.len();
+        let tone = if failing.is_empty() { Tone::Good } else { Tone::Bad };
+        let summary = format!("{passed} of {} hold", counted(rules.len(), "quality rule"));
+        let _ = writeln!(text, "    {}", paint.text(tone, &summary));
+        for (rule, it) in failing {
+            let measure =
+                it.measure.map_or_else(|| "could not be evaluated".to_owned(), |it| format!("measured {it}"));
+            let weight = if it.severity == QualitySeverity::Error { "blocks" } else { "tells" };
+            let _ = writeln!(text, "      {rule}: {measure}, must be {} ({weight})", it.threshold);
+        }
+    }
+    let mut table = Table::new(&["COLUMN", "TYPE", "", "CLASS", "MEANING"]);
+    for column in &contract.columns {
+        let marks = match (column.primary_key, column.required) {
+            (true, _) => "key",
+            (false, true) => "required",
+            (false, false) => "",
+        };
+        let class = match column.classification {
+            None => (Tone::Faint, "-".to_owned()),
+            Some(Classification::Pii) => (Tone::Odd, "pii".to_owned()),
+            Some(Classification::Confidential) => (Tone::Odd, "confidential".to_owned()),
+            Some(Classification::Internal) => plain("internal"),
+            Some(Classification::Public) => plain("public"),
+        };
+        table.row([
+            plain(&column.name),
+            plain(type_name(&column.logical)),
+            plain(marks),
+            class,
+            plain(&column.description),
+        ]);
+    }
+    for line in table.render(paint).lines() {
+        let _ = writeln!(text, "      {line}");
+    }
+}
+
+/// Returns a logical type as contracts spell it.
+pub fn type_name(logical: &LogicalType) -> String {
+    match logical {
+        LogicalType::Vector(dimensions) => format!("vector({dimensions})"),
+        other => {
+            serde_json::to_value(other).ok().and_then(|it| it.as_str().map(str::to_owned)).unwrap_or_default()
+        }
+    }
+}
+
+/// Returns a service level in words.
+pub fn promise(kind: &SlaKind) -> String {
+    let words = |span: &Span| super::output::length(span.millis());
+    match kind {
+        SlaKind::DataAge(most) => format!("data at most {} old", words(most)),
+        SlaKind::Heartbeat(most) => format!("a publication at least every {}", words(most)),
+        SlaKind::QualityPassRate(percent) => format!("at least {percent} % of quality rules hold"),
+        SlaKind::Other { property, value } => format!("{property} {value} (not evaluated)"),
+    }
+}

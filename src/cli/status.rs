@@ -1,0 +1,116 @@
+//! `hydromesh status`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use clap::Args;
+use hydromesh_core::ledger::{AlertState, Outcome};
+use serde_json::json;
+
+use super::book::{Book, BookArgs, controller_runs};
+use super::health::{Health, survey};
+use super::output::{Paint, Tone, ago, counted, short};
+use super::{DONE, Failure, Format, print, print_json};
+use crate::clock::rfc3339;
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    book: BookArgs,
+}
+
+/// Runs the verb.
+pub fn run(args: &StatusArgs) -> Result<u8, Failure> {
+    let book = Book::open(&args.book)?;
+    let running = controller_runs(&args.book.state);
+    let conditions = survey(&book);
+    let mut counts: BTreeMap<Health, usize> = BTreeMap::new();
+    for it in &conditions {
+        *counts.entry(it.health).or_default() += 1;
+    }
+    let open: Vec<_> = book.ledger.episodes.values().filter(|episode| episode.is_open()).collect();
+    let commit = book.ledger.commits.back();
+    let outcome = commit.and_then(|commit| book.ledger.outcome(&commit.commit));
+    // Runs of a controller that is gone ended with it.
+    let runs = if running { book.ledger.running.len() } else { 0 };
+    if args.book.format == Format::Json {
+        let by_word: BTreeMap<&str, usize> = counts.iter().map(|(health, n)| (health.word(), *n)).collect();
+        print_json(&json!({
+            "environment": book.environment,
+            "controller": if running { "running" } else { "stopped" },
+            "last_fact": rfc3339(book.ledger.at_ms),
+            "commit": commit.map(|it| json!({
+                "commit": it.commit, "message": it.message, "author": it.author, "seen": rfc3339(it.at_ms),
+                "outcome": outcome,
+            })),
+            "products": by_word,
+            "runs": {"running": runs, "succeeded": book.ledger.succeeded, "failed": book.ledger.failures},
+            "alerts": {
+                "open": open.len(),
+                "firing": open.iter().filter(|it| it.last().state == AlertState::Firing).count(),
+            },
+            "commands_waiting": book.ledger.pending.len(),
+        }));
+        return Ok(DONE);
+    }
+    let paint = Paint::stdout();
+    let mut text = String::new();
+    let mut line = |name: &str, tone: Tone, value: &str| {
+        let _ =
+            writeln!(text, "{} {}", paint.text(Tone::Faint, &format!("{name:<12}")), paint.text(tone, value));
+    };
+    line("environment", Tone::Plain, if book.environment.is_empty() { "-" } else { &book.environment });
+    let heard = ago(book.ledger.at_ms, book.now_ms);
+    if running {
+        line("controller", Tone::Good, &format!("running, last fact {heard}"));
+    } else {
+        let stopped = format!("not running, last fact {heard}; start it with `hydromesh up`");
+        line("controller", Tone::Odd, &stopped);
+    }
+    match commit {
+        None => line("commit", Tone::Odd, "none seen yet"),
+        Some(commit) => {
+            let (tone, word) = match outcome {
+                Some(Outcome::Applied) => (Tone::Good, "applied"),
+                Some(Outcome::Denied) => (Tone::Bad, "denied in part"),
+                Some(Outcome::Held) => (Tone::Odd, "held in part"),
+                Some(Outcome::Broken) => (Tone::Bad, "broken in part"),
+                Some(Outcome::Superseded) => (Tone::Faint, "superseded"),
+                None => (Tone::Odd, "being decided"),
+            };
+            let what = format!("{} {word}: {} ({})", short(&commit.commit), commit.message, commit.author);
+            line("commit", tone, &what);
+        }
+    }
+    let parts: Vec<String> = counts
+        .iter()
+        .map(|(health, n)| paint.text(health.tone(), &format!("{n} {}", health.word())))
+        .collect();
+    let parts = if parts.is_empty() { "none deployed".to_owned() } else { parts.join(", ") };
+    line("products", Tone::Plain, &parts);
+    let ended =
+        format!("{runs} running, {} succeeded, {} failed", book.ledger.succeeded, book.ledger.failures);
+    line("runs", Tone::Plain, &ended);
+    match open.len() {
+        0 => line("alerts", Tone::Good, "none open"),
+        n => line("alerts", Tone::Bad, &format!("{n} open; see `hydromesh alerts list --open`")),
+    }
+    if !book.ledger.pending.is_empty() {
+        line(
+            "commands",
+            Tone::Odd,
+            &format!("{} without an answer", counted(book.ledger.pending.len(), "command")),
+        );
+    }
+    let troubled: Vec<_> = conditions.iter().filter(|it| it.health < Health::Working).collect();
+    if !troubled.is_empty() {
+        text.push('\n');
+    }
+    for it in troubled {
+        let word = paint.text(it.health.tone(), &format!("{:<8}", it.health.word()));
+        let _ = writeln!(text, "{word} {}: {}", it.id, it.why);
+    }
+    print(text.trim_end());
+    Ok(DONE)
+}

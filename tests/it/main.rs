@@ -1,0 +1,11 @@
+//! The binary on fixture repositories: environment cleared, everything in temporary folders. One binary for all.
+
+mod bad_input;
+mod check;
+mod diff;
+mod help;
+mod made;
+mod plan;
+mod policy;
+mod story;
+mod support;

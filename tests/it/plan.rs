@@ -1,0 +1,58 @@
+//! `plan` on an environment where nothing runs yet.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::support::{example, run, text};
+
+fn plan(args: &[&str]) -> Value {
+    let state = tempfile::tempdir().expect("a folder");
+    let example = example();
+    let mut all = vec!["plan", text(&example), "--state", text(state.path()), "--format", "json"];
+    all.extend_from_slice(args);
+    run(&all).ends_with(0).json()
+}
+
+#[test]
+fn the_first_plan_creates_nine_products_inputs_before_readers() {
+    let plan = plan(&[]);
+    let changes = plan["changes"].as_array().expect("changes");
+    assert!(changes.iter().all(|change| change["kind"] == "create"), "{changes:#?}");
+    let order: BTreeMap<&str, usize> =
+        changes.iter().enumerate().map(|(at, it)| (it["product"].as_str().expect("a product"), at)).collect();
+    assert_eq!(order.len(), 9);
+    let lineage = run(&["lineage", "--path", text(&example()), "--format", "json"]).ends_with(0).json();
+    let edges = lineage["edges"].as_array().expect("edges");
+    assert!(edges.len() >= 6, "{edges:?}");
+    for edge in edges {
+        let (from, to) = (edge["from"].as_str().expect("from"), edge["to"].as_str().expect("to"));
+        assert!(order[from] < order[to], "{to} is planned before {from}, which it reads");
+    }
+    assert_eq!(plan["broken"], serde_json::json!([]));
+}
+
+#[test]
+fn the_clock_decides_how_many_partitions_there_are() {
+    let partitions = |clock: &str| -> u64 {
+        let plan = plan(&["--clock", clock]);
+        let changes = plan["changes"].as_array().expect("changes").clone();
+        let orders = changes.into_iter().find(|it| it["product"] == "commerce/orders").expect("planned");
+        orders["partitions"]["commerce/orders.orders"].as_u64().expect("a number")
+    };
+    // The first partition is 3 August; a day counts once it has ended.
+    assert_eq!(partitions("2026-08-03T23:59:59Z"), 0);
+    assert_eq!(partitions("2026-08-04T00:00:00Z"), 1);
+    assert_eq!(partitions("2026-11-01T06:00:00Z"), 90);
+    run(&["plan", "mesh-repo-example", "--clock", "yesterday"]).ends_with(2).says("2026-11-01T06:00:00Z");
+}
+
+#[test]
+fn pending_changes_are_an_exit_code_only_when_asked_for() {
+    let state = tempfile::tempdir().expect("a folder");
+    let state = text(state.path());
+    run(&["plan", "mesh-repo-example", "--state", state]).ends_with(0);
+    run(&["plan", "mesh-repo-example", "--state", state, "--exit-code"]).ends_with(1);
+    let markdown = run(&["plan", "mesh-repo-example", "--state", state, "--format", "markdown"]).ends_with(0);
+    markdown.says("| create | `commerce/orders` |");
+}
