@@ -26,6 +26,7 @@ use crate::plan::{Desired, DueWork, StepKey};
 
 use commit::Pending;
 use gate::Asked;
+use outbox::Handed;
 pub use outbox::outbox_id;
 use work::{Flight, Rest};
 
@@ -197,8 +198,8 @@ pub struct Control {
     resting: BTreeMap<StepKey, Rest>,
     /// When a step of a pipeline last began, as a position in the ledger: who waited longest goes first.
     last_begun: BTreeMap<PipelineId, u64>,
-    /// Messages handed to the shell and not yet answered, with when to try again.
-    delivering: BTreeMap<String, i64>,
+    /// Messages handed to the shell and not yet answered, by episode and address.
+    delivering: BTreeMap<(String, String), Handed>,
     effects: Vec<Effect>,
     batch: Vec<Entry>,
     changed: bool,

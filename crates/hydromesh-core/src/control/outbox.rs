@@ -17,25 +17,38 @@ pub fn outbox_id(episode: &str, transition: u32, to: &str) -> String {
     digest.iter().take(10).map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// A message handed to the shell and not yet answered.
+#[derive(Debug)]
+pub(super) struct Handed {
+    outbox: String,
+    transition: u32,
+    /// When to hand it over again.
+    again_ms: i64,
+}
+
 impl Control {
     /// Hands over the next message to every place that misses one.
     ///
     /// A resolved waits until its firing was accepted: for each place, a resolved goes out if and only if its firing did.
     pub(super) fn deliver(&mut self) {
         let mut effects = Vec::new();
-        for ((episode, to), unsent) in &self.ledger.outbox {
+        for (place, unsent) in &self.ledger.outbox {
             let Some(transition) = unsent.front() else { continue };
-            let outbox = outbox_id(episode, *transition, to);
-            if self.delivering.get(&outbox).is_some_and(|again_ms| *again_ms > self.now_ms) {
+            let handed = self.delivering.get(place).filter(|handed| handed.transition == *transition);
+            if handed.is_some_and(|handed| handed.again_ms > self.now_ms) {
                 continue;
             }
-            let Some(record) = self.ledger.episodes.get(episode) else { continue };
+            let Some(record) = self.ledger.episodes.get(&place.0) else { continue };
             let found = record.transitions.iter().find(|(_, alert)| alert.transition == *transition);
             let Some((_, alert)) = found else { continue };
-            effects.push((outbox, to.clone(), alert.clone()));
+            effects.push((place.clone(), alert.clone()));
         }
-        for (outbox, to, alert) in effects {
-            self.delivering.insert(outbox.clone(), self.now_ms + WITHOUT_ANSWER_MS);
+        for (place, alert) in effects {
+            let outbox = outbox_id(&place.0, alert.transition, &place.1);
+            let again_ms = self.now_ms + WITHOUT_ANSWER_MS;
+            let to = place.1.clone();
+            let handed = Handed { outbox: outbox.clone(), transition: alert.transition, again_ms };
+            self.delivering.insert(place, handed);
             self.effect(Effect::Deliver { outbox, to, alert });
         }
     }
@@ -48,15 +61,15 @@ impl Control {
         to: String,
         receipt: String,
     ) {
-        self.delivering.remove(&outbox);
         if !self.ledger.sent.contains_key(&outbox) {
+            self.delivering.remove(&(episode.clone(), to.clone()));
             self.record(Fact::Sent { outbox, episode, transition, to, receipt });
         }
     }
 
     pub(super) fn not_sent(&mut self, outbox: &str) {
-        if !self.ledger.sent.contains_key(outbox) {
-            self.delivering.insert(outbox.to_owned(), self.now_ms + AFTER_REFUSAL_MS);
+        if let Some(handed) = self.delivering.values_mut().find(|handed| handed.outbox == outbox) {
+            handed.again_ms = self.now_ms + AFTER_REFUSAL_MS;
         }
     }
 }

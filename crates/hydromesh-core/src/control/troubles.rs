@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use sha2::{Digest, Sha256};
-
 use super::Control;
 use super::alerts::About;
 use crate::ids::{PortId, ProductId};
@@ -111,8 +109,7 @@ impl Control {
         for (product, verdict) in &self.ledger.verdicts {
             let refused = matches!(verdict.outcome, Outcome::Held | Outcome::Denied | Outcome::Broken);
             if refused && verdict.commit == *concluded {
-                let digest = Sha256::digest(format!("{:?}\n{}", verdict.outcome, verdict.why));
-                let subject: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+                let subject = verdict.mark.clone();
                 signs.insert((product.clone(), AlertKind::Deploy, subject), Sign::Refused);
             }
         }

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use sha2::{Digest, Sha256};
+
 use super::{
     Alert, AlertKind, AlertState, Command, Decision, Entry, ErrorKind, Fact, FeatureDrift, Outcome,
     Published, RunOutcome, StreamRows, Trained, Verb,
@@ -111,6 +113,8 @@ pub struct ProductVerdict {
     pub why: String,
     /// When.
     pub at_ms: i64,
+    /// Outcome and why as eight digits: the same refusal in another commit has the same.
+    pub mark: String,
 }
 
 /// What runs of a product.
@@ -311,7 +315,9 @@ impl LedgerState {
                 keep(&mut self.outcomes, (commit.clone(), product.clone(), *outcome, why.clone()), 4 * KEEP);
                 match product {
                     Some(product) => {
+                        let digest = Sha256::digest(format!("{outcome:?}\n{why}"));
                         let verdict = ProductVerdict {
+                            mark: digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect(),
                             commit: commit.clone(),
                             outcome: *outcome,
                             why: why.clone(),

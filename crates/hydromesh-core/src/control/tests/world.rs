@@ -11,7 +11,7 @@ use crate::ledger::{
     RunOutcome, StreamRows, Trained, Verb,
 };
 use crate::model::{Pipeline, Product};
-use crate::plan::{Desired, Plan, PortPrint, Print, Work, dependency_order, partition_bounds_ms, plan};
+use crate::plan::{Desired, Plan, Print, Work, dependency_order, partition_bounds_ms, plan};
 use crate::time::{Partition, PartitionSet};
 
 pub const MINUTE_MS: i64 = 60_000;
@@ -49,9 +49,12 @@ pub struct World {
     pub now_ms: i64,
     /// The durable ledger.
     pub entries: Vec<Entry>,
+    /// The durable ledger folded: what the next process starts from.
+    pub durable: LedgerState,
     epoch: u64,
     /// Commits in order, with what the repository holds at each.
     pub commits: Vec<(String, Tree)>,
+    readings: BTreeMap<String, Box<Desired>>,
     /// Rules that deny an action on a product.
     pub policy: Policy,
     /// Answers on their way to control.
@@ -87,8 +90,10 @@ impl World {
             control: Control::new(LedgerState::default(), "dev", "rules", Limits::default()),
             now_ms: MORNING_MS,
             entries: Vec::new(),
+            durable: LedgerState::default(),
             epoch: 1,
             commits: Vec::new(),
+            readings: BTreeMap::new(),
             policy: Box::new(|_, product| {
                 let columns = product
                     .into_iter()
@@ -135,19 +140,18 @@ impl World {
     /// Lets control see where the reference is.
     pub fn look(&mut self) {
         let Some((commit, tree)) = self.commits.last() else { return };
-        let deployed: BTreeMap<PortId, PortPrint> = self
-            .ledger()
-            .deployed
-            .values()
-            .flat_map(|it| it.print.ports.iter().map(|(name, print)| (it.product.port(name), print.clone())))
-            .collect();
-        let desired = mesh::desired(tree, commit, &deployed);
+        // What a reader of the repository knows of the deployed state may be old; core does not rely on it.
+        let desired = self
+            .readings
+            .entry(commit.clone())
+            .or_insert_with(|| Box::new(mesh::desired(tree, commit, &BTreeMap::new())))
+            .clone();
         let event = Event::Commit {
             commit: commit.clone(),
             r#ref: "refs/heads/main".to_owned(),
             message: "change".to_owned(),
             author: "someone".to_owned(),
-            desired: Ok(Box::new(desired)),
+            desired: Ok(desired),
         };
         self.step(event);
     }
@@ -185,6 +189,7 @@ impl World {
                 for entry in entries {
                     assert_eq!(entry.seq, self.entries.len() as u64 + 1, "the ledger has no gaps");
                     self.check(&entry);
+                    self.durable.apply(&entry);
                     self.entries.push(entry);
                 }
                 if deployed {
@@ -520,8 +525,7 @@ impl World {
         self.inbox.clear();
         self.running.clear();
         self.epoch += 1;
-        let ledger = LedgerState::replay(&self.entries);
-        self.control = Control::new(ledger, "dev", "rules", Limits::default());
+        self.control = Control::new(self.durable.clone(), "dev", "rules", Limits::default());
         let effects = self.control.open(self.now_ms, self.epoch, "test");
         self.perform_all(effects);
         self.look();
