@@ -7,6 +7,7 @@ mod check;
 mod diff;
 mod doctor;
 mod explain;
+mod gate;
 mod health;
 mod lineage;
 mod list;
