@@ -8,6 +8,7 @@ mod demo;
 mod diff;
 mod doctor;
 mod explain;
+mod gate;
 mod health;
 mod lineage;
 mod list;
