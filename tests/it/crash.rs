@@ -119,7 +119,7 @@ fn undisturbed(world: &World, messages: &Messages) -> BTreeMap<String, String> {
 
 #[test]
 fn killed_anywhere_it_ends_with_the_same_rows() {
-    let world = World::new();
+    let world = World::new("1d");
     let messages = Messages::new(world.now_ms);
     let mut dice = Dice::new();
     let mut state = world.state("killed");
@@ -201,7 +201,7 @@ fn wait_for_sum(state: &mut State<'_>, sql: &str, wanted: f64) {
 
 #[test]
 fn a_denied_and_a_broken_commit_hold_up_nobody_else() {
-    let world = World::new();
+    let world = World::new("10d");
     let messages = Messages::new(world.now_ms);
     let mut state = world.state("refused");
     state.start();
@@ -257,7 +257,7 @@ fn a_denied_and_a_broken_commit_hold_up_nobody_else() {
 
     // Repaired, nothing is left to do.
     let mut repair: mesh::Files = mesh::reader("secret").into_keys().map(|path| (path, None)).collect();
-    repair.insert(path.clone(), mesh::files(mesh::today())[&path].clone());
+    repair.insert(path.clone(), mesh::files(mesh::today(), "10d")[&path].clone());
     world.commit("Repair", &repair);
     state.settle();
     let list = state.json(&["list"]).expect("a list");
@@ -269,7 +269,7 @@ fn a_denied_and_a_broken_commit_hold_up_nobody_else() {
 
 #[test]
 fn a_second_controller_on_one_state_folder_is_refused() {
-    let world = World::new();
+    let world = World::new("10d");
     let mut state = world.state("doubled");
     state.start();
     state.settle();

@@ -171,14 +171,14 @@ pub fn first_day(today: NaiveDate) -> NaiveDate {
     today - Days::new(DAYS)
 }
 
-/// Returns all files of the mesh.
-pub fn files(today: NaiveDate) -> Files {
+/// Returns all files of the mesh; a step of its batches computes one chunk, a span as in a manifest.
+pub fn files(today: NaiveDate, chunk: &str) -> Files {
     let start = first_day(today);
     let batch = |name: &str, port: &str| {
         format!(
             "apiVersion: hydromesh/v1\nkind: BatchPipeline\nname: {name}\noutput: {port}\nsql: {port}.sql\n\
              partition: {{by: sold_on, every: day, start: {start}, timezone: UTC}}\n\
-             backfill: {{chunk: 1d, concurrency: 2}}\nretry: {{attempts: 3, backoff: {{from: 1s, to: 2s}}}}\n"
+             backfill: {{chunk: {chunk}, concurrency: 2}}\nretry: {{attempts: 3, backoff: {{from: 1s, to: 2s}}}}\n"
         )
     };
     let stream = "apiVersion: hydromesh/v1\nkind: StreamPipeline\nname: keep-events\noutput: events\nsql: events.sql\n\

@@ -30,11 +30,12 @@ pub struct World {
 }
 
 impl World {
-    pub fn new() -> Self {
+    /// Makes a repository of the mesh; a step of its batches computes one chunk.
+    pub fn new(chunk: &str) -> Self {
         let home = tempfile::tempdir().expect("a folder");
         let repo = RepoWriter::init_bare(&home.path().join("repo.git")).expect("a repository");
         let world = Self { home, repo, head: RefCell::new(None), now_ms: Clock::system().now_ms() };
-        world.commit("Start", &mesh::files(mesh::today()));
+        world.commit("Start", &mesh::files(mesh::today(), chunk));
         world
     }
 
