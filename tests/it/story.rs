@@ -57,7 +57,8 @@ impl Mesh {
             .expect("a log");
         let child = hydromesh()
             .args(["up", "--poll", "0.2", "--repo", text(&self.repo.folder), "--state", text(&self.state)])
-            .args(["--policies", text(&self.policies)])
+            // Port 0: tests run side by side.
+            .args(["--listen", "127.0.0.1:0", "--policies", text(&self.policies)])
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()

@@ -46,7 +46,6 @@ impl Default for Limits {
 
 /// Something that happened.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "events live one at a time")]
 pub enum Event {
     /// Time passed.
     Tick,
@@ -116,7 +115,6 @@ pub enum Event {
 
 /// Something to be done.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "effects live one at a time")]
 pub enum Effect {
     /// Make these durable, in order, before anything after.
     Append(Vec<Entry>),

@@ -34,7 +34,6 @@ pub struct Entry {
 /// One fact.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "fact", rename_all = "snake_case")]
-#[expect(clippy::large_enum_variant, reason = "facts live one at a time; boxing would only move the cost")]
 pub enum Fact {
     /// A controller took the lease of an environment.
     Opened {
