@@ -25,8 +25,11 @@ pub(super) fn text<'a>(files: &'a Files, path: &str) -> &'a str {
     std::str::from_utf8(files.get(path).unwrap_or_else(|| panic!("no {path}"))).expect("text")
 }
 
-/// Every tag of a page as (closing, name, attributes).
-fn tags(markup: &str) -> Vec<(bool, String, Vec<(String, String)>)> {
+/// A tag: whether it closes, its name, its attributes.
+type Tag = (bool, String, Vec<(String, String)>);
+
+/// Every tag of a page.
+fn tags(markup: &str) -> Vec<Tag> {
     let mut out = Vec::new();
     let mut rest = markup;
     while let Some(start) = rest.find('<') {

@@ -176,7 +176,7 @@ impl State<'_> {
         let path = self.folder.join("topics").join("events");
         std::fs::create_dir_all(path.parent().expect("inside")).expect("a folder");
         TopicFolder::open_or_create(&path, &TopicOptions::default()).expect("a topic");
-        let lines = lines.to_vec().into_iter().map(Ok::<String, std::io::Error>);
+        let lines = lines.iter().cloned().map(Ok::<String, std::io::Error>);
         let at = TimestampFrom::Given(self.world.now_ms);
         let produced =
             wait_for(produce(&ProduceTarget::TopicFolder(path), lines, None, at)).expect("produced");
