@@ -161,9 +161,20 @@ impl Control {
 
 type Words = (String, Vec<(String, String)>);
 
+/// Returns a duration as people say it: in minutes, from three hours on in hours, from three days on in days.
+fn coarse(ms: i64) -> Span {
+    const MINUTE_MS: i64 = 60_000;
+    let unit = match ms {
+        ms if ms >= 3 * 24 * 60 * MINUTE_MS => 24 * 60 * MINUTE_MS,
+        ms if ms >= 3 * 60 * MINUTE_MS => 60 * MINUTE_MS,
+        _ => MINUTE_MS,
+    };
+    Span::from_millis(ms - ms % unit)
+}
+
 fn lateness(port: &PortId, most: Span, newest_ms: Option<i64>, age_ms: i64) -> Words {
-    let age = Span::from_millis(age_ms - age_ms % 60_000);
-    let over = Span::from_millis((age_ms - most.millis()).max(60_000) / 60_000 * 60_000);
+    let age = coarse(age_ms);
+    let over = coarse((age_ms - most.millis()).max(60_000));
     let details = vec![
         ("Port".to_owned(), port.to_string()),
         ("Promise".to_owned(), format!("data at most {most} old")),
