@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hydromesh_core::control::{Control, Effect, Event, Limits};
+use hydromesh_core::control::{Control, Effect, Event, Limits, Question};
 use hydromesh_core::ids::PortId;
-use hydromesh_core::ledger::{Alert, Command, LedgerState};
+use hydromesh_core::ledger::{Alert, Command, LedgerState, RunOutcome};
 use hydromesh_core::model::Environment;
 use hydromesh_core::plan::PortPrint;
 use tokio::sync::{mpsc, watch};
@@ -176,6 +176,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
         environment: options.environment.clone(),
         mailer,
         site: options.site.clone(),
+        deferred: Vec::new(),
         changed: true,
     };
     let opening = control.open(options.clock.now_ms(), lease.epoch, env!("CARGO_PKG_VERSION"));
@@ -205,6 +206,8 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
                     let effects = control.step(options.clock.now_ms(), event);
                     hands.perform(&mut control, effects).await?;
                 }
+                let deferred: Vec<Effect> = hands.deferred.drain(..).map(Effect::Decide).collect();
+                hands.perform(&mut control, deferred).await?;
                 // A change to the mesh's own rules is judged by those before it and counts from the next commit on.
                 hands.adopt_policies(&own);
                 Event::Tick
@@ -474,6 +477,8 @@ struct Hands<'a> {
     environment: String,
     mailer: Mailer,
     site: Option<String>,
+    /// Questions that came before the mesh was read.
+    deferred: Vec<Question>,
     changed: bool,
 }
 
@@ -497,14 +502,24 @@ impl Hands<'_> {
                 }
                 Effect::Decide(question) => {
                     let now_ms = self.context.clock.now_ms();
-                    let Some(desired) = control.desired() else { continue };
+                    let Some(desired) = control.desired() else {
+                        // Commands wait from before the start: they are judged once the mesh is known.
+                        self.deferred.push(question);
+                        continue;
+                    };
                     let decision =
                         self.judge.answer(&question, desired, &control.ledger, &self.environment, now_ms);
                     queue.extend(control.step(now_ms, Event::Decided(decision)));
                 }
                 Effect::Start(start) => {
                     let run = start.run.clone();
-                    let Some(job) = jobs::job(start, &control.ledger) else { continue };
+                    let Some(job) = jobs::job(start, &control.ledger) else {
+                        // Its product was retired in the same breath: it ends before it begins.
+                        let outcome = RunOutcome::Cancelled;
+                        let ended = Event::Finished { run, facts: Vec::new(), outcome, took_ms: 0 };
+                        queue.extend(control.step(self.context.clock.now_ms(), ended));
+                        continue;
+                    };
                     let token = CancellationToken::new();
                     self.running.insert(run, token.clone());
                     jobs::spawn(&self.work, self.context.clone(), job, self.events.clone(), token);
