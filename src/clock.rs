@@ -48,8 +48,13 @@ impl Clock {
         match self.pace {
             Pace::System => Utc::now().timestamp_millis(),
             Pace::Fixed => self.base_ms,
-            #[expect(clippy::cast_possible_truncation, reason = "milliseconds of a run fit an i64 many times over")]
-            Pace::Times(times) => self.base_ms + (self.started.elapsed().as_secs_f64() * 1_000.0 * times) as i64,
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "milliseconds of a run fit an i64 many times over"
+            )]
+            Pace::Times(times) => {
+                self.base_ms + (self.started.elapsed().as_secs_f64() * 1_000.0 * times) as i64
+            }
         }
     }
 
@@ -59,9 +64,9 @@ impl Clock {
         let millis = u64::try_from(span_ms.max(1)).unwrap_or(1);
         match self.pace {
             Pace::System | Pace::Fixed => std::time::Duration::from_millis(millis),
-            Pace::Times(times) => {
-                std::time::Duration::from_millis(millis).div_f64(times.max(0.001)).max(std::time::Duration::from_millis(1))
-            }
+            Pace::Times(times) => std::time::Duration::from_millis(millis)
+                .div_f64(times.max(0.001))
+                .max(std::time::Duration::from_millis(1)),
         }
     }
 }

@@ -86,9 +86,14 @@ async fn next(rows: &mut Rows, reporter: &Reporter) -> Result<Option<RecordBatch
 }
 
 /// Returns the condition that keeps a chunk's rows.
-fn filter(target: &Target<'_>, batch: &BatchPipeline, work: &Work) -> Result<Option<PartitionFilter>, StepError> {
+fn filter(
+    target: &Target<'_>,
+    batch: &BatchPipeline,
+    work: &Work,
+) -> Result<Option<PartitionFilter>, StepError> {
     let (Some(cut), Work::Partitions { from, to }) = (&batch.partition, work) else { return Ok(None) };
-    let last = Partition::parse(cut.every, to).map_err(|error| StepError::user("HM-X008", error.to_string()))?;
+    let last =
+        Partition::parse(cut.every, to).map_err(|error| StepError::user("HM-X008", error.to_string()))?;
     let kind = target.schema.field_with_name(&cut.by).map(|field| field.data_type().clone());
     let kind = kind.map_err(|_| StepError::user("HM-X008", format!("no column {} to cut by", cut.by)))?;
     let (from, to) = (value(cut, &kind, from)?, value(cut, &kind, &last.next().to_string())?);
@@ -107,7 +112,10 @@ fn value(cut: &Partitioning, kind: &DataType, key: &str) -> Result<ScalarValue, 
         (DataType::Utf8, _) => Ok(ScalarValue::Utf8(Some(key.to_owned()))),
         _ => Err(StepError::user(
             "HM-X008",
-            format!("column {} is a {kind}: cut by a date every day, or by a string that holds the key", cut.by),
+            format!(
+                "column {} is a {kind}: cut by a date every day, or by a string that holds the key",
+                cut.by
+            ),
         )),
     }
 }
@@ -122,7 +130,9 @@ async fn partitions(
     to: &str,
     mut rows: Rows,
 ) -> Result<Done, StepError> {
-    let parse = |key: &str| Partition::parse(cut.every, key).map_err(|error| StepError::user("HM-X008", error.to_string()));
+    let parse = |key: &str| {
+        Partition::parse(cut.every, key).map_err(|error| StepError::user("HM-X008", error.to_string()))
+    };
     let (mut open, last) = (parse(from)?, parse(to)?);
     let mut held: Vec<RecordBatch> = Vec::new();
     let mut written = 0;
@@ -146,7 +156,10 @@ async fn partitions(
         let mut start = 0;
         while start < keys.len() {
             let key = &keys[start];
-            let end = keys[start..].iter().position(|other| other != key).map_or(keys.len(), |length| start + length);
+            let end = keys[start..]
+                .iter()
+                .position(|other| other != key)
+                .map_or(keys.len(), |length| start + length);
             let partition = parse(key)?;
             while open < partition {
                 settle(publish(open, std::mem::take(&mut held)).await)?;
@@ -173,7 +186,8 @@ fn keys(batch: &RecordBatch, cut: &Partitioning) -> Result<Vec<String>, StepErro
     match column.data_type() {
         DataType::Date32 => {
             let days = column.as_primitive::<Date32Type>();
-            let text = |day: i32| Date32Type::to_naive_date_opt(day).map(|day| day.to_string()).ok_or_else(wrong);
+            let text =
+                |day: i32| Date32Type::to_naive_date_opt(day).map(|day| day.to_string()).ok_or_else(wrong);
             days.iter().map(|day| day.map_or_else(|| Err(wrong()), text)).collect()
         }
         DataType::Utf8 => Ok(column.as_string::<i32>().iter().flatten().map(str::to_owned).collect()),
@@ -192,7 +206,8 @@ impl Target<'_> {
         batches: Vec<RecordBatch>,
     ) -> Result<u64, StepError> {
         let key_text = partition.as_ref().map(|(_, key)| key.clone());
-        let versions: Vec<String> = self.versions.iter().map(|(port, version)| format!("{port}@{version}")).collect();
+        let versions: Vec<String> =
+            self.versions.iter().map(|(port, version)| format!("{port}@{version}")).collect();
         // With the generation: a definition that comes back after another must replace the other's rows.
         let generation = self.job.start.generation;
         let what = key_text.as_deref().unwrap_or("whole");

@@ -29,7 +29,10 @@ pub(super) struct Inputs {
 ///
 /// # Errors
 /// When no deployed product has the port.
-pub fn table_format(products: &BTreeMap<ProductId, Product>, port: &PortId) -> Result<TableFormat, StepError> {
+pub fn table_format(
+    products: &BTreeMap<ProductId, Product>,
+    port: &PortId,
+) -> Result<TableFormat, StepError> {
     let output = products.get(&port.product).and_then(|product| product.outputs.get(&port.port));
     let output = output.ok_or_else(|| StepError::external("HM-X005", format!("{port} is not deployed")))?;
     Ok(lake_format(output.format))
@@ -77,7 +80,9 @@ async fn files(
     let read = tokio::task::spawn_blocking(move || {
         let mut files = Vec::with_capacity(chosen.len());
         for (path, oid) in chosen {
-            let bytes = blobs.read(&oid).map_err(|error| StepError::external("HM-X003", format!("{path}: {error}")))?;
+            let bytes = blobs
+                .read(&oid)
+                .map_err(|error| StepError::external("HM-X003", format!("{path}: {error}")))?;
             files.push((path, bytes));
         }
         read_files(&files, &columns).map_err(StepError::from)

@@ -14,10 +14,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use hydromesh_core::control::Start;
 use hydromesh_core::ids::{PortId, ProductId};
 use hydromesh_core::ledger::{Champion, ErrorKind, Fact, RunOutcome};
 use hydromesh_core::model::{Environment, Pipeline, Product};
-use hydromesh_core::control::Start;
 use hydromesh_core::plan::{Print, Work};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -99,7 +99,9 @@ impl Job {
     /// When the job lacks it, which is a bug of whoever made the job.
     pub fn product(&self) -> Result<&Product, StepError> {
         let id = &self.start.key.pipeline.product;
-        self.products.get(id).ok_or_else(|| StepError::internal(format!("the step's product {id} is not in its job")))
+        self.products
+            .get(id)
+            .ok_or_else(|| StepError::internal(format!("the step's product {id} is not in its job")))
     }
 
     /// Returns the pipeline.
@@ -254,7 +256,11 @@ pub async fn perform(context: &Context, job: &Job, reporter: &Reporter) -> End {
         Err(_) if reporter.cancel.is_cancelled() => End { facts: Vec::new(), outcome: RunOutcome::Cancelled },
         Err(error) => End {
             facts: Vec::new(),
-            outcome: RunOutcome::Failed { kind: error.kind, code: error.code.to_owned(), message: error.message },
+            outcome: RunOutcome::Failed {
+                kind: error.kind,
+                code: error.code.to_owned(),
+                message: error.message,
+            },
         },
     }
 }
@@ -262,7 +268,8 @@ pub async fn perform(context: &Context, job: &Job, reporter: &Reporter) -> End {
 /// Returns how an attempt ended that panicked.
 #[must_use]
 pub fn panicked(panic: &(dyn std::any::Any + Send)) -> RunOutcome {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    let text =
+        panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     let message = format!("a bug of ours: {}", text.unwrap_or("a step panicked"));
     RunOutcome::Failed { kind: ErrorKind::Internal, code: "HM-X004".to_owned(), message }
 }

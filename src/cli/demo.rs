@@ -54,12 +54,20 @@ pub fn run(args: &DemoArgs) -> Result<u8, Failure> {
         None => example()?,
     };
     fresh(&args.state)?;
-    let prepared = prepare(&source, &args.state, Utc::now().date_naive()).map_err(|error| Failure::outside(&error))?;
+    let prepared =
+        prepare(&source, &args.state, Utc::now().date_naive()).map_err(|error| Failure::outside(&error))?;
     let clock = Clock::scaled(prepared.start.timestamp_millis(), TIMES);
     let state = args.state.join("state");
     let mut stage = Terminal::new();
-    stage.say(&format!("{} with its dates moved to end on {}", source.display(), prepared.start.date_naive().pred_opt().unwrap_or_default()));
-    stage.say(&format!("one real second is one minute of the mesh; its clock starts at {}", prepared.start.format("%Y-%m-%d %H:%M UTC")));
+    stage.say(&format!(
+        "{} with its dates moved to end on {}",
+        source.display(),
+        prepared.start.date_naive().pred_opt().unwrap_or_default()
+    ));
+    stage.say(&format!(
+        "one real second is one minute of the mesh; its clock starts at {}",
+        prepared.start.format("%Y-%m-%d %H:%M UTC")
+    ));
     let outcome = runtime()?.block_on(async {
         let topics = seed(&prepared, &state, args.kafka.as_deref(), clock.now_ms()).await?;
         let shutdown = CancellationToken::new();
@@ -109,7 +117,9 @@ pub fn run(args: &DemoArgs) -> Result<u8, Failure> {
         match controller.await {
             Ok(Ok(())) => Ok((ended, result)),
             Ok(Err(error)) => Err(up::failure(&error)),
-            Err(error) => Err(Failure { code: super::BUG, message: format!("the controller failed: {error}") }),
+            Err(error) => {
+                Err(Failure { code: super::BUG, message: format!("the controller failed: {error}") })
+            }
         }
     });
     let (ended, result) = outcome?;
@@ -125,19 +135,26 @@ fn example() -> Result<PathBuf, Failure> {
     let here = PathBuf::from("mesh-repo-example");
     let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("mesh-repo-example");
     [here, built].into_iter().find(|path| path.join("mesh.yaml").is_file()).ok_or_else(|| {
-        Failure::usage("mesh-repo-example is not here; run this in the project's folder, or name a mesh with --repo")
+        Failure::usage(
+            "mesh-repo-example is not here; run this in the project's folder, or name a mesh with --repo",
+        )
     })
 }
 
 /// Removes an earlier demo. Only what a demo made is removed: the folder must be empty or hold one.
 fn fresh(folder: &Path) -> Result<(), Failure> {
     let known = ["mesh", "repo.git", "state"];
-    let outside = |error: std::io::Error| Failure { code: OUTSIDE, message: format!("{}: {error}", folder.display()) };
+    let outside =
+        |error: std::io::Error| Failure { code: OUTSIDE, message: format!("{}: {error}", folder.display()) };
     std::fs::create_dir_all(folder).map_err(outside)?;
     for entry in std::fs::read_dir(folder).map_err(outside)? {
         let name = entry.map_err(outside)?.file_name();
         if !known.iter().any(|known| name == *known) {
-            let message = format!("{} holds {}, which no demo made; name another folder with --state", folder.display(), name.display());
+            let message = format!(
+                "{} holds {}, which no demo made; name another folder with --state",
+                folder.display(),
+                name.display()
+            );
             return Err(Failure::usage(message));
         }
     }
@@ -164,7 +181,8 @@ async fn seed(
     for (topic, events) in &prepared.seed {
         let target = target(topic);
         if let ProduceTarget::TopicFolder(path) = &target {
-            TopicFolder::open_or_create(path, &TopicOptions::default()).map_err(|error| Failure::outside(&error))?;
+            TopicFolder::open_or_create(path, &TopicOptions::default())
+                .map_err(|error| Failure::outside(&error))?;
         }
         let text = String::from_utf8_lossy(events).into_owned();
         let lines: Vec<std::io::Result<String>> = text.lines().map(|line| Ok(line.to_owned())).collect();
@@ -195,8 +213,8 @@ async fn close(upward: &Upward, ended: &Ended, listen: SocketAddr, state: &Path)
         Value::Null
     };
     let site = state.join("site").join("current");
-    let pages = std::fs::read_to_string(site.join("manifest.json"))
-        .map_or(0, |text| text.matches(".html\"").count());
+    let pages =
+        std::fs::read_to_string(site.join("manifest.json")).map_or(0, |text| text.matches(".html\"").count());
     let site = Site { path: site.display().to_string(), pages };
     summary(&ledger, ended.backfilled.clone(), features, search, site)
 }
@@ -237,7 +255,11 @@ impl Terminal {
             bar.finish_and_clear();
         }
         if let Some(first) = ended.first_published {
-            self.line(&format!("     first partition published after {:.0} s, story over after {:.0} s", first.as_secs_f64(), ended.took.as_secs_f64()));
+            self.line(&format!(
+                "     first partition published after {:.0} s, story over after {:.0} s",
+                first.as_secs_f64(),
+                ended.took.as_secs_f64()
+            ));
         }
         if !stopped {
             for missed in &ended.missed {

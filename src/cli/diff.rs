@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use hydromesh_core::compat::{Bump, Change, bump, compare};
 use hydromesh_core::diag::{Diagnostic, Severity};
 use hydromesh_core::ids::PortId;
-use hydromesh_core::ledger::{Deployed, LedgerState};
+use hydromesh_core::ledger::{Entry, Fact, LedgerState};
 use hydromesh_core::plan::{Desired, Plan, dependency_order, plan};
 use serde_json::{Value, json};
 
@@ -126,15 +126,14 @@ fn as_deployed(desired: &Desired) -> LedgerState {
     let mut ledger = LedgerState::default();
     for (id, product) in &desired.mesh.products {
         let Some(print) = desired.prints.get(id) else { continue };
-        let deployed = Deployed {
+        let fact = Fact::Deployed {
             generation: 1,
             commit: desired.commit.clone(),
             decision: String::new(),
-            product: product.clone(),
+            product: Box::new(product.clone()),
             print: print.clone(),
-            at_ms: 0,
         };
-        ledger.deployed.insert(id.clone(), deployed);
+        ledger.apply(&Entry { seq: ledger.seq + 1, at_ms: 0, fact });
     }
     ledger
 }

@@ -26,6 +26,9 @@ pub fn run(args: &ExplainArgs) -> Result<u8, Failure> {
         return Ok(DONE);
     }
     let near = did_you_mean(&wanted, all_codes().iter().map(|code| code.id()));
-    let hint = near.map_or_else(|| "`hydromesh explain` lists them all".to_owned(), |near| format!("did you mean {near}?"));
+    let hint = near.map_or_else(
+        || "`hydromesh explain` lists them all".to_owned(),
+        |near| format!("did you mean {near}?"),
+    );
     Err(Failure::usage(format!("{code} is not a code; {hint}")))
 }

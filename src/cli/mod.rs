@@ -8,6 +8,7 @@ mod demo;
 mod diff;
 mod doctor;
 mod explain;
+mod gate;
 mod health;
 mod lineage;
 mod list;
@@ -15,11 +16,11 @@ mod models;
 mod new;
 mod output;
 mod plan;
-mod servers;
 mod policy;
 mod produce;
 mod query;
 mod runs;
+mod servers;
 mod show;
 mod slo;
 mod status;
@@ -229,9 +230,8 @@ fn start_logs(verbose: u8) {
 pub fn print(text: &str) {
     use std::io::Write as _;
     let mut out = std::io::stdout().lock();
-    if out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).is_err() {
-        std::process::exit(i32::from(DONE));
-    }
+    // The reader may have seen enough and gone.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n"));
 }
 
 /// Prints a value as JSON.

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use hydromesh_core::diag::{Diagnostic, Severity, did_you_mean};
 use hydromesh_core::ids::{DomainName, PortId, PortName, ProductId};
 use hydromesh_core::model::{Classification, LogicalType, Mesh, QueryShape};
-use hydromesh_core::time::{Grain, Partition};
+use hydromesh_core::time::{Grain, Partition, Span};
 use serde_json::json;
 
 use super::check::read_path;
@@ -36,6 +36,12 @@ pub struct DomainArgs {
     /// Its title for people; the name without.
     #[arg(long)]
     title: Option<String>,
+    /// Mail address of whoever is on call.
+    #[arg(long, value_name = "MAIL")]
+    oncall: Option<String>,
+    /// How much its products matter: 1 wakes people, 3 is best effort.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=3))]
+    tier: u8,
     /// The mesh's folder.
     #[arg(long, default_value = ".", value_name = "FOLDER")]
     path: PathBuf,
@@ -48,7 +54,7 @@ pub struct DomainArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example: a query over one port, computed day by day\n  \
     hydromesh new product commerce/returns --sql returns.sql --input commerce/orders.orders \\\n    \
-    --partition-by order_date --start 2026-08-01")]
+    --partition-by order_date --start 2026-08-01 --promise-age 2d")]
 pub struct ProductArgs {
     /// The product: `domain/product`. The domain must exist.
     product: String,
@@ -64,6 +70,9 @@ pub struct ProductArgs {
     /// What the product is for, in a sentence.
     #[arg(long, default_value = "")]
     purpose: String,
+    /// A column of the output that identifies a row; repeat for several. Rows are audited for nulls and duplicates.
+    #[arg(long, value_name = "COLUMN")]
+    key: Vec<String>,
     /// Cut the output by this column of the query.
     #[arg(long, value_name = "COLUMN", requires = "start")]
     partition_by: Option<String>,
@@ -73,6 +82,12 @@ pub struct ProductArgs {
     /// The first partition, such as 2026-08-01.
     #[arg(long, value_name = "PARTITION", requires = "partition_by")]
     start: Option<String>,
+    /// Where whoever is woken reads what to do: an https address.
+    #[arg(long, value_name = "URL")]
+    runbook: Option<String>,
+    /// Promise readers that the newest data is at most this old, such as `2d`; nothing is promised without.
+    #[arg(long, value_name = "DURATION")]
+    promise_age: Option<String>,
     /// The mesh's folder.
     #[arg(long, default_value = ".", value_name = "FOLDER")]
     path: PathBuf,
@@ -92,16 +107,20 @@ pub fn run(verb: &NewVerb) -> Result<u8, Failure> {
 fn domain(args: &DomainArgs) -> Result<u8, Failure> {
     let name = DomainName::new(&args.name).map_err(|error| Failure::usage(error.to_string()))?;
     mesh_at(&args.path)?;
-    if let Some(bad) = args.owner.iter().find(|owner| !owner.contains('@')) {
-        return Err(Failure::usage(format!("--owner {bad} is not a mail address")));
+    if let Some(bad) = args.owner.iter().chain(&args.oncall).find(|mail| !mail.contains('@')) {
+        return Err(Failure::usage(format!("{bad} is not a mail address")));
     }
     let folder = format!("domains/{name}");
     let owners: Vec<String> = args.owner.iter().map(|owner| quoted(owner)).collect();
-    let text = format!(
+    let mut text = format!(
         "apiVersion: hydromesh/v1\nkind: Domain\nname: {name}\ntitle: {}\nowners: [{}]\n",
         quoted(args.title.as_deref().unwrap_or(name.as_str())),
         owners.join(", ")
     );
+    if let Some(oncall) = &args.oncall {
+        let _ = writeln!(text, "oncall: {}", quoted(oncall));
+    }
+    let _ = writeln!(text, "tier: {}", args.tier);
     let files = BTreeMap::from([(format!("{folder}/domain.yaml"), text)]);
     write(&args.path, &folder, &files)?;
     let wrong = findings(&args.path, &folder)?;
@@ -154,6 +173,7 @@ fn product(args: &ProductArgs) -> Result<u8, Failure> {
         }
     })?;
     let partition = partition(args, &shape)?;
+    args.key.iter().try_for_each(|key| yields(&shape, "--key", key))?;
     let folder = format!("domains/{}/{}", id.domain, id.name);
     let file = |name: &str| format!("{folder}/{name}");
     let files = BTreeMap::from([
@@ -168,7 +188,7 @@ fn product(args: &ProductArgs) -> Result<u8, Failure> {
         args.format,
         &files,
         &wrong,
-        "next: say what each column means in the contract, then `hydromesh plan`",
+        "next: say what each column means in the contract, then `hydromesh plan --gate`",
     )
 }
 
@@ -218,6 +238,16 @@ fn inputs(mesh: &Mesh, given: &[String]) -> Result<BTreeMap<PortName, PortId>, F
     Ok(inputs)
 }
 
+fn yields(shape: &QueryShape, option: &str, name: &str) -> Result<(), Failure> {
+    let mut names = shape.columns.iter().map(|column| column.name.as_str());
+    if names.clone().any(|column| column == name) {
+        return Ok(());
+    }
+    let near = did_you_mean(name, &mut names);
+    let hint = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+    Err(Failure::usage(format!("{option} {name}: the query yields no such column{hint}")))
+}
+
 /// How the output is cut: column, grain and first partition.
 fn partition(args: &ProductArgs, shape: &QueryShape) -> Result<Option<(String, Grain, String)>, Failure> {
     let (Some(by), Some(start)) = (&args.partition_by, &args.start) else { return Ok(None) };
@@ -260,6 +290,10 @@ fn product_text(
         "outputPorts:\n  - name: {output}\n    version: 1.0.0\n    contractId: {id}.{output}\n    customProperties:\n      \
          - {{property: hydromesh.access, value: {{table: true}}}}\n"
     );
+    if let Some(runbook) = &args.runbook {
+        let property = format!("{{property: hydromesh.runbook, value: {}}}", quoted(runbook));
+        let _ = writeln!(text, "customProperties:\n  - {property}");
+    }
     text
 }
 
@@ -308,13 +342,31 @@ fn contract_text(
         {
             parts.push(format!("physicalType: {}", quoted(&format!("DECIMAL({}", digits.replace(' ', "")))));
         }
-        if !column.nullable {
+        let key = args.key.contains(&column.name);
+        // A row without a partition belongs to none and is never published.
+        if !column.nullable || key || args.partition_by.as_ref() == Some(&column.name) {
             parts.push("required: true".to_owned());
+        }
+        if key {
+            parts.push("primaryKey: true".to_owned());
         }
         if let Some(label) = label(mesh, inputs, column) {
             parts.push(format!("classification: {label}"));
         }
         let _ = writeln!(text, "      - {{{}}}", parts.join(", "));
+    }
+    if let Some(age) = &args.promise_age {
+        let age: Span = age.parse().map_err(|error| Failure::usage(format!("--promise-age: {error}")))?;
+        // The standard counts in units; minutes are fine enough for a promise.
+        let (value, unit) = match age.millis() / 60_000 {
+            minutes if minutes % 1_440 == 0 => (minutes / 1_440, "d"),
+            minutes if minutes % 60 == 0 => (minutes / 60, "h"),
+            minutes => (minutes, "m"),
+        };
+        if value == 0 {
+            return Err(Failure::usage("--promise-age must be at least a minute"));
+        }
+        let _ = writeln!(text, "slaProperties:\n  - {{property: latency, value: {value}, unit: {unit}}}");
     }
     Ok(text)
 }

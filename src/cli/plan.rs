@@ -9,7 +9,9 @@ use hydromesh_core::plan::{DueStep, NotDue, Plan, dependency_order, due_steps, p
 use serde_json::json;
 
 use super::check::read_path;
-use super::{DONE, FINDINGS, Failure, StateArgs, clock, print, print_json, runtime};
+use super::gate::Answers;
+use super::output::Paint;
+use super::{DENIED, DONE, FINDINGS, Failure, StateArgs, clock, print, print_json, runtime};
 use crate::control::replay;
 use crate::store::{OpenMode, Store};
 
@@ -27,6 +29,12 @@ pub struct PlanArgs {
     /// Exit with 1 when there are changes.
     #[arg(long)]
     exit_code: bool,
+    /// Also ask the policies about each change, and exit with 3 when one would be denied.
+    #[arg(long)]
+    gate: bool,
+    /// With --gate: the operator's policies instead of those compiled in, a folder or a bundle.
+    #[arg(long, requires = "gate")]
+    policies: Option<PathBuf>,
     /// Plan as of this instant (RFC 3339).
     #[arg(long)]
     clock: Option<String>,
@@ -79,17 +87,34 @@ pub fn run(args: &PlanArgs) -> Result<u8, Failure> {
     let order = dependency_order(reading.desired.mesh.products.values());
     let plan = plan(&reading.desired, &order, &ledger, &args.state.env, now_ms);
     let (due, waiting) = due_steps(&ledger, now_ms);
+    let ask = || Answers::ask(args.policies.as_deref(), &reading, &plan, &ledger, now_ms);
+    let answers = args.gate.then(ask).transpose()?;
     match args.format {
-        PlanFormat::Json => print_json(&json!({
-            "environment": plan.environment,
-            "commit": plan.commit,
-            "changes": plan.changes,
-            "broken": plan.broken,
-            "due": due.iter().map(|step| json!({"step": step.key, "why": step.reason})).collect::<Vec<_>>(),
-            "waiting": waiting.iter().map(|it| json!({"pipeline": it.pipeline, "why": it.why})).collect::<Vec<_>>(),
-        })),
-        PlanFormat::Human => print(&human(&plan, &due, &waiting)),
-        PlanFormat::Markdown => print(&markdown(&plan, &due)),
+        PlanFormat::Json => {
+            let mut value = json!({
+                "environment": plan.environment,
+                "commit": plan.commit,
+                "changes": plan.changes,
+                "broken": plan.broken,
+                "due": due.iter().map(|step| json!({"step": step.key, "why": step.reason})).collect::<Vec<_>>(),
+                "waiting": waiting.iter().map(|it| json!({"pipeline": it.pipeline, "why": it.why})).collect::<Vec<_>>(),
+            });
+            if let Some(answers) = &answers {
+                value["gate"] = answers.json();
+            }
+            print_json(&value);
+        }
+        PlanFormat::Human => {
+            print(&human(&plan, &due, &waiting));
+            answers.iter().for_each(|answers| print(&answers.human(Paint::stdout())));
+        }
+        PlanFormat::Markdown => {
+            print(&markdown(&plan, &due));
+            answers.iter().for_each(|answers| print(&format!("\n{}", answers.markdown())));
+        }
+    }
+    if answers.is_some_and(|answers| answers.any_denied()) {
+        return Ok(DENIED);
     }
     Ok(if args.exit_code && !plan.is_empty() { FINDINGS } else { DONE })
 }

@@ -14,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 use super::{Failure, OUTSIDE};
 use crate::control::{Around, Upward};
 use crate::lake::TableFormat;
-use crate::serve::{
-    self, CommandReply, CommandRequest, FeatureStore, Guard, LookupError, Metrics,
-    Readiness, Search, SearchHit, ServeState, SharedLedger, TableLookup,
-};
 use crate::policy::PolicySet;
+use crate::serve::{
+    self, CommandReply, CommandRequest, FeatureStore, Guard, LookupError, Metrics, Readiness, Search,
+    SearchHit, ServeState, SharedLedger, TableLookup,
+};
 use crate::site::from_ledger::known_rules;
 use crate::site::publisher::{LEAST_PAUSE, ViewInputs, keep_current};
 use crate::vector::{SearchError, VectorIndexes};
@@ -33,10 +33,15 @@ const COMMANDS: usize = 64;
 /// # Errors
 /// When the address is taken, or is not loopback and there is no token.
 pub fn around(listen: SocketAddr, token: Option<&str>) -> Result<Around, Failure> {
-    let guard = serve::check_bind(listen, token).map_err(|error| Failure::usage(crate::apply::chain(&error)))?;
-    let bind = |address: SocketAddr| std::net::TcpListener::bind(address).and_then(|it| it.set_nonblocking(true).map(|()| it));
-    let listener = bind(listen)
-        .map_err(|error| Failure { code: OUTSIDE, message: format!("{listen}: {error}; choose another with --listen") })?;
+    let guard =
+        serve::check_bind(listen, token).map_err(|error| Failure::usage(crate::apply::chain(&error)))?;
+    let bind = |address: SocketAddr| {
+        std::net::TcpListener::bind(address).and_then(|it| it.set_nonblocking(true).map(|()| it))
+    };
+    let listener = bind(listen).map_err(|error| Failure {
+        code: OUTSIDE,
+        message: format!("{listen}: {error}; choose another with --listen"),
+    })?;
     Ok(Box::new(move |upward, shutdown| {
         tokio::spawn(async move {
             if let Err(error) = run(upward, listener, guard, shutdown).await {
@@ -67,7 +72,11 @@ async fn run(
         ledger: Arc::clone(&ledger),
         features: Arc::clone(&upward.context.online) as Arc<dyn FeatureStore>,
         rows: Arc::new(rows),
-        search: Arc::new(Vectors { upward: upward.clone(), ledger: Arc::clone(&ledger), indexes: VectorIndexes::new() }),
+        search: Arc::new(Vectors {
+            upward: upward.clone(),
+            ledger: Arc::clone(&ledger),
+            indexes: VectorIndexes::new(),
+        }),
         commands,
         site: upward.context.state.join("site").join("current"),
         guard,
@@ -116,7 +125,8 @@ async fn answer_commands(mut asked: mpsc::Receiver<CommandRequest>, upward: Upwa
                 return;
             }
             loop {
-                if let Some((accepted, answer)) = upward.ledger.borrow_and_update().answers.get(&id).cloned() {
+                if let Some((accepted, answer)) = upward.ledger.borrow_and_update().answers.get(&id).cloned()
+                {
                     // Whoever asked may have hung up; the answer is in the ledger.
                     let _ = request.answer.send(CommandReply { accepted, answer });
                     return;
@@ -138,7 +148,12 @@ struct Vectors {
 
 #[async_trait]
 impl Search for Vectors {
-    async fn search(&self, product: &ProductId, query: &str, limit: usize) -> Result<Vec<SearchHit>, LookupError> {
+    async fn search(
+        &self,
+        product: &ProductId,
+        query: &str,
+        limit: usize,
+    ) -> Result<Vec<SearchHit>, LookupError> {
         let ledger = snapshot(&self.ledger);
         let not_ready = || LookupError::NotReady(format!("nothing of {product} is embedded yet"));
         let deployed = ledger.deployed.get(product).ok_or_else(not_ready)?;

@@ -59,7 +59,12 @@ pub fn read(snapshot: &RepoSnapshot, commit: &str, deployed: &BTreeMap<PortId, P
         let text = if !TEXTS.contains(&extension) {
             Ok(String::new())
         } else if entry.size > MOST_TEXT_BYTES {
-            given.push(Diagnostic::new(codes::YAML_LIMIT, path.clone(), Spot::FILE, "the file is larger than 1 MiB"));
+            given.push(Diagnostic::new(
+                codes::YAML_LIMIT,
+                path.clone(),
+                Spot::FILE,
+                "the file is larger than 1 MiB",
+            ));
             Err("larger than 1 MiB".to_owned())
         } else {
             snapshot
@@ -104,7 +109,8 @@ pub fn read(snapshot: &RepoSnapshot, commit: &str, deployed: &BTreeMap<PortId, P
 fn is_policy(path: &str) -> bool {
     let rego = path.rsplit_once('.').is_some_and(|(_, extension)| extension == "rego");
     let parts: Vec<&str> = path.split('/').collect();
-    rego && (parts.first() == Some(&"policies") || (parts.first() == Some(&"domains") && parts.get(2) == Some(&"policies")))
+    rego && (parts.first() == Some(&"policies")
+        || (parts.first() == Some(&"domains") && parts.get(2) == Some(&"policies")))
 }
 
 /// Takes a product out of those that may advance; its contracts stay known to its readers.

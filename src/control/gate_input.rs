@@ -8,7 +8,7 @@ use hydromesh_core::ids::{PortId, ProductId};
 use hydromesh_core::ledger::LedgerState;
 use hydromesh_core::lineage::{ColumnEdge, column_edges, labels};
 use hydromesh_core::model::{
-    Contract, InputSource, Influence, Mesh, Pipeline, PipelineKind, Product, QualitySeverity, SlaKind,
+    Contract, Influence, InputSource, Mesh, Pipeline, PipelineKind, Product, QualitySeverity, SlaKind,
 };
 use hydromesh_core::plan::{Desired, upstream_ports};
 use serde_json::{Value, json};
@@ -73,7 +73,8 @@ impl<'a> GateInputs<'a> {
     fn lineage(&self, id: &ProductId, product: &Product) -> Value {
         let upstream: std::collections::BTreeSet<String> =
             upstream_ports(product).into_iter().map(|port| port.product.to_string()).collect();
-        let downstream: Vec<String> = self.desired.mesh.readers(id).map(|reader| reader.id.to_string()).collect();
+        let downstream: Vec<String> =
+            self.desired.mesh.readers(id).map(|reader| reader.id.to_string()).collect();
         let edges: Vec<&ColumnEdge> = self.edges.iter().filter(|edge| edge.to.port.product == *id).collect();
         let labels: serde_json::Map<String, Value> = edges
             .iter()
@@ -141,7 +142,10 @@ fn product_part(mesh: &Mesh, product: &Product) -> Value {
     })
 }
 
-fn old_contract<'a>(deployed: Option<&'a Product>, name: &hydromesh_core::ids::PortName) -> Option<&'a Contract> {
+fn old_contract<'a>(
+    deployed: Option<&'a Product>,
+    name: &hydromesh_core::ids::PortName,
+) -> Option<&'a Contract> {
     deployed.and_then(|product| product.outputs.get(name)).map(|port| &port.contract)
 }
 
@@ -187,7 +191,9 @@ fn sla_part(kind: &SlaKind) -> Value {
     let hours = |millis: i64| millis as f64 / HOUR_MS as f64;
     match kind {
         SlaKind::DataAge(most) => json!({"property": "latency", "value": hours(most.millis()), "unit": "h"}),
-        SlaKind::Heartbeat(most) => json!({"property": "frequency", "value": hours(most.millis()), "unit": "h"}),
+        SlaKind::Heartbeat(most) => {
+            json!({"property": "frequency", "value": hours(most.millis()), "unit": "h"})
+        }
         SlaKind::QualityPassRate(percent) => {
             json!({"property": "qualityPassRate", "value": percent, "unit": "percent"})
         }
@@ -237,9 +243,10 @@ fn plan_part(change: &Value) -> Value {
         .and_then(Value::as_object)
         .map(|ports| ports.values().filter_map(Value::as_u64).sum())
         .unwrap_or(0);
-    let reasons = change.get("reasons").and_then(Value::as_array).map(|reasons| {
-        reasons.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("; ")
-    });
+    let reasons = change
+        .get("reasons")
+        .and_then(Value::as_array)
+        .map(|reasons| reasons.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("; "));
     let kind = change.get("kind").and_then(Value::as_str).unwrap_or("update");
     json!({"kind": kind, "partitions": partitions, "reason": reasons})
 }

@@ -42,5 +42,8 @@ pub async fn replay(store: &Store) -> Result<LedgerState, LedgerError> {
 
 /// Returns entries as the store wants them: kind and JSON text.
 pub(super) fn records(entries: &[Entry]) -> Result<Vec<(String, String)>, serde_json::Error> {
-    entries.iter().map(|entry| Ok((entry.fact.kind().to_owned(), serde_json::to_string(&entry.fact)?))).collect()
+    entries
+        .iter()
+        .map(|entry| Ok((entry.fact.kind().to_owned(), serde_json::to_string(&entry.fact)?)))
+        .collect()
 }

@@ -188,7 +188,8 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     let mut ruled = false;
     let mut tick = tokio::time::interval(options.tick);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut renew = tokio::time::interval(Duration::from_millis(u64::try_from(LEASE_MS / 3).unwrap_or(5_000)));
+    let mut renew =
+        tokio::time::interval(Duration::from_millis(u64::try_from(LEASE_MS / 3).unwrap_or(5_000)));
     let mut commands_read = 0;
     let result = loop {
         let event = tokio::select! {
@@ -202,9 +203,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
                 }
                 for event in events {
                     let effects = control.step(options.clock.now_ms(), event);
-                    if let Err(error) = hands.perform(&mut control, effects).await {
-                        return Err(error);
-                    }
+                    hands.perform(&mut control, effects).await?;
                 }
                 // A change to the mesh's own rules is judged by those before it and counts from the next commit on.
                 hands.adopt_policies(&own);
@@ -256,7 +255,12 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
 }
 
 /// Lets steps end between two commits, for at most five seconds; what is left is recovered like after a crash.
-async fn drain(control: &mut Control, hands: &mut Hands<'_>, inbox: &mut mpsc::Receiver<Event>, clock: &Clock) {
+async fn drain(
+    control: &mut Control,
+    hands: &mut Hands<'_>,
+    inbox: &mut mpsc::Receiver<Event>,
+    clock: &Clock,
+) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
     while !hands.running.is_empty() {
         let Ok(Some(event)) = tokio::time::timeout_at(deadline, inbox.recv()).await else { break };
@@ -266,7 +270,8 @@ async fn drain(control: &mut Control, hands: &mut Hands<'_>, inbox: &mut mpsc::R
             if hands.perform(control, appends).await.is_err() {
                 break;
             }
-            let live: std::collections::BTreeSet<String> = control.in_flight().map(|(_, run)| run.to_owned()).collect();
+            let live: std::collections::BTreeSet<String> =
+                control.in_flight().map(|(_, run)| run.to_owned()).collect();
             hands.running.retain(|run, _| live.contains(run));
         }
     }
@@ -310,7 +315,10 @@ fn first_look(options: &UpOptions) -> Result<(Environment, Watcher), UpError> {
     // The reference of the environment is in the mesh itself; the repository's HEAD tells where to look first.
     let bootstrap = Watcher::open(&options.repo, &cache, "HEAD").map_err(wrap)?;
     let Some(head) = bootstrap.poll(None, None).map_err(wrap)? else {
-        return Err(UpError::Environment { name: options.environment.clone(), known: "an empty repository".to_owned() });
+        return Err(UpError::Environment {
+            name: options.environment.clone(),
+            known: "an empty repository".to_owned(),
+        });
     };
     let reading = bootstrap.read(&head.commit, &BTreeMap::new()).map_err(wrap)?;
     let environments = &reading.desired.mesh.environments;
@@ -395,7 +403,9 @@ impl Watching {
                 let (watcher, before, prints) = (watcher.clone(), known.clone(), prints.borrow().clone());
                 let base = before.clone().or_else(|| last_seen.clone());
                 let polled = tokio::task::spawn_blocking(move || -> Result<Option<Seen>, RepoError> {
-                    let Some(head) = watcher.poll(before.as_deref(), base.as_deref())? else { return Ok(None) };
+                    let Some(head) = watcher.poll(before.as_deref(), base.as_deref())? else {
+                        return Ok(None);
+                    };
                     let reading = watcher.read(&head.commit, &prints)?;
                     Ok(Some((head.commit, head.passed, reading)))
                 });
@@ -515,8 +525,11 @@ impl Hands<'_> {
     fn deliver(&self, control: &Control, outbox: String, to: String, alert: Alert) {
         let history = History::of(&control.ledger, &alert);
         let title = control.desired().map_or_else(String::new, |desired| desired.mesh.title.clone());
-        let first_message_id =
-            control.ledger.episodes.get(&alert.episode).and_then(|episode| first_message_id(episode, &alert, &to));
+        let first_message_id = control
+            .ledger
+            .episodes
+            .get(&alert.episode)
+            .and_then(|episode| first_message_id(episode, &alert, &to));
         let context = MailContext {
             mesh: title,
             environment: self.environment.clone(),
@@ -548,7 +561,10 @@ impl Hands<'_> {
             match self.store.append(self.epoch, at_ms, records).await {
                 Ok(_) => return Ok(()),
                 Err(error) if error.is_transient() => {
-                    tracing::warn!("the ledger cannot be written, tried again: {}", crate::apply::chain(&error));
+                    tracing::warn!(
+                        "the ledger cannot be written, tried again: {}",
+                        crate::apply::chain(&error)
+                    );
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(5));
                 }

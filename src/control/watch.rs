@@ -70,7 +70,11 @@ impl Watcher {
     ///
     /// # Errors
     /// When its objects cannot be read.
-    pub fn read(&self, commit: &CommitInfo, deployed: &BTreeMap<PortId, PortPrint>) -> Result<Reading, RepoError> {
+    pub fn read(
+        &self,
+        commit: &CommitInfo,
+        deployed: &BTreeMap<PortId, PortPrint>,
+    ) -> Result<Reading, RepoError> {
         let snapshot = self.repository.snapshot(&commit.id)?;
         Ok(desired::read(&snapshot, commit.id.as_str(), deployed))
     }

@@ -82,7 +82,11 @@ impl Traffic {
 ///
 /// # Errors
 /// When the repository or the topic cannot be written.
-pub async fn play(prepared: &Prepared, mut options: StoryOptions, stage: &mut dyn Stage) -> Result<Ended, RepoError> {
+pub async fn play(
+    prepared: &Prepared,
+    mut options: StoryOptions,
+    stage: &mut dyn Stage,
+) -> Result<Ended, RepoError> {
     let started = Instant::now();
     let mut ended = Ended::default();
     let traffic = Arc::new(Traffic::default());
@@ -109,7 +113,9 @@ pub async fn play(prepared: &Prepared, mut options: StoryOptions, stage: &mut dy
     if options.wait(stage, "every product to be up to date", |ledger| up_to_date(ledger, &clock)).await {
         stage.say(&deployed_line(&options.ledger.borrow()));
     } else {
-        ended.missed.push(format!("every product up to date; {}", open_work(&options.ledger.borrow(), &clock)));
+        ended
+            .missed
+            .push(format!("every product up to date; {}", open_work(&options.ledger.borrow(), &clock)));
     }
 
     let exposed = commits.edit(CUSTOMER_360, &[EXPOSE_SQL, EXPOSE_GROUP, EXPOSE_CONTRACT])?;
@@ -118,7 +124,12 @@ pub async fn play(prepared: &Prepared, mut options: StoryOptions, stage: &mut dy
         let before = commits.head.clone();
         let commit = commits.push("Add the mail address to customer 360", "Customer team", &changes)?;
         let denied = commit.clone();
-        if options.wait(stage, "the gate's denial", |ledger| ledger.outcome(denied.as_str()) == Some(Outcome::Denied)).await {
+        if options
+            .wait(stage, "the gate's denial", |ledger| {
+                ledger.outcome(denied.as_str()) == Some(Outcome::Denied)
+            })
+            .await
+        {
             for line in denials(&options.ledger.borrow(), commit.as_str()) {
                 stage.say(&line);
             }
@@ -128,7 +139,8 @@ pub async fn play(prepared: &Prepared, mut options: StoryOptions, stage: &mut dy
         }
         let undo = commits.undo(&changes, &before)?;
         let reverted = commits.push("Revert: no mail address in customer 360", "Customer team", &undo)?;
-        let found = options.wait(stage, "the revert", |ledger| ledger.outcome(reverted.as_str()) == Some(Outcome::Applied));
+        let found = options
+            .wait(stage, "the revert", |ledger| ledger.outcome(reverted.as_str()) == Some(Outcome::Applied));
         if !found.await {
             ended.missed.push("the revert".to_owned());
         }
@@ -137,15 +149,19 @@ pub async fn play(prepared: &Prepared, mut options: StoryOptions, stage: &mut dy
     if let Some(changes) = commits.edit(DAILY_REVENUE, &[AVERAGE_SQL, AVERAGE_CONTRACT])? {
         stage.part(3, "A good change: daily revenue learns the average order value");
         let before = Arc::clone(&options.ledger.borrow());
-        let commit = commits.push("Add the average order value to daily revenue", "Commerce team", &changes)?;
+        let commit =
+            commits.push("Add the average order value to daily revenue", "Commerce team", &changes)?;
         let clock = options.clock.clone();
         let applied = |ledger: &LedgerState| {
             ledger.outcome(commit.as_str()) == Some(Outcome::Applied) && batches_done(ledger, &clock)
         };
         if options.wait(stage, "the backfill of what reads it", applied).await {
             ended.backfilled = published_since(&before, &options.ledger.borrow());
-            let parts: Vec<String> =
-                ended.backfilled.iter().map(|(product, count)| format!("{product}: {count} partitions")).collect();
+            let parts: Vec<String> = ended
+                .backfilled
+                .iter()
+                .map(|(product, count)| format!("{product}: {count} partitions"))
+                .collect();
             stage.say(&format!("computed again: {}; nothing else was touched", parts.join(", ")));
         } else {
             ended.missed.push("the backfill of the new column".to_owned());
@@ -184,13 +200,19 @@ async fn drift(options: &mut StoryOptions, traffic: &Traffic, stage: &mut dyn St
     traffic.set(Traffic::NORMAL);
 }
 
-async fn stopped_source(options: &mut StoryOptions, traffic: &Traffic, stage: &mut dyn Stage, ended: &mut Ended) {
+async fn stopped_source(
+    options: &mut StoryOptions,
+    traffic: &Traffic,
+    stage: &mut dyn Stage,
+    ended: &mut Ended,
+) {
     stage.part(5, "The shop's event stream stops, and comes back");
     traffic.set(Traffic::STOPPED);
     let late = |ledger: &LedgerState, state: AlertState| {
-        ledger.episodes.values().any(|episode| {
-            episode.last().kind == AlertKind::Freshness && episode.last().state == state
-        })
+        ledger
+            .episodes
+            .values()
+            .any(|episode| episode.last().kind == AlertKind::Freshness && episode.last().state == state)
     };
     if !options.wait(stage, "the freshness alert", |ledger| late(ledger, AlertState::Firing)).await {
         ended.missed.push("the freshness alert".to_owned());
@@ -199,7 +221,8 @@ async fn stopped_source(options: &mut StoryOptions, traffic: &Traffic, stage: &m
         stage.say(&line);
     }
     traffic.set(Traffic::NORMAL);
-    let recovered = |ledger: &LedgerState| late(ledger, AlertState::Resolved) && !late(ledger, AlertState::Firing);
+    let recovered =
+        |ledger: &LedgerState| late(ledger, AlertState::Resolved) && !late(ledger, AlertState::Firing);
     if options.wait(stage, "the source's return", recovered).await {
         stage.say("the stream is fresh again: the same people have a resolved");
     } else {
@@ -209,7 +232,12 @@ async fn stopped_source(options: &mut StoryOptions, traffic: &Traffic, stage: &m
 
 impl StoryOptions {
     /// Waits until the ledger is as wanted; returns whether it came about in time.
-    async fn wait(&mut self, stage: &mut dyn Stage, _what: &str, wanted: impl Fn(&LedgerState) -> bool) -> bool {
+    async fn wait(
+        &mut self,
+        stage: &mut dyn Stage,
+        _what: &str,
+        wanted: impl Fn(&LedgerState) -> bool,
+    ) -> bool {
         let deadline = tokio::time::Instant::now() + self.patience;
         loop {
             {
@@ -273,8 +301,12 @@ fn open_work(ledger: &LedgerState, clock: &Clock) -> String {
 
 fn deployed_line(ledger: &LedgerState) -> String {
     let partitions: usize = ledger.ports.values().map(|port| port.partitions.len()).sum();
-    let rows: u64 = ledger.ports.values().flat_map(|port| port.partitions.values()).map(|it| it.published.rows).sum();
-    format!("{} products deployed; {partitions} partitions and tables published, {rows} rows", ledger.deployed.len())
+    let rows: u64 =
+        ledger.ports.values().flat_map(|port| port.partitions.values()).map(|it| it.published.rows).sum();
+    format!(
+        "{} products deployed; {partitions} partitions and tables published, {rows} rows",
+        ledger.deployed.len()
+    )
 }
 
 fn denials(ledger: &LedgerState, commit: &str) -> Vec<String> {
@@ -308,7 +340,13 @@ fn model_line(ledger: &LedgerState) -> String {
 }
 
 /// Produces what happened since the history ended, then what happens, as the clock goes.
-async fn live(topic: ProduceTarget, clock: Clock, traffic: Arc<Traffic>, from: DateTime<Utc>, shutdown: CancellationToken) {
+async fn live(
+    topic: ProduceTarget,
+    clock: Clock,
+    traffic: Arc<Traffic>,
+    from: DateTime<Utc>,
+    shutdown: CancellationToken,
+) {
     let (normal, sale) = (LiveClicks::new(PACE), LiveClicks::new(SALE_PACE));
     let instant = |ms: i64| DateTime::<Utc>::from_timestamp_millis(ms).unwrap_or_default();
     let mut from = from;
@@ -362,10 +400,16 @@ struct Edit {
 
 const CUSTOMER_360: &str = "domains/customer/customer-360";
 const DAILY_REVENUE: &str = "domains/commerce/daily-revenue";
-const EXPOSE_SQL: Edit =
-    Edit { file: "customer_360.sql", find: "  customers.country,\n", put: "  customers.country,\n  customers.email,\n" };
-const EXPOSE_GROUP: Edit =
-    Edit { file: "customer_360.sql", find: ", customers.country\n", put: ", customers.country, customers.email\n" };
+const EXPOSE_SQL: Edit = Edit {
+    file: "customer_360.sql",
+    find: "  customers.country,\n",
+    put: "  customers.country,\n  customers.email,\n",
+};
+const EXPOSE_GROUP: Edit = Edit {
+    file: "customer_360.sql",
+    find: ", customers.country\n",
+    put: ", customers.country, customers.email\n",
+};
 const EXPOSE_CONTRACT: Edit = Edit {
     file: "customer_360.odcs.yaml",
     find: "    properties:\n",

@@ -135,13 +135,22 @@ pub fn summary(
         .filter(|(_, decision)| !decision.allow)
         .flat_map(|(_, decision)| {
             let product = decision.product.to_string();
-            decision.violations.iter().map(move |it| Denied { product: product.clone(), rule: it.rule.clone() })
+            decision
+                .violations
+                .iter()
+                .map(move |it| Denied { product: product.clone(), rule: it.rule.clone() })
         })
         .collect();
     let deny = ledger.decisions.iter().filter(|(_, decision)| !decision.allow).count();
-    let mut episodes: Vec<_> = ledger.episodes.values().filter_map(|it| Some((it.transitions.first()?.0, it.last()))).collect();
+    let mut episodes: Vec<_> =
+        ledger.episodes.values().filter_map(|it| Some((it.transitions.first()?.0, it.last()))).collect();
     episodes.sort_by(|one, other| (one.0, &one.1.episode).cmp(&(other.0, &other.1.episode)));
-    let drift = ledger.drift.values().flatten().filter(|(_, _, drifted)| *drifted).flat_map(|(_, verdicts, _)| verdicts);
+    let drift = ledger
+        .drift
+        .values()
+        .flatten()
+        .filter(|(_, _, drifted)| *drifted)
+        .flat_map(|(_, verdicts, _)| verdicts);
     let drift = drift
         .filter(|verdict| verdict.verdict == "drifted")
         .max_by(|one, other| one.statistic.total_cmp(&other.statistic))
@@ -163,7 +172,11 @@ pub fn summary(
         products: ledger.deployed.len(),
         pipelines,
         runs: Runs { succeeded: ledger.succeeded, failed: ledger.failures },
-        decisions: Decisions { allow: ledger.decisions.len() - deny, deny, denied: denied.into_iter().collect() },
+        decisions: Decisions {
+            allow: ledger.decisions.len() - deny,
+            deny,
+            denied: denied.into_iter().collect(),
+        },
         backfilled,
         features,
         search,

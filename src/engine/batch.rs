@@ -8,9 +8,9 @@ use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::common::{Column as PlanColumn, DataFusionError, ScalarValue};
 use datafusion::error::Result as PlanResult;
+use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::logical_expr::{Expr, lit};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
@@ -60,10 +60,12 @@ impl From<DataFusionError> for EngineError {
     fn from(error: DataFusionError) -> Self {
         let (kind, code) = match error.find_root() {
             DataFusionError::ResourcesExhausted(_) => (ErrorKind::User, "HM-X002"),
-            DataFusionError::IoError(_) | DataFusionError::ObjectStore(_) | DataFusionError::ParquetError(_) => {
-                (ErrorKind::External, "HM-X003")
+            DataFusionError::IoError(_)
+            | DataFusionError::ObjectStore(_)
+            | DataFusionError::ParquetError(_) => (ErrorKind::External, "HM-X003"),
+            DataFusionError::Internal(_) | DataFusionError::ExecutionJoin(_) => {
+                (ErrorKind::Internal, "HM-X004")
             }
-            DataFusionError::Internal(_) | DataFusionError::ExecutionJoin(_) => (ErrorKind::Internal, "HM-X004"),
             _ => (ErrorKind::User, "HM-X001"),
         };
         let message = error.strip_backtrace().lines().next().unwrap_or_default().to_owned();
@@ -134,7 +136,8 @@ impl Engine {
         let plan = plan_select(&context, sql)?;
         let frame = DataFrame::new(context.state(), plan);
         let of = |name: &str| Expr::Column(PlanColumn::new_unqualified(name));
-        let mut frame = frame.select(output.iter().map(|column| of(&column.name).alias(&column.name)).collect::<Vec<_>>())?;
+        let mut frame = frame
+            .select(output.iter().map(|column| of(&column.name).alias(&column.name)).collect::<Vec<_>>())?;
         if let Some(partition) = partition {
             let (from, to) = (lit(partition.from.clone()), lit(partition.to.clone()));
             let within = of(&partition.column).gt_eq(from).and(of(&partition.column).lt(to));
@@ -198,9 +201,11 @@ mod tests {
         ]));
         let days: Vec<i32> = (0..100).map(|n| n % 10).collect();
         let amounts: Vec<f64> = (0..100).map(|n| f64::from(n) / 3.0).collect();
-        let arrays: Vec<ArrayRef> = vec![Arc::new(Date32Array::from(days)), Arc::new(Float64Array::from(amounts))];
+        let arrays: Vec<ArrayRef> =
+            vec![Arc::new(Date32Array::from(days)), Arc::new(Float64Array::from(amounts))];
         let batch = RecordBatch::try_new(Arc::clone(&schema), arrays).expect("batch");
-        let table: Arc<dyn TableProvider> = Arc::new(MemTable::try_new(schema, vec![vec![batch]]).expect("table"));
+        let table: Arc<dyn TableProvider> =
+            Arc::new(MemTable::try_new(schema, vec![vec![batch]]).expect("table"));
         BTreeMap::from([("orders".to_owned(), table)])
     }
 
@@ -209,7 +214,8 @@ mod tests {
         let columns = [column("day", LogicalType::Date), column("revenue", LogicalType::Number)];
         let sql = "SELECT day, sum(amount) AS revenue FROM orders GROUP BY day";
         let collect = async |partition: Option<PartitionFilter>| -> Vec<RecordBatch> {
-            let stream = engine().run_query(sql, orders(), partition.as_ref(), &columns).await.expect("stream");
+            let stream =
+                engine().run_query(sql, orders(), partition.as_ref(), &columns).await.expect("stream");
             stream.try_collect().await.expect("rows")
         };
         let whole = collect(None).await;
@@ -223,7 +229,11 @@ mod tests {
     #[tokio::test]
     async fn a_missing_column_is_an_error_of_the_user() {
         let columns = [column("nothing", LogicalType::Date)];
-        let error = engine().run_query("SELECT day FROM orders", orders(), None, &columns).await.err().expect("error");
+        let error = engine()
+            .run_query("SELECT day FROM orders", orders(), None, &columns)
+            .await
+            .err()
+            .expect("error");
         assert_eq!(error.kind, ErrorKind::User);
     }
 }

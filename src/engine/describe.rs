@@ -71,7 +71,10 @@ pub fn describe(sql: &str, inputs: &BTreeMap<String, SchemaRef>) -> Result<Query
     }
     let plan = plan_select(&context, sql)?;
     let state = context.state();
-    let plan = state.analyzer().execute_and_check(plan, &state.config_options().clone(), |_, _| {}).map_err(problem)?;
+    let plan = state
+        .analyzer()
+        .execute_and_check(plan, &state.config_options().clone(), |_, _| {})
+        .map_err(problem)?;
     let traced = trace(&plan);
     let columns = plan
         .schema()
@@ -106,7 +109,10 @@ pub(super) fn quoted(name: &str) -> datafusion::sql::TableReference {
 pub(super) fn plan_select(context: &SessionContext, sql: &str) -> Result<LogicalPlan, SqlProblem> {
     let mut statements = DFParser::parse_sql(sql).map_err(problem)?;
     if statements.len() > 1 {
-        return Err(SqlProblem::refused(format!("{} statements; one SELECT or WITH is allowed", statements.len())));
+        return Err(SqlProblem::refused(format!(
+            "{} statements; one SELECT or WITH is allowed",
+            statements.len()
+        )));
     }
     let statement = statements.pop_front().ok_or_else(|| SqlProblem::refused("no statement"))?;
     let state = context.state();
@@ -116,7 +122,8 @@ pub(super) fn plan_select(context: &SessionContext, sql: &str) -> Result<Logical
         .now_or_never()
         .ok_or_else(|| SqlProblem::refused("the query reads something that is not an input port"))?
         .map_err(problem)?;
-    let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    let read_only =
+        SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     read_only.verify_plan(&plan).map_err(|error| SqlProblem::refused(plain(&error)))?;
     if matches!(plan, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) | LogicalPlan::DescribeTable(_)) {
         return Err(SqlProblem::refused("only SELECT and WITH are allowed"));
@@ -127,16 +134,23 @@ pub(super) fn plan_select(context: &SessionContext, sql: &str) -> Result<Logical
 fn plain(error: &DataFusionError) -> String {
     let text = error.strip_backtrace();
     let text = text.lines().next().unwrap_or_default();
-    ["Error during planning: ", "Schema error: ", "SQL error: ", "Execution error: ", "type_coercion\ncaused by\n"]
-        .iter()
-        .fold(text, |text, prefix| text.strip_prefix(prefix).unwrap_or(text))
-        .to_owned()
+    [
+        "Error during planning: ",
+        "Schema error: ",
+        "SQL error: ",
+        "Execution error: ",
+        "type_coercion\ncaused by\n",
+    ]
+    .iter()
+    .fold(text, |text, prefix| text.strip_prefix(prefix).unwrap_or(text))
+    .to_owned()
 }
 
 fn problem(error: DataFusionError) -> SqlProblem {
     let span = error.diagnostic().and_then(|diagnostic| diagnostic.span);
     let place = span.filter(|span| span.start.line > 0).map(|span| span.start);
-    let message = error.diagnostic().map_or_else(|| plain(error.find_root()), |diagnostic| diagnostic.message.clone());
+    let message =
+        error.diagnostic().map_or_else(|| plain(error.find_root()), |diagnostic| diagnostic.message.clone());
     let kind = match error.find_root() {
         DataFusionError::SchemaError(schema, _) => match schema.as_ref() {
             SchemaError::FieldNotFound { field, valid_fields } => SqlProblemKind::MissingColumn {
@@ -149,7 +163,9 @@ fn problem(error: DataFusionError) -> SqlProblem {
             let text = root.strip_backtrace();
             text.split_once("table '").and_then(|(_, rest)| rest.split_once("' not found")).map_or(
                 SqlProblemKind::Other,
-                |(name, _)| SqlProblemKind::MissingTable { name: name.rsplit('.').next().unwrap_or(name).to_owned() },
+                |(name, _)| SqlProblemKind::MissingTable {
+                    name: name.rsplit('.').next().unwrap_or(name).to_owned(),
+                },
             )
         }
     };
@@ -158,7 +174,9 @@ fn problem(error: DataFusionError) -> SqlProblem {
         None => spoken_place(&message),
     };
     let message = match &kind {
-        SqlProblemKind::MissingColumn { name, .. } => format!("column {name} is in none of the query's inputs"),
+        SqlProblemKind::MissingColumn { name, .. } => {
+            format!("column {name} is in none of the query's inputs")
+        }
         SqlProblemKind::MissingTable { name } => format!("table {name} is no input port of the product"),
         SqlProblemKind::Refused | SqlProblemKind::Other => message,
     };
@@ -209,9 +227,14 @@ mod tests {
             Field::new("email", DataType::Utf8, true),
             Field::new("amount", DataType::Float64, true),
         ]);
-        let customers =
-            Schema::new(vec![Field::new("email", DataType::Utf8, true), Field::new("country", DataType::Utf8, true)]);
-        BTreeMap::from([("orders".to_owned(), Arc::new(schema)), ("customers".to_owned(), Arc::new(customers))])
+        let customers = Schema::new(vec![
+            Field::new("email", DataType::Utf8, true),
+            Field::new("country", DataType::Utf8, true),
+        ]);
+        BTreeMap::from([
+            ("orders".to_owned(), Arc::new(schema)),
+            ("customers".to_owned(), Arc::new(customers)),
+        ])
     }
 
     fn shape(sql: &str) -> QueryShape {
@@ -289,17 +312,26 @@ mod tests {
     #[test]
     fn a_missing_column_is_named_with_its_place() {
         let problem = describe("SELECT day,\n  amuont FROM orders", &orders()).expect_err("no such column");
-        assert!(matches!(&problem.kind, SqlProblemKind::MissingColumn { name, .. } if name == "amuont"), "{problem:?}");
+        assert!(
+            matches!(&problem.kind, SqlProblemKind::MissingColumn { name, .. } if name == "amuont"),
+            "{problem:?}"
+        );
         assert_eq!(problem.line, Some(2), "{problem:?}");
         let problem = describe("SELECT * FROM order", &orders()).expect_err("a keyword");
         assert!(problem.line.is_some(), "{problem:?}");
         let problem = describe("SELECT * FROM ordes", &orders()).expect_err("no such table");
-        assert!(matches!(&problem.kind, SqlProblemKind::MissingTable { name } if name == "ordes"), "{problem:?}");
+        assert!(
+            matches!(&problem.kind, SqlProblemKind::MissingTable { name } if name == "ordes"),
+            "{problem:?}"
+        );
     }
 
     #[test]
     fn volatile_calls_are_listed() {
-        assert_eq!(shape("SELECT now() AS at, random() AS r, day FROM orders").volatile, ["now()", "random()"]);
+        assert_eq!(
+            shape("SELECT now() AS at, random() AS r, day FROM orders").volatile,
+            ["now()", "random()"]
+        );
         assert!(shape("SELECT lower(email) AS e FROM orders").volatile.is_empty());
     }
 }

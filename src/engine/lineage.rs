@@ -55,7 +55,11 @@ pub(super) fn trace(plan: &LogicalPlan) -> Traced {
                 .map(|field| {
                     let source = SourceColumn { table: table.clone(), column: field.name().clone() };
                     let direct = BTreeSet::from([source]);
-                    TracedColumn { expression: format!("{table}.{}", field.name()), unmasked: direct.clone(), direct }
+                    TracedColumn {
+                        expression: format!("{table}.{}", field.name()),
+                        unmasked: direct.clone(),
+                        direct,
+                    }
                 })
                 .collect();
             let rows = format!("Scan({table})");
@@ -117,7 +121,8 @@ pub(super) fn trace(plan: &LogicalPlan) -> Traced {
             let mut input = trace(inner);
             let keys: Vec<&str> = input.columns.iter().map(|column| column.expression.as_str()).collect();
             input.rows = format!("Distinct([{}], {})", keys.join(", "), input.rows);
-            let direct: Vec<SourceColumn> = input.columns.iter().flat_map(|column| column.direct.clone()).collect();
+            let direct: Vec<SourceColumn> =
+                input.columns.iter().flat_map(|column| column.direct.clone()).collect();
             input.indirect.extend(direct);
             input
         }
@@ -125,12 +130,14 @@ pub(super) fn trace(plan: &LogicalPlan) -> Traced {
         LogicalPlan::Window(node) => {
             let mut input = trace(&node.input);
             let scope = Scope::new(node.input.schema(), &input);
-            let added: Vec<TracedColumn> = node.window_expr.iter().map(|window| scope.column(window)).collect();
+            let added: Vec<TracedColumn> =
+                node.window_expr.iter().map(|window| scope.column(window)).collect();
             input.columns.extend(added);
             input
         }
         LogicalPlan::Values(_) | LogicalPlan::EmptyRelation(_) => {
-            let expression = |name: &str| TracedColumn { expression: format!("constant {name}"), ..Default::default() };
+            let expression =
+                |name: &str| TracedColumn { expression: format!("constant {name}"), ..Default::default() };
             let columns = plan.schema().fields().iter().map(|field| expression(field.name())).collect();
             Traced { columns, rows: plan.display_indent().to_string(), ..Default::default() }
         }
@@ -142,7 +149,8 @@ pub(super) fn trace(plan: &LogicalPlan) -> Traced {
 fn join(plan: &LogicalPlan, node: &datafusion::logical_expr::Join) -> Traced {
     use datafusion::common::JoinType;
     let (left, right) = (trace(&node.left), trace(&node.right));
-    let (left_scope, right_scope) = (Scope::new(node.left.schema(), &left), Scope::new(node.right.schema(), &right));
+    let (left_scope, right_scope) =
+        (Scope::new(node.left.schema(), &left), Scope::new(node.right.schema(), &right));
     let mut indirect: BTreeSet<SourceColumn> = left.indirect.union(&right.indirect).cloned().collect();
     let mut keys: Vec<String> = Vec::new();
     for (one, other) in &node.on {
@@ -165,7 +173,8 @@ fn join(plan: &LogicalPlan, node: &datafusion::logical_expr::Join) -> Traced {
         JoinType::RightSemi | JoinType::RightAnti => right.columns,
         JoinType::LeftMark => {
             let mut columns = left.columns;
-            columns.push(TracedColumn { expression: format!("exists({})", right.rows), ..Default::default() });
+            columns
+                .push(TracedColumn { expression: format!("exists({})", right.rows), ..Default::default() });
             columns
         }
         _ => both,
@@ -173,7 +182,8 @@ fn join(plan: &LogicalPlan, node: &datafusion::logical_expr::Join) -> Traced {
     if columns.len() != node.schema.fields().len() {
         return opaque(plan);
     }
-    let rows = format!("Join({}, [{}], {filter}, {}, {})", node.join_type, keys.join(", "), left.rows, right.rows);
+    let rows =
+        format!("Join({}, [{}], {filter}, {}, {})", node.join_type, keys.join(", "), left.rows, right.rows);
     let mut tables = left.tables;
     for (table, scans) in right.tables {
         *tables.entry(table).or_default() += scans;
@@ -218,8 +228,11 @@ fn opaque(plan: &LogicalPlan) -> Traced {
         }
     }
     let text = plan.display_indent().to_string();
-    let column =
-        |name: &str| TracedColumn { expression: format!("{name} of {text}"), direct: all.clone(), unmasked: all.clone() };
+    let column = |name: &str| TracedColumn {
+        expression: format!("{name} of {text}"),
+        direct: all.clone(),
+        unmasked: all.clone(),
+    };
     let columns = plan.schema().fields().iter().map(|field| column(field.name())).collect();
     Traced { columns, rows: format!("Window or other({text})"), indirect: all, tables }
 }
@@ -271,29 +284,40 @@ impl<'a> Scope<'a> {
             return self.text(&alias.expr);
         }
         if let Expr::Column(column) = expression {
-            return self.resolve(column).map_or_else(|| column.name.clone(), |known| known.expression.clone());
+            return self
+                .resolve(column)
+                .map_or_else(|| column.name.clone(), |known| known.expression.clone());
         }
         let replaced = expression.clone().transform_up(|part| {
             Ok(match part {
                 Expr::Column(column) => {
-                    let text = self.resolve(&column).map_or(column.name.clone(), |known| known.expression.clone());
+                    let text =
+                        self.resolve(&column).map_or(column.name.clone(), |known| known.expression.clone());
                     Transformed::yes(Expr::Column(Column::new_unqualified(text)))
                 }
                 Expr::OuterReferenceColumn(_, column) => {
                     Transformed::yes(Expr::Column(Column::new_unqualified(format!("outer {}", column.name))))
                 }
                 Expr::Alias(alias) => Transformed::yes(*alias.expr),
-                Expr::ScalarSubquery(subquery) | Expr::Exists(datafusion::logical_expr::expr::Exists { subquery, .. }) => {
+                Expr::ScalarSubquery(subquery)
+                | Expr::Exists(datafusion::logical_expr::expr::Exists { subquery, .. }) => {
                     let inner = trace(&subquery.subquery);
-                    let values: Vec<String> = inner.columns.into_iter().map(|column| column.expression).collect();
+                    let values: Vec<String> =
+                        inner.columns.into_iter().map(|column| column.expression).collect();
                     let text = format!("subquery([{}], {})", values.join(", "), inner.rows);
                     Transformed::yes(Expr::Column(Column::new_unqualified(text)))
                 }
                 Expr::InSubquery(within) => {
                     let inner = trace(&within.subquery.subquery);
-                    let values: Vec<String> = inner.columns.into_iter().map(|column| column.expression).collect();
+                    let values: Vec<String> =
+                        inner.columns.into_iter().map(|column| column.expression).collect();
                     let negated = if within.negated { "not in" } else { "in" };
-                    let text = format!("{} {negated} subquery([{}], {})", within.expr, values.join(", "), inner.rows);
+                    let text = format!(
+                        "{} {negated} subquery([{}], {})",
+                        within.expr,
+                        values.join(", "),
+                        inner.rows
+                    );
                     Transformed::yes(Expr::Column(Column::new_unqualified(text)))
                 }
                 other => Transformed::no(other),
@@ -346,7 +370,8 @@ impl<'a> Scope<'a> {
             self.sources(argument, passage, into);
         }
         // What the window is cut and ordered by shapes the value without being in it.
-        let shaping = window.params.partition_by.iter().chain(window.params.order_by.iter().map(|sort| &sort.expr));
+        let shaping =
+            window.params.partition_by.iter().chain(window.params.order_by.iter().map(|sort| &sort.expr));
         for part in shaping {
             self.sources(part, Passage::Masked, into);
         }

@@ -57,9 +57,10 @@ pub fn logical_of(kind: &DataType) -> Option<LogicalType> {
         DataType::Timestamp(..) => LogicalType::Timestamp,
         DataType::Time32(_) | DataType::Time64(_) => LogicalType::Time,
         DataType::Float16 | DataType::Float32 | DataType::Float64 => LogicalType::Number,
-        DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..) => {
-            LogicalType::Number
-        }
+        DataType::Decimal32(..)
+        | DataType::Decimal64(..)
+        | DataType::Decimal128(..)
+        | DataType::Decimal256(..) => LogicalType::Number,
         kind if kind.is_integer() => LogicalType::Integer,
         DataType::Boolean => LogicalType::Boolean,
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView => LogicalType::Binary,
@@ -94,7 +95,10 @@ pub fn conform_schema(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordB
         if field.data_type() == &DataType::Float64 {
             let doubles = array.as_primitive::<arrow::datatypes::Float64Type>();
             if doubles.iter().flatten().any(f64::is_nan) {
-                return Err(ArrowError::ComputeError(format!("column {}: NaN is not a number", field.name())));
+                return Err(ArrowError::ComputeError(format!(
+                    "column {}: NaN is not a number",
+                    field.name()
+                )));
             }
         }
         arrays.push(array);
@@ -145,7 +149,8 @@ mod tests {
     #[test]
     fn a_value_that_does_not_fit_is_an_error_that_names_the_column() {
         let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Utf8, true)]));
-        let batch = RecordBatch::try_new(schema, vec![Arc::new(StringArray::from(vec!["1", "x"]))]).expect("batch");
+        let batch =
+            RecordBatch::try_new(schema, vec![Arc::new(StringArray::from(vec!["1", "x"]))]).expect("batch");
         let error = conform(&batch, &[column("n", LogicalType::Integer)]).expect_err("x is no integer");
         assert!(error.to_string().contains("column n"), "{error}");
     }

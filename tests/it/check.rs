@@ -124,9 +124,4 @@ fn a_mesh_of_a_thousand_products_checks() {
     }
     let ran = run(&["check", text(folder.path()), "--format", "json"]).ends_with(0);
     assert_eq!(errors(&ran.json()), [""; 0]);
-    let state = tempfile::tempdir().expect("a folder");
-    let plan = run(&["plan", text(folder.path()), "--state", text(state.path()), "--format", "json"])
-        .ends_with(0)
-        .json();
-    assert_eq!(plan["changes"].as_array().expect("changes").len(), 1_000);
 }

@@ -29,6 +29,10 @@ fn a_domain_and_a_product_are_made_and_check() {
         "order_date",
         "--start",
         "2026-08-03",
+        "--key",
+        "email",
+        "--promise-age",
+        "36h",
         "--format",
         "json",
     ];
@@ -49,6 +53,13 @@ fn a_domain_and_a_product_are_made_and_check() {
     assert!(column("email").contains("classification: pii"), "{contract}");
     assert!(!column("who").contains("pii"), "{contract}");
     assert!(column("order_date").contains("logicalType: date"), "{contract}");
+    assert!(column("email").contains("required: true, primaryKey: true"), "{contract}");
+    assert!(contract.contains("{property: latency, value: 36, unit: h}"), "{contract}");
+    // What was made passes not only `check` but the gate.
+    let plan = run_in(folder.path(), &["plan", "--gate", "--format", "json"]).ends_with(0);
+    let gate = plan.json()["gate"].as_array().expect("answers").clone();
+    let answer = gate.iter().find(|it| it["product"] == "finance/by-customer").expect("asked");
+    assert_eq!(answer["allow"], true, "{answer:#}");
     // A second time nothing is written.
     std::fs::write(&sql, query).expect("written");
     std::fs::write(folder_of.join("pipeline.yaml"), "mine").expect("written");
@@ -76,6 +87,18 @@ fn slips_are_told_before_anything_is_written() {
     new("commerce/x", "opaque.sql", "commerce/orders.orders").ends_with(1).says("column x is a Binary");
     new("commerce/x", "drop.sql", "commerce/orders.orders").ends_with(1);
     new("commerce/../x", "q.sql", "commerce/orders.orders").ends_with(2);
+    let keyed = [
+        "new",
+        "product",
+        "commerce/x",
+        "--sql",
+        "q.sql",
+        "--input",
+        "commerce/orders.orders",
+        "--key",
+        "amont",
+    ];
+    run_in(folder.path(), &keyed).ends_with(2).says("did you mean `amount`?");
     new("commerce/x", "none.sql", "commerce/orders.orders").ends_with(4);
     assert!(!folder.path().join("domains/commerce/x").exists());
     run_in(folder.path(), &["new", "domain", "Finance", "--owner", "a@b.c"]).ends_with(2).says("lower-case");

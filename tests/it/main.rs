@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod check;
+mod crash;
 mod diff;
 mod help;
 mod made;

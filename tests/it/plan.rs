@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::support::{example, run, text};
+use crate::support::{copy, edit, example, run, text};
 
 fn plan(args: &[&str]) -> Value {
     let state = tempfile::tempdir().expect("a folder");
@@ -55,4 +55,32 @@ fn pending_changes_are_an_exit_code_only_when_asked_for() {
     run(&["plan", "mesh-repo-example", "--state", state, "--exit-code"]).ends_with(1);
     let markdown = run(&["plan", "mesh-repo-example", "--state", state, "--format", "markdown"]).ends_with(0);
     markdown.says("| create | `commerce/orders` |");
+}
+
+#[test]
+fn the_gate_is_asked_before_anything_is_pushed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    copy(&example(), folder.path());
+    let state = tempfile::tempdir().expect("a folder");
+    let plan = |format: &str| {
+        let args = ["plan", text(folder.path()), "--state", text(state.path()), "--gate", "--format", format];
+        run(&args)
+    };
+    let answers = plan("json").ends_with(0).json()["gate"].clone();
+    let answers = answers.as_array().expect("answers");
+    assert_eq!(answers.len(), 9);
+    assert!(answers.iter().all(|it| it["allow"] == true), "{answers:#?}");
+    let contract = folder.path().join("domains/commerce/daily-revenue/daily_revenue.odcs.yaml");
+    let old = std::fs::read_to_string(&contract).expect("read");
+    let (kept, promises) = old.split_once("slaProperties:").expect("promises something");
+    edit(&contract, &format!("slaProperties:{promises}"), "");
+    assert_eq!(std::fs::read_to_string(&contract).expect("read"), kept);
+    let answers = plan("json").ends_with(3).json()["gate"].clone();
+    let denied: Vec<&Value> =
+        answers.as_array().expect("answers").iter().filter(|it| it["allow"] == false).collect();
+    assert_eq!(denied.len(), 1, "{denied:#?}");
+    assert_eq!(denied[0]["product"], "commerce/daily-revenue");
+    assert_eq!(denied[0]["violations"][0]["rule"], "slo-present");
+    plan("human").ends_with(3).says("gate: 8 allowed, 1 denied");
+    plan("markdown").ends_with(3).says("| deny | `commerce/daily-revenue` | slo-present:");
 }

@@ -4,6 +4,7 @@
 //! a function of the topic, both see the same rows.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -304,8 +305,8 @@ impl PortView {
         }
         self.looked = Instant::now();
         for (partition, (low, _)) in self.topic.bounds().await? {
-            if !self.next.contains_key(&partition) {
-                self.next.insert(partition, low);
+            if let Entry::Vacant(unknown) = self.next.entry(partition) {
+                unknown.insert(low);
                 self.watermark.assign(partition, now_ms);
             }
         }

@@ -24,7 +24,9 @@ use crate::repo::FolderSource;
 
 /// The end of the example's history, and when the injected shift begins in it.
 const END: &str = "2026-11-01T00:00:00Z";
-const SHIFT: &str = "2026-10-27T00:00:00Z";
+const SHIFT: &str = "2026-10-18T00:00:00Z";
+/// When they are as before again.
+const SHIFT_END: &str = "2026-10-23T00:00:00Z";
 
 fn ms(text: &str) -> i64 {
     chrono::DateTime::parse_from_rfc3339(text).unwrap().timestamp_millis()
@@ -318,12 +320,12 @@ async fn labels_of_the_future_wait_and_drift_follows_the_shift() {
     let model = read_model(world.context.lake.root(), &trained.path).unwrap();
     assert!(model.manifest.in_future > 50, "{:?}", model.manifest);
     assert!(model.manifest.to_ms <= ms(SHIFT));
-    for calm in ["2026-10-20T18:00:00Z", "2026-10-24T03:00:00Z", SHIFT, "2026-10-27T12:00:00Z"] {
+    for calm in ["2026-10-11T18:00:00Z", "2026-10-15T03:00:00Z", SHIFT, "2026-10-18T12:00:00Z"] {
         let (verdicts, drifted) = world.drift(calm).await;
         assert!(!drifted, "{calm}: {verdicts:?}");
         assert_eq!(verdicts["views_7d"], "stable");
     }
-    let (verdicts, drifted) = world.drift(END).await;
+    let (verdicts, drifted) = world.drift(SHIFT_END).await;
     assert!(drifted);
     let moved: Vec<&String> =
         verdicts.iter().filter(|(_, verdict)| *verdict == "drifted").map(|(name, _)| name).collect();
@@ -384,7 +386,7 @@ async fn what_cannot_be_trained_says_so() {
 
 #[tokio::test]
 async fn what_is_followed_here_is_what_drift_sees() {
-    let mut world = World::new(END, Labels::AsTheyAre).await;
+    let mut world = World::new(SHIFT_END, Labels::AsTheyAre).await;
     let port: PortId = "customer/activity.features".parse().unwrap();
     let (context, job) = (&world.context, &world.job);
     let history = Followed.rows(context, job, &port).await.unwrap();
@@ -401,7 +403,9 @@ async fn what_is_followed_here_is_what_drift_sees() {
 
     // Everything that happened, as a follower would have added it by now.
     let values = crate::online::PortValues::new(world.clicks.view.clone(), "customer_id", "d");
-    values.apply(&hydromesh_core::tile::partial(&world.clicks.view, &world.clicks.rows).unwrap()).unwrap();
+    let rows: Vec<_> =
+        world.clicks.rows.iter().filter(|row| row.order.event_ms < ms(SHIFT_END)).cloned().collect();
+    values.apply(&hydromesh_core::tile::partial(&world.clicks.view, &rows).unwrap()).unwrap();
     world.context.online.install(port, Arc::new(values));
     world.promote().await;
     let done = drift::run(&world.context, &world.job, &Followed).await.unwrap();

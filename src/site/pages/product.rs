@@ -55,7 +55,7 @@ impl<'a> ObjectiveView<'a> {
             .filter(|d| !matches!(d.state, DayState::Good | DayState::Excluded) && Some(d.date) >= first)
             .map(|d| (d.date, words::day(d.state), d.note.as_str()))
             .collect();
-        days.sort_by(|a, b| b.0.cmp(&a.0));
+        days.sort_by_key(|day| std::cmp::Reverse(day.0));
         Self {
             id: &objective.id,
             name: words::objective(objective.kind),

@@ -127,10 +127,10 @@ impl Control {
         }
         let head = self.ledger.head.as_deref();
         let current = self.desired.as_ref().filter(|desired| Some(desired.commit.as_str()) == head);
-        if current.is_some_and(|desired| refused(&desired.commit)) {
-            if let Some(desired) = self.desired.take() {
-                self.begin(desired);
-            }
+        if current.is_some_and(|desired| refused(&desired.commit))
+            && let Some(desired) = self.desired.take()
+        {
+            self.begin(desired);
         }
     }
 

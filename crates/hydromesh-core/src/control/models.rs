@@ -148,7 +148,13 @@ impl Control {
         let drift = format!("drift confirmed in {confirmed} of the last {} comparisons", window.len());
         let (decision, reason) = if self.now_ms < training_allowed_from(training, &trained) {
             let limits = (training.cooldown, training.max_per_month);
-            ("wait", format!("{drift}; the limits are {} between retrainings and {} in 30 days", limits.0, limits.1))
+            (
+                "wait",
+                format!(
+                    "{drift}; the limits are {} between retrainings and {} in 30 days",
+                    limits.0, limits.1
+                ),
+            )
         } else if let Some(cause) = broken_features(&self.ledger, training) {
             (
                 "wait",

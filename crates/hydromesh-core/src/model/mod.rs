@@ -24,8 +24,8 @@ pub use pipeline::{
 pub use shape::{ColumnShape, Influence, QueryShape, SourceColumn};
 
 use crate::aggregate::AggFunction;
-use crate::plan::glob_matches;
 use crate::ids::{DomainName, PipelineName, PortId, PortName, ProductId};
+use crate::plan::glob_matches;
 use crate::time::{Span, SpanUnit};
 
 /// A whole mesh at one commit.

@@ -252,7 +252,10 @@ pub fn admit(
 }
 
 /// What deployed products read of each other.
-struct Readers<'a>(BTreeMap<&'a ProductId, Vec<(&'a ProductId, &'a PortId, &'a BTreeSet<String>)>>);
+struct Readers<'a>(BTreeMap<&'a ProductId, Vec<Reads<'a>>>);
+
+/// A reader, the port that it reads, and the columns.
+type Reads<'a> = (&'a ProductId, &'a PortId, &'a BTreeSet<String>);
 
 impl<'a> Readers<'a> {
     fn of(ledger: &'a LedgerState) -> Self {

@@ -19,13 +19,16 @@ pub enum Head {
     Closed,
 }
 
+/// Tiles by feature and start, each with its states by the time from which they were known.
+type Tiles = BTreeMap<(u32, Millis), Vec<(Millis, State)>>;
+
 /// An append-only log of tile deltas that answers "as of q, as known at k".
 ///
 /// Corrections are more deltas, so any past answer can be given again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BitemporalLog {
     view: ViewSpec,
-    tiles: BTreeMap<String, BTreeMap<(u32, Millis), Vec<(Millis, State)>>>,
+    tiles: BTreeMap<String, Tiles>,
 }
 
 impl BitemporalLog {

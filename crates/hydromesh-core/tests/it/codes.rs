@@ -175,7 +175,7 @@ fn codes_in(text: &str) -> Vec<(usize, &str)> {
     for (line, text) in text.lines().enumerate() {
         for (at, _) in text.match_indices("HM-") {
             let digits = |code: &str| code[4..].bytes().all(|byte| byte.is_ascii_digit());
-            let whole = !text[at..].as_bytes().get(7).is_some_and(u8::is_ascii_alphanumeric);
+            let whole = !text.as_bytes()[at..].get(7).is_some_and(u8::is_ascii_alphanumeric);
             if let Some(code) = text.get(at..at + 7)
                 && code.is_ascii()
                 && code.as_bytes()[3].is_ascii_uppercase()
@@ -209,7 +209,8 @@ fn every_code_in_the_sources_of_the_shell_can_be_explained() {
             }
             // Findings in a mesh take their code from `codes::`. A step that spells one out has taken a code that
             // already means something else.
-            let step = ["apply/", "engine/", "lake/", "train/", "vector/"].iter().any(|part| path.starts_with(part));
+            let step =
+                ["apply/", "engine/", "lake/", "train/", "vector/"].iter().any(|part| path.starts_with(part));
             if step && !is_run_time(code) {
                 misplaced.push(format!("src/{path}:{line}: {code}"));
             }

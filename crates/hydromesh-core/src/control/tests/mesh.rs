@@ -221,6 +221,7 @@ pub fn example() -> Tree {
     specs.into_iter().map(|spec| (spec.id.clone(), spec)).collect()
 }
 
+#[expect(dead_code, reason = "for measuring by hand")]
 /// A mesh of many products in three layers: sources, and two readers of each.
 pub fn wide(products: usize) -> Tree {
     let mut tree = Tree::new();

@@ -2,6 +2,8 @@
 //!
 //! A failure prints its seed; `seed(N)` in [`replay_one_seed`] plays it again.
 
+#![allow(clippy::disallowed_macros, reason = "a failing seed is printed")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::Event;

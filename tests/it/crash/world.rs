@@ -1,0 +1,249 @@
+//! A repository, and controllers on it that are started, interrupted and looked at.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use hydromesh::clock::Clock;
+use hydromesh::lake::{Lake, TableFormat, TableState};
+use hydromesh::repo::{CommitId, NewCommit, RepoWriter};
+use hydromesh::stream::{ProduceTarget, TimestampFrom, TopicFolder, TopicOptions, produce};
+use serde_json::Value;
+
+use super::mesh::{self, Files};
+use crate::support::{Ran, hydromesh, run, text};
+
+/// Longest wait for something that takes seconds on an idle machine.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A bare repository with the mesh in it.
+pub struct World {
+    home: tempfile::TempDir,
+    repo: RepoWriter,
+    head: RefCell<Option<CommitId>>,
+    pub now_ms: i64,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let home = tempfile::tempdir().expect("a folder");
+        let repo = RepoWriter::init_bare(&home.path().join("repo.git")).expect("a repository");
+        let world = Self { home, repo, head: RefCell::new(None), now_ms: Clock::system().now_ms() };
+        world.commit("Start", &mesh::files(mesh::today()));
+        world
+    }
+
+    /// Commits files on top of the branch, and returns the commit.
+    pub fn commit(&self, message: &str, files: &Files) -> String {
+        let parent = self.head.borrow().clone();
+        let new = NewCommit {
+            branch: "main",
+            parent: parent.as_ref(),
+            message,
+            author: "Mara",
+            email: "mara@example.com",
+            time_ms: self.now_ms,
+        };
+        let id = self.repo.commit(new, files).expect("a commit");
+        let text = id.as_str().to_owned();
+        self.head.replace(Some(id));
+        text
+    }
+
+    /// Returns an environment of its own: a state folder, and an address to listen on.
+    pub fn state(&self, name: &str) -> State<'_> {
+        State { world: self, folder: self.home.path().join(name), running: None }
+    }
+}
+
+/// One state folder and the controller that runs on it, if one does. The controller does not outlive it.
+pub struct State<'a> {
+    world: &'a World,
+    folder: PathBuf,
+    running: Option<Child>,
+}
+
+impl State<'_> {
+    /// Starts a controller.
+    pub fn start(&mut self) {
+        assert!(self.running.is_none(), "one runs already");
+        let log = std::fs::File::options().create(true).append(true).open(self.log()).expect("a log");
+        let child = hydromesh().args(self.up()).stdout(Stdio::null()).stderr(log).spawn().expect("starts");
+        self.running = Some(child);
+    }
+
+    /// Returns the arguments of a controller on this folder.
+    pub fn up(&self) -> Vec<String> {
+        let (repo, listen) = (text(self.world.repo.path()), free_address().to_string());
+        let args =
+            ["up", "--repo", repo, "--state", text(&self.folder), "--poll", "0.5", "--listen", &listen];
+        args.map(str::to_owned).to_vec()
+    }
+
+    /// Ends the controller as a power cut would.
+    #[track_caller]
+    pub fn kill(&mut self) {
+        self.alive();
+        let mut child = self.running.take().expect("one runs");
+        child.kill().expect("killed");
+        assert_eq!(
+            child.wait().expect("gone").code(),
+            None,
+            "it was killed, it did not end\n{}",
+            self.told()
+        );
+    }
+
+    /// Asks the controller to end as an operating system does, and returns how it ended and how long that took.
+    pub fn end(&mut self) -> (ExitStatus, Duration) {
+        let mut child = self.running.take().expect("one runs");
+        let began = Instant::now();
+        let asked =
+            std::process::Command::new("sh").args(["-c", &format!("kill -TERM {}", child.id())]).status();
+        assert!(asked.expect("a shell").success());
+        (child.wait().expect("ends"), began.elapsed())
+    }
+
+    /// Fails when the controller has ended by itself.
+    #[track_caller]
+    pub fn alive(&mut self) {
+        let ended = self.running.as_mut().and_then(|child| child.try_wait().expect("asked"));
+        assert!(ended.is_none(), "the controller ended by itself: {ended:?}\n{}", self.told());
+    }
+
+    /// Waits until a question is answered with something.
+    #[track_caller]
+    pub fn wait<T>(&mut self, what: &str, mut ask: impl FnMut(&Self) -> Result<T, String>) -> T {
+        let began = Instant::now();
+        loop {
+            self.alive();
+            match ask(self) {
+                Ok(answer) => return answer,
+                Err(why) => {
+                    assert!(began.elapsed() < PATIENCE, "{what} never came: {why}\n{}", self.told());
+                }
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// Asks the binary something about this folder.
+    pub fn ask(&self, args: &[&str]) -> Ran {
+        let mut all = args.to_vec();
+        all.extend(["--state", text(&self.folder)]);
+        run(&all)
+    }
+
+    /// Returns the answer as JSON; none while there is no ledger yet.
+    pub fn json(&self, args: &[&str]) -> Result<Value, String> {
+        let mut all = args.to_vec();
+        all.extend(["--format", "json"]);
+        let ran = self.ask(&all);
+        if ran.code == 0 { Ok(ran.json()) } else { Err(format!("{ran:?}")) }
+    }
+
+    /// Returns the plan of the newest commit.
+    pub fn plan(&self) -> Result<Value, String> {
+        self.json(&["plan", text(self.world.repo.path()), "--rev", "main"])
+    }
+
+    /// Waits until the newest commit is applied and nothing is due but to follow topics.
+    #[track_caller]
+    pub fn settle(&mut self) {
+        self.wait("a plan without changes and due work", |state| {
+            let plan = state.plan()?;
+            let due = plan["due"].as_array().expect("due");
+            let finite = due.iter().any(|it| !it["step"].as_str().expect("a step").ends_with("@follow"));
+            let quiet = plan["changes"] == serde_json::json!([]) && plan["broken"] == serde_json::json!([]);
+            // Before the first commit is seen nothing is deployed and nothing due.
+            let status = state.json(&["status"])?;
+            if quiet && !finite && status["commit"]["outcome"] == "applied" {
+                Ok(())
+            } else {
+                Err(format!("{plan:#}\n{status:#}"))
+            }
+        });
+    }
+
+    /// Appends messages to the topic `events`, all with one time of arrival.
+    pub fn produce(&self, lines: &[String]) {
+        let path = self.folder.join("topics").join("events");
+        std::fs::create_dir_all(path.parent().expect("inside")).expect("a folder");
+        TopicFolder::open_or_create(&path, &TopicOptions::default()).expect("a topic");
+        let lines = lines.to_vec().into_iter().map(Ok::<String, std::io::Error>);
+        let at = TimestampFrom::Given(self.world.now_ms);
+        let produced =
+            wait_for(produce(&ProduceTarget::TopicFolder(path), lines, None, at)).expect("produced");
+        assert!(produced.messages > 0);
+    }
+
+    /// Returns the version and rows of a table; nothing while it is not there.
+    #[track_caller]
+    pub fn table(&self, address: &str) -> (i64, u64) {
+        wait_for(async {
+            let lake = Lake::open(self.folder.join("lake")).await.expect("a lake");
+            let table = lake.table(address, TableFormat::Delta).expect("an address");
+            match table.state().await.unwrap_or_else(|error| panic!("{address} cannot be read: {error:?}")) {
+                TableState::Absent => (-1, 0),
+                TableState::Known(known) => (known.version.0, known.rows),
+            }
+        })
+    }
+
+    /// Returns a hash of the rows of every table in the lake, by its address.
+    pub fn contents(&self) -> BTreeMap<String, String> {
+        wait_for(async {
+            let lake = Lake::open(self.folder.join("lake")).await.expect("a lake");
+            let mut hashes = BTreeMap::new();
+            for domain in folders(lake.root()) {
+                for port in folders(&lake.root().join(&domain)) {
+                    let address = format!("{domain}/{port}");
+                    let table = lake.table(&address, TableFormat::Delta).expect("an address");
+                    hashes.insert(address, table.content_hash(None, &[]).await.expect("rows"));
+                }
+            }
+            hashes
+        })
+    }
+
+    /// Returns what the controllers said.
+    pub fn told(&self) -> String {
+        std::fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.with_extension("log")
+    }
+}
+
+impl Drop for State<'_> {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.running.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn folders(parent: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(parent).expect("a folder").map(|entry| entry.expect("an entry"));
+    entries
+        .filter(|entry| entry.file_type().expect("a type").is_dir())
+        .map(|entry| entry.file_name().into_string().expect("UTF-8"))
+        .collect()
+}
+
+/// Returns an address nobody listens on.
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port")
+}
+
+fn wait_for<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(future)
+}
