@@ -37,7 +37,8 @@ impl Facts<'_> {
                     statistic_name: it.test.clone(),
                     statistic: it.statistic,
                     p_value: Some(it.p_value),
-                    effect: Some(it.effect),
+                    // Of some tests the statistic is its own effect; said once is enough.
+                    effect: (it.effect != it.statistic).then_some(it.effect),
                     effect_unit: String::new(),
                     verdict: match it.verdict.as_str() {
                         "drifted" => site::DriftVerdict::Drifted,
@@ -120,12 +121,8 @@ fn event(
         _ => return None,
     };
     let mut reason = model.reason.clone();
-    match (outcome, model.champion_value) {
-        (ModelOutcome::Rejected, Some(_)) => {
-            reason = format!("{reason}; more than {} below the champion", words::measure(margin));
-        }
-        (_, None) => reason = format!("{reason}; the first model, or one that cannot be compared"),
-        _ => {}
+    if outcome == ModelOutcome::Rejected {
+        reason = format!("{reason}; more than {} below the champion", words::measure(margin));
     }
     Some(site::ModelEvent {
         at: instant(at_ms),
