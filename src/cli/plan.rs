@@ -72,11 +72,7 @@ pub fn read_ledger(state: &std::path::Path) -> Result<LedgerState, Failure> {
 pub fn run(args: &PlanArgs) -> Result<u8, Failure> {
     let now_ms = clock(args.clock.as_deref())?.now_ms();
     let ledger = read_ledger(&args.state.state)?;
-    let deployed = ledger
-        .deployed
-        .values()
-        .flat_map(|it| it.print.ports.iter().map(|(name, print)| (it.product.port(name), print.clone())))
-        .collect();
+    let deployed = ledger.port_prints();
     let reading = read_path(&args.path, args.rev.as_deref(), &deployed)?;
     if !reading.readable {
         return Err(Failure {

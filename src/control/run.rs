@@ -185,7 +185,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     around(upward, shutdown.clone());
     // Commits that came while nobody looked are passed over now, and told so.
     let last_seen = control.ledger.head.clone();
-    let mut watching = Watching::start(watcher, options.poll, last_seen);
+    let mut watching = Watching::start(watcher, options.poll, last_seen, control.ledger.port_prints());
     let mut ruled = false;
     let mut tick = tokio::time::interval(options.tick);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -196,7 +196,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
         let event = tokio::select! {
             () = shutdown.cancelled() => break Ok(()),
             event = inbox.recv() => match event { Some(event) => event, None => break Ok(()) },
-            seen = watching.next(&control.ledger) => {
+            seen = watching.next() => {
                 let (events, own) = seen_events(seen, &reference, &show_mesh);
                 if !std::mem::replace(&mut ruled, true) {
                     // The first commit of this process has no rules before it but its own.
@@ -208,6 +208,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
                 }
                 let deferred: Vec<Effect> = hands.deferred.drain(..).map(Effect::Decide).collect();
                 hands.perform(&mut control, deferred).await?;
+                watching.know(&control.ledger);
                 // A change to the mesh's own rules is judged by those before it and counts from the next commit on.
                 hands.adopt_policies(&own);
                 Event::Tick
@@ -225,6 +226,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
                 }
                 if std::mem::take(&mut hands.changed) {
                     show_ledger.send_replace(Arc::new(control.ledger.clone()));
+                    watching.know(&control.ledger);
                 }
                 Event::Tick
             }
@@ -396,10 +398,15 @@ struct Watching {
 }
 
 impl Watching {
-    fn start(watcher: Watcher, every: Duration, last_seen: Option<String>) -> Self {
+    fn start(
+        watcher: Watcher,
+        every: Duration,
+        last_seen: Option<String>,
+        deployed: BTreeMap<PortId, PortPrint>,
+    ) -> Self {
         let mut known: Option<String> = None;
         let (send, heads) = mpsc::channel(1);
-        let (deployed, prints) = watch::channel(BTreeMap::new());
+        let (deployed, prints) = watch::channel(deployed);
         let task = tokio::spawn(async move {
             let mut complained = String::new();
             loop {
@@ -437,22 +444,13 @@ impl Watching {
         Self { heads, deployed, task }
     }
 
+    /// Tells the poll what is deployed. Called when that may have changed, not for every event.
+    fn know(&self, ledger: &LedgerState) {
+        self.deployed.send_replace(ledger.port_prints());
+    }
+
     /// Returns the next head with what it asks for.
-    async fn next(&mut self, ledger: &LedgerState) -> Seen {
-        let prints = ledger
-            .deployed
-            .values()
-            .flat_map(|deployed| {
-                deployed.print.ports.iter().map(|(name, print)| (deployed.product.port(name), print.clone()))
-            })
-            .collect();
-        self.deployed.send_if_modified(|old| {
-            let changed = *old != prints;
-            if changed {
-                *old = prints;
-            }
-            changed
-        });
+    async fn next(&mut self) -> Seen {
         match self.heads.recv().await {
             Some(seen) => seen,
             None => std::future::pending().await,

@@ -11,7 +11,7 @@ use super::{
 use crate::checkpoint::CheckpointRecord;
 use crate::ids::{PipelineId, PortId, ProductId};
 use crate::model::{Product, QualitySeverity};
-use crate::plan::{Print, StepKey, Work};
+use crate::plan::{PortPrint, Print, StepKey, Work};
 
 /// Finished runs, decisions and outcomes kept for show; older ones stay in the ledger.
 const KEEP: usize = 500;
@@ -285,6 +285,15 @@ impl LedgerState {
             state.apply(entry);
         }
         state
+    }
+
+    /// Returns the fingerprints of every deployed port: they stand in for products that do not check.
+    #[must_use]
+    pub fn port_prints(&self) -> BTreeMap<PortId, PortPrint> {
+        let ports = |it: &Deployed| -> Vec<(PortId, PortPrint)> {
+            it.print.ports.iter().map(|(name, print)| (it.product.port(name), print.clone())).collect()
+        };
+        self.deployed.values().flat_map(ports).collect()
     }
 
     /// Folds one entry in.

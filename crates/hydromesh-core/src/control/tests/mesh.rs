@@ -221,21 +221,6 @@ pub fn example() -> Tree {
     specs.into_iter().map(|spec| (spec.id.clone(), spec)).collect()
 }
 
-#[expect(dead_code, reason = "for measuring by hand")]
-/// A mesh of many products in three layers: sources, and two readers of each.
-pub fn wide(products: usize) -> Tree {
-    let mut tree = Tree::new();
-    for at in 0..products {
-        let name = format!("d{}/p{at}", at % 10);
-        let mut spec = Spec::new(&name, Made::Batch { by: Some("day"), cron: None }).promises("2d");
-        let upstream = at.checked_sub(products / 3).map(|up| format!("d{}/p{up}", up % 10));
-        spec = spec.reads(upstream.as_deref().unwrap_or("files")).with(&["day", "value"]);
-        spec.lookback = Some(span("2d"));
-        tree.insert(spec.id.clone(), spec);
-    }
-    tree
-}
-
 fn contract(spec: &Spec) -> Contract {
     let column = |column: &Col| Column {
         name: column.name.clone(),
