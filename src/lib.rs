@@ -1,6 +1,6 @@
 //! Hydromesh: a GitOps orchestrator for a hydrated data mesh.
 //!
-//! The folder list is the flow: `repo -> (core: syntax, model, check, plan) -> policy -> apply -> control -> report, site`.
+//! The folder list is the flow: `repo -> (core: syntax, model, check, plan) -> policy -> apply -> work -> control -> report, site`.
 
 pub mod apply;
 pub mod cli;
@@ -20,3 +20,4 @@ pub mod store;
 pub mod stream;
 pub mod train;
 pub mod vector;
+pub mod work;

@@ -22,6 +22,7 @@ mod features;
 mod history;
 mod judge;
 mod rowwise;
+mod served;
 #[cfg(test)]
 mod tests;
 mod tiles;
@@ -37,6 +38,7 @@ use hydromesh_core::time::Millis;
 use super::{Context, Done, Job, Reporter, StepError};
 
 pub use history::{feature_history, history_rows};
+pub use served::keep_online;
 
 /// Columns that say where a row came from; they follow the contract's columns in every table of a stream.
 const PARTITION: &str = "_partition";

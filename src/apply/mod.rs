@@ -19,6 +19,7 @@ use hydromesh_core::ids::{PortId, ProductId};
 use hydromesh_core::ledger::{Champion, ErrorKind, Fact, RunOutcome};
 use hydromesh_core::model::{Environment, Pipeline, Product};
 use hydromesh_core::plan::{Print, Work};
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +28,7 @@ use crate::engine::{Engine, EngineError};
 use crate::lake::{CommitMeta, Lake, LakeError, TableFormat, Writer};
 use crate::online::Online;
 
-pub use follow::{feature_history, history_rows};
+pub use follow::{feature_history, history_rows, keep_online};
 pub use inputs::table_format;
 pub use train::FeatureHistory;
 
@@ -77,8 +78,9 @@ impl Context {
     }
 }
 
-/// One attempt of one step, with everything that it needs to know about the mesh.
-#[derive(Debug, Clone)]
+/// One attempt of one step, with everything that it needs to know about the mesh. It can be written down, for a step
+/// that another process performs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Job {
     /// What to do.
     pub start: Start,

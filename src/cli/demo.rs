@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::control::{Around, UpOptions, Upward, up as control_up};
 use crate::demo::{Ended, Site, Stage, StoryOptions, Summary, play, prepare, summary};
 use crate::stream::{KafkaSettings, ProduceTarget, TimestampFrom, TopicFolder, TopicOptions, produce};
+use crate::work::Roles;
 
 /// Mesh time per real time.
 const TIMES: f64 = 60.0;
@@ -82,6 +83,7 @@ pub fn run(args: &DemoArgs) -> Result<u8, Failure> {
             tick: Duration::from_millis(250),
             brokers: args.kafka.clone(),
             site: Some(format!("http://{}", args.listen)),
+            roles: Roles::all(),
         };
         let (ready, upward) = tokio::sync::oneshot::channel();
         let servers = servers::around(args.listen, None)?;

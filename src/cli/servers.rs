@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
-use hydromesh_core::control::Event;
 use hydromesh_core::ids::ProductId;
 use hydromesh_core::ledger::LedgerState;
 use hydromesh_core::model::Pipeline;
@@ -115,27 +114,40 @@ async fn keep_ledger(mut upward: Upward, state: Arc<ServeState>, shutdown: Cance
     }
 }
 
-/// Passes commands to the loop and waits for their answers in the ledger.
+/// Puts commands in the mailbox and waits for their answers in the ledger.
 async fn answer_commands(mut asked: mpsc::Receiver<CommandRequest>, upward: Upward) {
     while let Some(request) = asked.recv().await {
-        let mut upward = upward.clone();
-        tokio::spawn(async move {
-            let id = request.command.id.clone();
-            if upward.events.send(Event::Asked(request.command)).await.is_err() {
-                return;
-            }
-            loop {
-                if let Some((accepted, answer)) = upward.ledger.borrow_and_update().answers.get(&id).cloned()
-                {
-                    // Whoever asked may have hung up; the answer is in the ledger.
-                    let _ = request.answer.send(CommandReply { accepted, answer });
-                    return;
-                }
-                if upward.ledger.changed().await.is_err() {
-                    return;
-                }
-            }
-        });
+        tokio::spawn(answer_command(request, upward.clone()));
+    }
+}
+
+async fn answer_command(request: CommandRequest, mut upward: Upward) {
+    let id = request.command.id.clone();
+    let refused = |answer: String| CommandReply { accepted: false, answer };
+    let submitted = match serde_json::to_string(&request.command) {
+        Ok(body) => {
+            let now_ms = upward.context.clock.now_ms();
+            upward
+                .store
+                .submit_command(&request.key, &body, now_ms)
+                .await
+                .map_err(|error| crate::apply::chain(&error))
+        }
+        Err(error) => Err(error.to_string()),
+    };
+    if let Err(why) = submitted {
+        let _ = request.answer.send(refused(why));
+        return;
+    }
+    loop {
+        if let Some((accepted, answer)) = upward.ledger.borrow_and_update().answers.get(&id).cloned() {
+            // Whoever asked may have hung up; the answer is in the ledger.
+            let _ = request.answer.send(CommandReply { accepted, answer });
+            return;
+        }
+        if upward.ledger.changed().await.is_err() {
+            return;
+        }
     }
 }
 

@@ -7,7 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{DONE, FINDINGS, Failure, OUTSIDE, StateArgs, runtime, servers};
 use crate::clock::Clock;
-use crate::control::{UpError, UpOptions, up};
+use crate::control::{Around, UpError, UpOptions, up};
+use crate::work::Role;
 
 /// Arguments of `up`.
 #[derive(Debug, Args)]
@@ -29,6 +30,9 @@ pub struct UpArgs {
     /// File with the token that commands need, and everything does when --listen is not loopback.
     #[arg(long)]
     token_file: Option<std::path::PathBuf>,
+    /// What this process does; everything unless named. Processes with the same --state make one controller together.
+    #[arg(long = "role", value_enum, value_delimiter = ',', value_name = "ROLE")]
+    roles: Vec<Role>,
     /// Kafka brokers instead of the environment's stream.
     #[arg(long)]
     kafka: Option<String>,
@@ -49,6 +53,7 @@ pub fn run(args: &UpArgs) -> Result<u8, Failure> {
         tick: Duration::from_millis(500),
         brokers: args.kafka.clone(),
         site: Some(format!("http://{}", args.listen)),
+        roles: args.roles.iter().copied().collect(),
     };
     let token = match &args.token_file {
         None => None,
@@ -57,7 +62,11 @@ pub fn run(args: &UpArgs) -> Result<u8, Failure> {
                 .map_err(|error| Failure::usage(format!("--token-file {}: {error}", path.display())))?,
         ),
     };
-    let around = servers::around(args.listen, token.as_deref().map(str::trim))?;
+    let around: Around = if options.roles.has(Role::Serve) {
+        servers::around(args.listen, token.as_deref().map(str::trim))?
+    } else {
+        Box::new(|_, _| {})
+    };
     let runtime = runtime()?;
     runtime.block_on(async {
         let shutdown = CancellationToken::new();

@@ -23,21 +23,23 @@ pub enum LedgerError {
 /// When the store cannot be read.
 pub async fn replay(store: &Store) -> Result<LedgerState, LedgerError> {
     let mut state = LedgerState::default();
-    let mut next = 1;
-    loop {
-        let records = store.read(next, PAGE).await?;
-        let Some(last) = records.last() else { return Ok(state) };
-        next = last.seq + 1;
-        for record in records {
-            match serde_json::from_str::<Fact>(&record.body) {
-                Ok(fact) => state.apply(&Entry { seq: record.seq, at_ms: record.at_ms, fact }),
-                Err(error) => {
-                    tracing::warn!(seq = record.seq, kind = record.kind, %error, "skipped an unknown fact");
-                    state.seq = record.seq;
-                }
+    while fold(store, &mut state).await? {}
+    Ok(state)
+}
+
+/// Folds the next page of records into a state; returns whether there was one.
+pub(super) async fn fold(store: &Store, state: &mut LedgerState) -> Result<bool, StoreError> {
+    let records = store.read(state.seq + 1, PAGE).await?;
+    for record in &records {
+        match serde_json::from_str::<Fact>(&record.body) {
+            Ok(fact) => state.apply(&Entry { seq: record.seq, at_ms: record.at_ms, fact }),
+            Err(error) => {
+                tracing::warn!(seq = record.seq, kind = record.kind, %error, "skipped an unknown fact");
+                state.seq = record.seq;
             }
         }
     }
+    Ok(!records.is_empty())
 }
 
 /// Returns entries as the store wants them: kind and JSON text.

@@ -1,10 +1,13 @@
 //! Turns the world into events and performs the effects that core decides.
 
+mod beside;
 mod desired;
 mod gate_input;
+mod hands;
 mod jobs;
 mod judge;
 mod ledger;
+mod poll;
 mod run;
 mod watch;
 

@@ -75,8 +75,24 @@ impl Watcher {
         commit: &CommitInfo,
         deployed: &BTreeMap<PortId, PortPrint>,
     ) -> Result<Reading, RepoError> {
-        let snapshot = self.repository.snapshot(&commit.id)?;
-        Ok(desired::read(&snapshot, commit.id.as_str(), deployed))
+        self.read_at(&commit.id, deployed)
+    }
+
+    /// Reads what a commit asks for that the mirror holds already.
+    ///
+    /// # Errors
+    /// When the mirror does not hold it whole.
+    pub fn read_commit(
+        &self,
+        commit: &str,
+        deployed: &BTreeMap<PortId, PortPrint>,
+    ) -> Result<Reading, RepoError> {
+        self.read_at(&CommitId::parse(commit)?, deployed)
+    }
+
+    fn read_at(&self, id: &CommitId, deployed: &BTreeMap<PortId, PortPrint>) -> Result<Reading, RepoError> {
+        let snapshot = self.repository.snapshot(id)?;
+        Ok(desired::read(&snapshot, id.as_str(), deployed))
     }
 }
 

@@ -173,4 +173,11 @@ impl Store {
             *held = None;
         }
     }
+
+    /// Keeps the lock under an epoch that this holder has raised itself.
+    pub(super) fn lock_belongs_to(&self, epoch: u64) {
+        if let Some(held) = &mut *self.held.lock().unwrap_or_else(PoisonError::into_inner) {
+            held.epoch = epoch;
+        }
+    }
 }

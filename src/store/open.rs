@@ -26,7 +26,8 @@ const READERS: u32 = 4;
 
 /// Step n takes schema n to n + 1, in one transaction together with the new version number. A released step is
 /// never edited, because its result is out there.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE ledger (
         seq   INTEGER PRIMARY KEY CHECK (seq > 0),
         at_ms INTEGER NOT NULL,
@@ -52,7 +53,30 @@ const MIGRATIONS: [&str; 1] = ["
         at_ms INTEGER NOT NULL,
         body  TEXT NOT NULL CHECK (json_valid(body))
     ) STRICT;
-"];
+",
+    // The board of steps that other processes perform. Nothing here outlives the controller that wrote it.
+    "
+    CREATE TABLE worker (
+        id         TEXT PRIMARY KEY,
+        role       TEXT NOT NULL,
+        expires_ms INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE task (
+        id     INTEGER PRIMARY KEY AUTOINCREMENT,
+        run    TEXT NOT NULL UNIQUE,
+        role   TEXT NOT NULL,
+        epoch  INTEGER NOT NULL,
+        body   TEXT NOT NULL CHECK (json_valid(body)),
+        worker TEXT,
+        cancel INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE TABLE report (
+        id   INTEGER PRIMARY KEY AUTOINCREMENT,
+        run  TEXT NOT NULL,
+        body TEXT NOT NULL CHECK (json_valid(body))
+    ) STRICT;
+",
+];
 
 #[expect(clippy::cast_possible_wrap, reason = "a handful of steps")]
 const SCHEMA: i64 = MIGRATIONS.len() as i64;

@@ -31,7 +31,7 @@ use super::chain::{Chain, SideTable, StreamRecord, Upstream, in_memory, ranges};
 use super::history::{FeatureRows, Phase};
 use super::judge::Judge;
 use super::tiles::{
-    self, EVENT, Entry, SOURCE_EVENT, delta_batch, deltas, id_batch, oldest_needed, tile_schema,
+    self, EVENT, Entry, SOURCE_EVENT, Since, delta_batch, deltas, id_batch, oldest_needed, tile_schema,
 };
 use super::values::ValuesTable;
 use super::view::{PortView, ViewState, id_column, port_schema, time_column};
@@ -291,14 +291,14 @@ impl<'a> Follower<'a> {
         let tiles_from = at_ms.map_or(i64::MIN, |at| oldest_needed(&self.feature.view, at));
         let ids_from =
             [&self.rows.judge, &self.view.judge].map(|judge| judge.horizon_ms().unwrap_or(i64::MIN));
-        // Beyond the range of stored instants there is nothing.
-        let from = tiles_from.min(ids_from[0]).min(ids_from[1]).max(i64::MIN / 1_000);
+        let from = tiles_from.min(ids_from[0]).min(ids_from[1]);
         let (rows, view, values) = (&mut self.rows, &mut self.view, &self.values);
         let mut held: Vec<TileDelta> = Vec::new();
         let apply = |deltas: &[TileDelta]| {
             values.apply(deltas).map_err(|error| StepError::user("HM-F003", error.to_string()))
         };
-        tiles::scan(self.context, &self.chain.table, from, |entry| {
+        let (provider, address) = (self.chain.table.provider(None).await?, self.chain.table.address());
+        tiles::scan(self.context, provider, address, Since::Time(from), |entry| {
             match entry {
                 Entry::Tile(delta) => held.push(delta),
                 Entry::SourceEvent(id, at) => view.judge.remember(id, at),

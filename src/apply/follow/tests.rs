@@ -10,10 +10,10 @@ use arrow::array::AsArray;
 use arrow::datatypes::{Float64Type, Int64Type};
 use hydromesh_core::aggregate::Value;
 use hydromesh_core::ids::PortId;
-use hydromesh_core::ledger::{Fact, RunOutcome, StreamRows};
+use hydromesh_core::ledger::{Entry, Fact, LedgerState, RunOutcome, StreamRows};
 use hydromesh_core::model::{Pipeline, TableFormat};
 use hydromesh_core::tile::{SpineRow, TileStore, partial, point_in_time};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::world::*;
@@ -136,6 +136,74 @@ fn brute_force(
         .collect();
     let views = i64::try_from(counts.len()).expect("few");
     (views, (views > 0).then(|| counts.iter().map(|one| one.amount.unwrap_or(0.0)).sum()))
+}
+
+/// The ledger of a mesh in which everything is deployed, with the data fingerprint of the features.
+fn deployed(world: &World, data: &str) -> Arc<LedgerState> {
+    let job = world.job(FEATURES, data);
+    let id = job.start.key.pipeline.product.clone();
+    let fact = Fact::Deployed {
+        product: Box::new(world.mesh.products[&id].clone()),
+        print: job.print,
+        generation: 1,
+        commit: "c".to_owned(),
+        decision: "d".to_owned(),
+    };
+    Arc::new(LedgerState::replay(&[Entry { seq: 1, at_ms: NOW, fact }]))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_follows_nothing_serves_the_same_values_from_the_log() {
+    let world = World::new().await;
+    let made = messages(900);
+    let (first, second) = made.split_at(500);
+    world.produce(first);
+    world.archive().await;
+    let reader = Context { online: Arc::new(Online::new()), ..world.context.clone() };
+    let (show, ledger) = watch::channel(deployed(&world, "aaaaaaaa"));
+    let shutdown = CancellationToken::new();
+    let task = tokio::spawn(keep_online(reader.clone(), ledger, shutdown.clone()));
+    // Waits until the reader has what the follower of this process has.
+    let caught_up = async |data: &str| {
+        let version = world.context.online.freshness(&activity()).expect("followed").version;
+        for _ in 0..500 {
+            let fresh = reader.online.freshness(&activity());
+            if fresh.is_some_and(|fresh| fresh.version == version && fresh.definition == data) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let (ours, theirs) = (&reader.online, &world.context.online);
+        assert_eq!(ours.freshness(&activity()), theirs.freshness(&activity()));
+        let as_of = theirs.port(&activity()).expect("followed").as_of_ms().expect("events");
+        let values = current_values(ours, &activity(), as_of);
+        assert!(values.len() > 5, "{values:?}");
+        assert_eq!(values, current_values(theirs, &activity(), as_of));
+    };
+    world.features("aaaaaaaa").await;
+    caught_up("aaaaaaaa").await;
+    // Later epochs are added, each once.
+    world.produce(second);
+    world.archive().await;
+    world.features("aaaaaaaa").await;
+    caught_up("aaaaaaaa").await;
+    // A changed definition: the old values are served until the new log is there.
+    show.send_replace(deployed(&world, "bbbbbbbb"));
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    assert_eq!(reader.online.freshness(&activity()).expect("served").definition, "aaaaaaaa");
+    world.features("bbbbbbbb").await;
+    caught_up("bbbbbbbb").await;
+    // A retired product is served no more.
+    show.send_replace(Arc::new(LedgerState::default()));
+    for _ in 0..500 {
+        if reader.online.ports().is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(reader.online.ports(), []);
+    shutdown.cancel();
+    task.await.expect("ends");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BinaryArray, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef};
+use datafusion::catalog::TableProvider;
 use datafusion::common::Column as PlanColumn;
 use datafusion::logical_expr::{Expr, lit};
 use datafusion::scalar::ScalarValue;
@@ -21,7 +22,6 @@ use super::arrays::{instant, instants, times};
 use super::view::built;
 use crate::apply::{Context, StepError, chain};
 use crate::engine::EngineError;
-use crate::lake::Table;
 
 /// A delta of a tile.
 const TILE: &str = "tile";
@@ -120,23 +120,40 @@ pub(super) enum Entry {
     Event(String, i64),
 }
 
-/// Reads the rows of the log whose time is at or after `from_ms`, in any order.
+/// Which rows of the log are read.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Since {
+    /// Those whose time is at or after this instant, milliseconds UTC.
+    Time(i64),
+    /// Those of later epochs.
+    Epoch(u64),
+}
+
+/// Reads rows of the log, in any order.
 ///
 /// # Errors
 /// When the log cannot be read or holds something else.
 pub(super) async fn scan(
     context: &Context,
-    log: &Table,
-    from_ms: i64,
+    log: Arc<dyn TableProvider>,
+    address: &str,
+    since: Since,
     mut each: impl FnMut(Entry) -> Result<(), StepError>,
 ) -> Result<(), StepError> {
     let failed = |error: datafusion::error::DataFusionError| StepError::from(EngineError::from(error));
-    let provider = log.provider(None).await?;
-    let session = context.engine.session(BTreeMap::from([("tiles".to_owned(), provider)])).map_err(failed)?;
-    let from = ScalarValue::TimestampMicrosecond(Some(from_ms.saturating_mul(1_000)), Some("UTC".into()));
+    let session = context.engine.session(BTreeMap::from([("tiles".to_owned(), log)])).map_err(failed)?;
     let of = |name: &str| Expr::Column(PlanColumn::new_unqualified(name));
+    let wanted = match since {
+        Since::Time(from_ms) => {
+            // Beyond the range of stored instants there is nothing.
+            let micros = from_ms.max(i64::MIN / 1_000) * 1_000;
+            let from = ScalarValue::TimestampMicrosecond(Some(micros), Some("UTC".into()));
+            of("tile_start").gt_eq(lit(from))
+        }
+        Since::Epoch(last) => of("epoch").gt(lit(i64::try_from(last).unwrap_or(i64::MAX))),
+    };
     let frame = session.table("tiles").await.map_err(failed)?;
-    let frame = frame.filter(of("tile_start").gt_eq(lit(from))).map_err(failed)?;
+    let frame = frame.filter(wanted).map_err(failed)?;
     let columns = ["kind", "entity", "feature", "level", "tile_start", "state"];
     let mut batches =
         frame.select(columns.map(of).to_vec()).map_err(failed)?.execute_stream().await.map_err(failed)?;
@@ -144,7 +161,7 @@ pub(super) async fn scan(
         let (kinds, entities) =
             (super::arrays::texts(batch.column(0))?, super::arrays::texts(batch.column(1))?);
         let starts = times(batch.column(4))?;
-        let wrong = || StepError::user("HM-F003", format!("{} is no tile log", log.address()));
+        let wrong = || StepError::user("HM-F003", format!("{address} is no tile log"));
         let features = batch.column(2).as_primitive_opt::<Int32Type>().ok_or_else(wrong)?;
         let levels = batch.column(3).as_primitive_opt::<Int64Type>().ok_or_else(wrong)?;
         let states = batch.column(5).as_binary_opt::<i32>().ok_or_else(wrong)?;
@@ -155,7 +172,7 @@ pub(super) async fn scan(
                 TILE => {
                     let feature = u32::try_from(features.value(row)).map_err(|_| wrong())?;
                     let state = State::decode(states.value(row))
-                        .map_err(|error| StepError::user("HM-F003", format!("{}: {error}", log.address())))?;
+                        .map_err(|error| StepError::user("HM-F003", format!("{address}: {error}")))?;
                     Entry::Tile(TileDelta {
                         key: TileKey { entity, feature, step: levels.value(row), start },
                         state,

@@ -2,7 +2,8 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -58,31 +59,109 @@ impl World {
 
     /// Returns an environment of its own: a state folder, and an address to listen on.
     pub fn state(&self, name: &str) -> State<'_> {
-        State { world: self, folder: self.home.path().join(name), running: None }
+        let listen = free_address().to_string();
+        State {
+            world: self,
+            folder: self.home.path().join(name),
+            listen,
+            running: None,
+            beside: BTreeMap::new(),
+        }
     }
 }
 
-/// One state folder and the controller that runs on it, if one does. The controller does not outlive it.
+/// One state folder and the processes that run on it. None outlives it.
 pub struct State<'a> {
     world: &'a World,
     folder: PathBuf,
+    listen: String,
+    /// The process with the role control.
     running: Option<Child>,
+    /// Others, by a name of the test's.
+    beside: BTreeMap<String, Child>,
 }
 
 impl State<'_> {
-    /// Starts a controller.
+    /// Starts a controller with every role.
     pub fn start(&mut self) {
+        self.start_as("control,work,stream,serve");
+    }
+
+    /// Starts a controller with these roles.
+    pub fn start_as(&mut self, roles: &str) {
         assert!(self.running.is_none(), "one runs already");
+        self.running = Some(self.spawn(roles));
+    }
+
+    /// Starts a process beside the controller, named after its role.
+    pub fn start_beside(&mut self, role: &str) {
+        self.start_beside_as(role, role);
+    }
+
+    /// Starts a process beside the controller.
+    pub fn start_beside_as(&mut self, name: &str, roles: &str) {
+        let child = self.spawn(roles);
+        assert!(self.beside.insert(name.to_owned(), child).is_none(), "{name} runs already");
+    }
+
+    fn spawn(&self, roles: &str) -> Child {
         let log = std::fs::File::options().create(true).append(true).open(self.log()).expect("a log");
-        let child = hydromesh().args(self.up()).stdout(Stdio::null()).stderr(log).spawn().expect("starts");
-        self.running = Some(child);
+        let mut command = hydromesh();
+        command.args(self.up()).args(["--role", roles]).stdout(Stdio::null()).stderr(log);
+        command.spawn().expect("starts")
+    }
+
+    /// Ends a process beside the controller as a power cut would.
+    #[track_caller]
+    pub fn kill_beside(&mut self, name: &str) {
+        let mut child = self.beside.remove(name).expect("it runs");
+        assert!(child.try_wait().expect("asked").is_none(), "{name} ended by itself\n{}", self.told());
+        child.kill().expect("killed");
+        child.wait().expect("gone");
+    }
+
+    /// Asks a process beside the controller to end, and returns how it ended.
+    #[track_caller]
+    pub fn end_beside(&mut self, name: &str) -> ExitStatus {
+        self.signal_beside(name, "TERM");
+        self.beside.remove(name).expect("it runs").wait().expect("ends")
+    }
+
+    /// Sends a signal to a process beside the controller.
+    #[track_caller]
+    pub fn signal_beside(&self, name: &str, signal: &str) {
+        send(self.beside[name].id(), signal);
+    }
+
+    /// Returns the whole answer to a request, head and body.
+    pub fn get(&self, path: &str) -> String {
+        let mut connection = TcpStream::connect(&self.listen).expect("somebody listens");
+        write!(connection, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.listen)
+            .expect("sent");
+        let mut answer = Vec::new();
+        connection.read_to_end(&mut answer).expect("an answer");
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    /// Returns the subjects of all mails, in order of the alphabet.
+    pub fn mails(&self) -> Vec<String> {
+        let Ok(entries) = std::fs::read_dir(self.folder.join("mail")) else { return Vec::new() };
+        let paths = entries.map(|entry| entry.expect("an entry").path());
+        let mails = paths.filter(|path| path.extension().is_some_and(|it| it == "eml"));
+        let subject = |path: PathBuf| {
+            let mail =
+                std::fs::read_to_string(path).expect("a mail").replace("\r\n", "\n").replace("\n ", " ");
+            mail.lines().find(|line| line.starts_with("Subject:")).unwrap_or_default().to_owned()
+        };
+        let mut subjects: Vec<String> = mails.map(subject).collect();
+        subjects.sort();
+        subjects
     }
 
     /// Returns the arguments of a controller on this folder.
     pub fn up(&self) -> Vec<String> {
-        let (repo, listen) = (text(self.world.repo.path()), free_address().to_string());
-        let args =
-            ["up", "--repo", repo, "--state", text(&self.folder), "--poll", "0.5", "--listen", &listen];
+        let (repo, listen) = (text(self.world.repo.path()), self.listen.as_str());
+        let args = ["up", "--repo", repo, "--state", text(&self.folder), "--poll", "0.5", "--listen", listen];
         args.map(str::to_owned).to_vec()
     }
 
@@ -104,9 +183,7 @@ impl State<'_> {
     pub fn end(&mut self) -> (ExitStatus, Duration) {
         let mut child = self.running.take().expect("one runs");
         let began = Instant::now();
-        let asked =
-            std::process::Command::new("sh").args(["-c", &format!("kill -TERM {}", child.id())]).status();
-        assert!(asked.expect("a shell").success());
+        send(child.id(), "TERM");
         (child.wait().expect("ends"), began.elapsed())
     }
 
@@ -224,7 +301,8 @@ impl State<'_> {
 
 impl Drop for State<'_> {
     fn drop(&mut self) {
-        if let Some(mut child) = self.running.take() {
+        for mut child in self.running.take().into_iter().chain(std::mem::take(&mut self.beside).into_values())
+        {
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -237,6 +315,13 @@ fn folders(parent: &Path) -> Vec<String> {
         .filter(|entry| entry.file_type().expect("a type").is_dir())
         .map(|entry| entry.file_name().into_string().expect("UTF-8"))
         .collect()
+}
+
+/// Sends a signal, as an operating system does.
+#[track_caller]
+fn send(process: u32, signal: &str) {
+    let asked = std::process::Command::new("sh").args(["-c", &format!("kill -{signal} {process}")]).status();
+    assert!(asked.expect("a shell").success());
 }
 
 /// Returns an address nobody listens on.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -221,7 +222,7 @@ pub struct StreamState {
 }
 
 /// A product's models.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Champion {
     /// Every model, oldest first, with when.
     pub trained: Vec<(i64, Trained)>,

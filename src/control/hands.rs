@@ -1,0 +1,199 @@
+//! Performs the effects that core decides.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use hydromesh_core::control::{Control, Effect, Event, Question};
+use hydromesh_core::ledger::{Alert, RunOutcome};
+use tokio::sync::mpsc;
+
+use super::judge::Judge;
+use super::run::UpError;
+use super::{jobs, ledger};
+use crate::apply::Context;
+use crate::clock::Clock;
+use crate::notify::{History, MailContext, Mailer, first_message_id};
+use crate::policy::PolicySet;
+use crate::store::{Lease, Store};
+use crate::work::Desk;
+
+/// Performs effects.
+pub(super) struct Hands<'a> {
+    pub store: &'a Store,
+    /// What steps use; its epoch is the lease's.
+    pub context: Context,
+    pub central: PolicySet,
+    pub judge: Judge,
+    pub events: mpsc::Sender<Event>,
+    pub desk: Desk,
+    pub mailer: Mailer,
+    /// Address of the site, for links in mails.
+    pub site: Option<String>,
+    /// Questions that came before the mesh was read.
+    pub deferred: Vec<Question>,
+    pub changed: bool,
+}
+
+impl Hands<'_> {
+    /// Judges by these rules of the mesh from now on.
+    pub(super) fn adopt_policies(&mut self, own: &[(String, String)]) {
+        self.judge = Judge::new(&self.central, own);
+    }
+
+    /// Lets core decide about an event, and performs what it decides.
+    pub(super) async fn take(&mut self, control: &mut Control, event: Event) -> Result<(), UpError> {
+        if let Event::Finished { run, .. } = &event {
+            self.desk.ended(run);
+        }
+        let effects = control.step(self.context.clock.now_ms(), event);
+        self.perform(control, effects).await
+    }
+
+    /// Keeps the facts that follow from an event and begins nothing: this process is about to end.
+    pub(super) async fn take_facts(&mut self, control: &mut Control, event: Event) -> Result<(), UpError> {
+        if let Event::Finished { run, .. } = &event {
+            self.desk.ended(run);
+        }
+        let effects = control.step(self.context.clock.now_ms(), event);
+        let appends = effects.into_iter().filter(|effect| matches!(effect, Effect::Append(_))).collect();
+        self.perform(control, appends).await
+    }
+
+    /// Takes what other processes said of their steps, and the ends of those whose process is gone.
+    pub(super) async fn hear(&mut self, control: &mut Control, lease: &mut Lease) -> Result<(), UpError> {
+        let mut events = match self.desk.heard(lease.epoch).await {
+            Err(error) if error.is_transient() => return Ok(()),
+            heard => heard?,
+        };
+        // After the reports: what a process said before it ended counts.
+        match self.desk.lost(lease, Clock::system().now_ms()).await {
+            Err(error) if error.is_transient() => {}
+            lost => {
+                if let Some((raised, ends)) = lost? {
+                    self.context.epoch = raised.epoch;
+                    *lease = raised;
+                    events.extend(ends);
+                }
+            }
+        }
+        for event in events {
+            self.take(control, event).await?;
+        }
+        Ok(())
+    }
+
+    /// Says once when steps wait for a process that is not there.
+    pub(super) async fn look_for_workers(&mut self) {
+        if let Err(error) = self.desk.look_for_workers(Clock::system().now_ms()).await {
+            tracing::warn!("the board cannot be read: {}", crate::apply::chain(&error));
+        }
+    }
+
+    /// Performs effects in order; those that answer at once are fed back before the next.
+    pub(super) async fn perform(
+        &mut self,
+        control: &mut Control,
+        effects: Vec<Effect>,
+    ) -> Result<(), UpError> {
+        let mut queue: VecDeque<Effect> = effects.into();
+        while let Some(effect) = queue.pop_front() {
+            match effect {
+                Effect::Append(entries) => {
+                    let at_ms = entries.last().map_or(0, |entry| entry.at_ms);
+                    let records = ledger::records(&entries).map_err(|error| UpError::Io {
+                        action: "write a fact as JSON".to_owned(),
+                        source: std::io::Error::other(error),
+                    })?;
+                    self.append(at_ms, &records).await?;
+                }
+                Effect::Decide(question) => {
+                    let now_ms = self.context.clock.now_ms();
+                    let Some(desired) = control.desired() else {
+                        // Commands wait from before the start: they are judged once the mesh is known.
+                        self.deferred.push(question);
+                        continue;
+                    };
+                    let decision = self.judge.answer(
+                        &question,
+                        desired,
+                        &control.ledger,
+                        &self.context.environment,
+                        now_ms,
+                    );
+                    queue.extend(control.step(now_ms, Event::Decided(decision)));
+                }
+                Effect::Start(start) => {
+                    let run = start.run.clone();
+                    let Some(job) = jobs::job(start, &control.ledger) else {
+                        // Its product was retired in the same breath: it ends before it begins.
+                        let outcome = RunOutcome::Cancelled;
+                        let ended = Event::Finished { run, facts: Vec::new(), outcome, took_ms: 0 };
+                        queue.extend(control.step(self.context.clock.now_ms(), ended));
+                        continue;
+                    };
+                    self.desk.begin(&self.context, job).await?;
+                }
+                Effect::Cancel { run } => {
+                    if let Some(ended) = self.desk.cancel(self.context.epoch, &run).await? {
+                        queue.extend(control.step(self.context.clock.now_ms(), ended));
+                    }
+                }
+                Effect::Deliver { outbox, to, alert } => self.deliver(control, outbox, to, alert),
+                Effect::Publish => self.changed = true,
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands a message to the mailer, off the loop; its answer comes as an event.
+    fn deliver(&self, control: &Control, outbox: String, to: String, alert: Alert) {
+        let history = History::of(&control.ledger, &alert);
+        let title = control.desired().map_or_else(String::new, |desired| desired.mesh.title.clone());
+        let first_message_id = control
+            .ledger
+            .episodes
+            .get(&alert.episode)
+            .and_then(|episode| first_message_id(episode, &alert, &to));
+        let context = MailContext {
+            mesh: title,
+            environment: self.context.environment.clone(),
+            site: self.site.clone(),
+            now_ms: self.context.clock.now_ms(),
+            first_message_id,
+            history,
+        };
+        let (mailer, events) = (self.mailer.clone(), self.events.clone());
+        tokio::spawn(async move {
+            let (episode, transition) = (alert.episode.clone(), alert.transition);
+            let event = match mailer.deliver(&outbox, &to, &alert, &context).await {
+                Ok(receipt) => Event::Sent { outbox, episode, transition, to, receipt },
+                Err(error) => {
+                    let why = crate::apply::chain(&error);
+                    tracing::warn!(%to, "could not deliver a message, tried again: {why}");
+                    Event::NotSent { outbox, why }
+                }
+            };
+            // When the loop is gone, the next controller finds the message unsent.
+            let _ = events.send(event).await;
+        });
+    }
+
+    /// Makes facts durable; a full disk or a busy file is waited out, for nothing may happen without its fact.
+    async fn append(&self, at_ms: i64, records: &[(String, String)]) -> Result<(), UpError> {
+        let mut pause = Duration::from_millis(100);
+        loop {
+            match self.store.append(self.context.epoch, at_ms, records).await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.is_transient() => {
+                    tracing::warn!(
+                        "the ledger cannot be written, tried again: {}",
+                        crate::apply::chain(&error)
+                    );
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(5));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}

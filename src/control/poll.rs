@@ -1,0 +1,119 @@
+//! The poll: asks the repository, one look at a time, off the loop.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hydromesh_core::control::Event;
+use hydromesh_core::ids::PortId;
+use hydromesh_core::ledger::LedgerState;
+use hydromesh_core::plan::PortPrint;
+use tokio::sync::{mpsc, watch};
+
+use super::watch::Watcher;
+use crate::repo::{CommitInfo, RepoError};
+
+/// A poll's result: a new head with what it asks for.
+pub(super) type Seen = (CommitInfo, Vec<CommitInfo>, super::Reading);
+
+/// Returns the events of a new head, and the mesh's own rules at it.
+pub(super) fn seen_events(
+    (commit, passed, reading): Seen,
+    reference: &str,
+    show_mesh: &watch::Sender<Option<Arc<hydromesh_core::plan::Desired>>>,
+) -> (Vec<Event>, Vec<(String, String)>) {
+    let mut events = Vec::new();
+    if !passed.is_empty() {
+        let text = |commit: &CommitInfo| {
+            (commit.id.as_str().to_owned(), commit.subject().to_owned(), commit.author.clone())
+        };
+        let commits = passed.iter().map(text).collect();
+        events.push(Event::Superseded { commits, by: commit.id.as_str().to_owned() });
+    }
+    let desired = if reading.readable {
+        show_mesh.send_replace(Some(Arc::new(reading.desired.clone())));
+        Ok(Box::new(reading.desired))
+    } else {
+        Err(reading.findings)
+    };
+    events.push(Event::Commit {
+        commit: commit.id.as_str().to_owned(),
+        r#ref: reference.to_owned(),
+        message: commit.subject().to_owned(),
+        author: commit.author.clone(),
+        desired,
+    });
+    (events, reading.policies)
+}
+
+/// The poll, one at a time, off the loop.
+pub(super) struct Watching {
+    heads: mpsc::Receiver<Seen>,
+    deployed: watch::Sender<BTreeMap<PortId, PortPrint>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Watching {
+    pub(super) fn start(
+        watcher: Watcher,
+        every: Duration,
+        last_seen: Option<String>,
+        deployed: BTreeMap<PortId, PortPrint>,
+    ) -> Self {
+        let mut known: Option<String> = None;
+        let (send, heads) = mpsc::channel(1);
+        let (deployed, prints) = watch::channel(deployed);
+        let task = tokio::spawn(async move {
+            let mut complained = String::new();
+            loop {
+                let (watcher, before, prints) = (watcher.clone(), known.clone(), prints.borrow().clone());
+                let base = before.clone().or_else(|| last_seen.clone());
+                let polled = tokio::task::spawn_blocking(move || -> Result<Option<Seen>, RepoError> {
+                    let Some(head) = watcher.poll(before.as_deref(), base.as_deref())? else {
+                        return Ok(None);
+                    };
+                    let reading = watcher.read(&head.commit, &prints)?;
+                    Ok(Some((head.commit, head.passed, reading)))
+                });
+                match polled.await {
+                    Ok(Ok(Some(seen))) => {
+                        known = Some(seen.0.id.as_str().to_owned());
+                        complained.clear();
+                        if send.send(seen).await.is_err() {
+                            return;
+                        }
+                    }
+                    Ok(Ok(None)) => complained.clear(),
+                    Ok(Err(error)) => {
+                        // Once per outage, not once per poll.
+                        let text = crate::apply::chain(&error);
+                        if complained != text {
+                            tracing::warn!("could not look at the repository: {text}");
+                            complained = text;
+                        }
+                    }
+                    Err(error) => tracing::error!(%error, "reading the repository failed"),
+                }
+                tokio::time::sleep(every).await;
+            }
+        });
+        Self { heads, deployed, task }
+    }
+
+    /// Tells the poll what is deployed. Called when that may have changed, not for every event.
+    pub(super) fn know(&self, ledger: &LedgerState) {
+        self.deployed.send_replace(ledger.port_prints());
+    }
+
+    /// Returns the next head with what it asks for.
+    pub(super) async fn next(&mut self) -> Seen {
+        match self.heads.recv().await {
+            Some(seen) => seen,
+            None => std::future::pending().await,
+        }
+    }
+
+    pub(super) fn stop(&self) {
+        self.task.abort();
+    }
+}

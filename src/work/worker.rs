@@ -1,0 +1,179 @@
+//! A process that performs steps off the board.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hydromesh_core::ledger::{ErrorKind, RunOutcome};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::desk::HEARTBEAT_MS;
+use super::perform::perform;
+use super::{Role, Said};
+use crate::apply::{Context, Job};
+use crate::clock::Clock;
+use crate::store::{Enlisted, Reported, Store, StoreError, Task};
+
+/// How often the board is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// How long a report waits for a controller that is behind.
+const BEHIND: Duration = Duration::from_millis(500);
+/// Most steps of the role work at once: one computes while another waits for its disk. Followers mostly wait.
+const BOUNDED_STEPS: usize = 2;
+/// How long steps may take to stop between two commits.
+const GRACE: Duration = Duration::from_secs(5);
+/// Stacks of the work threads: plans of deep queries recurse.
+const STACK_BYTES: usize = 16 << 20;
+
+/// Returns the runtime that steps run on: a scan that takes all of its threads delays nothing else.
+///
+/// # Errors
+/// When threads cannot be started.
+pub fn work_runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        // More threads than cores: a long computation then holds up no follower, the system shares the cores.
+        .worker_threads(std::thread::available_parallelism().map_or(4, |cores| 2 * cores.get()).clamp(4, 16))
+        .thread_stack_size(STACK_BYTES)
+        .thread_name("hydromesh-work")
+        .enable_all()
+        .build()
+}
+
+/// One role's hands in a process without a controller.
+pub struct Worker {
+    store: Store,
+    role: Role,
+    context: Context,
+    threads: tokio::runtime::Handle,
+    running: BTreeMap<String, CancellationToken>,
+}
+
+impl Worker {
+    /// Returns a worker; `context` is what its steps use, but for the epoch, which comes with each task.
+    #[must_use]
+    pub fn new(store: Store, role: Role, context: Context, threads: tokio::runtime::Handle) -> Self {
+        Self { store, role, context, threads, running: BTreeMap::new() }
+    }
+
+    /// Performs steps until `shutdown`; then stops them between two commits, and gives its place up.
+    ///
+    /// # Errors
+    /// When the store fails for another reason than a moment's load.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), StoreError> {
+        let id = format!("{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
+        let place =
+            Arc::new(self.store.enlist(&id, self.role.name(), Clock::system().now_ms(), HEARTBEAT_MS).await?);
+        let mut steps: JoinSet<String> = JoinSet::new();
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut beat =
+            tokio::time::interval(Duration::from_millis(u64::try_from(HEARTBEAT_MS / 5).unwrap_or(2_000)));
+        loop {
+            let turn = tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(ended) = steps.join_next() => {
+                    self.forget(ended);
+                    Ok(())
+                }
+                _ = beat.tick() => self.store.beat(&place, Clock::system().now_ms(), HEARTBEAT_MS).await,
+                _ = look.tick() => self.look(&place, &mut steps).await,
+            };
+            match turn {
+                Err(error) if !error.is_transient() => return Err(error),
+                Err(error) => {
+                    tracing::warn!("the board cannot be used, tried again: {}", crate::apply::chain(&error))
+                }
+                Ok(()) => {}
+            }
+        }
+        for token in self.running.values() {
+            token.cancel();
+        }
+        let stopped = async { while steps.join_next().await.is_some() {} };
+        if tokio::time::timeout(GRACE, stopped).await.is_err() {
+            tracing::warn!("a step did not stop in time; its next attempt finds what it has published");
+        }
+        steps.abort_all();
+        while steps.join_next().await.is_some() {}
+        match Arc::try_unwrap(place) {
+            Ok(place) => self.store.dismiss(place).await,
+            // A step still holds it: control notices by the lock.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Stops what is no longer wanted, and begins what waits.
+    async fn look(&mut self, place: &Arc<Enlisted>, steps: &mut JoinSet<String>) -> Result<(), StoreError> {
+        if !self.running.is_empty() {
+            let wanted = self.store.wanted(place).await?;
+            for token in self.running.iter().filter(|(run, _)| !wanted.contains(*run)).map(|(_, token)| token)
+            {
+                token.cancel();
+            }
+        }
+        while self.role != Role::Work || self.running.len() < BOUNDED_STEPS {
+            let Some(task) = self.store.claim(place, self.role.name()).await? else { return Ok(()) };
+            self.begin(place, task, steps).await;
+        }
+        Ok(())
+    }
+
+    async fn begin(&mut self, place: &Arc<Enlisted>, task: Task, steps: &mut JoinSet<String>) {
+        let job: Job = match serde_json::from_str(&task.body) {
+            Ok(job) => job,
+            Err(error) => {
+                let message =
+                    format!("this process does not understand the step, is it of another version? {error}");
+                let outcome =
+                    RunOutcome::Failed { kind: ErrorKind::External, code: "HM-X009".to_owned(), message };
+                let said = Said::Finished { facts: Vec::new(), outcome, took_ms: 0 };
+                say(&self.store, place, &task.run, &said, &CancellationToken::new()).await;
+                return;
+            }
+        };
+        let token = CancellationToken::new();
+        self.running.insert(task.run.clone(), token.clone());
+        let context = Context { epoch: task.epoch, ..self.context.clone() };
+        let (store, place, run, cancel) =
+            (self.store.clone(), Arc::clone(place), task.run.clone(), token.clone());
+        steps.spawn_on(
+            async move {
+                let say = |said: Said| {
+                    let (store, place, run, cancel) =
+                        (store.clone(), place.clone(), run.clone(), cancel.clone());
+                    async move { say(&store, &place, &run, &said, &cancel).await }
+                };
+                perform(context, job, token, say).await;
+                run.clone()
+            },
+            &self.threads,
+        );
+    }
+
+    fn forget(&mut self, ended: Result<String, tokio::task::JoinError>) {
+        match ended {
+            Ok(run) => drop(self.running.remove(&run)),
+            Err(error) => tracing::error!(%error, "a step ended without a word"),
+        }
+    }
+}
+
+/// Leaves a report, however long control or the disk take; a step that is no longer ours is stopped.
+async fn say(store: &Store, place: &Enlisted, run: &str, said: &Said, cancel: &CancellationToken) {
+    let Ok(body) = serde_json::to_string(said) else {
+        tracing::error!(run, "a report cannot be written as JSON");
+        return cancel.cancel();
+    };
+    loop {
+        match store.report(place, run, &body).await {
+            Ok(Reported::Kept) => return,
+            Ok(Reported::NotOurs) => return cancel.cancel(),
+            Ok(Reported::Full) => {}
+            Err(error) => {
+                tracing::warn!(run, "a report cannot be left, tried again: {}", crate::apply::chain(&error));
+            }
+        }
+        tokio::time::sleep(BEHIND).await;
+    }
+}
