@@ -93,13 +93,9 @@ auto.create.topics.enable=false
 delete.topic.enable=true
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=1
-# Tests write events of fixed dates; retention would remove them as old while they are read.
-log.retention.ms=-1
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=1
-# Tests write events of fixed dates; retention would remove them as old while they are read.
-log.retention.ms=-1
 group.initial.rebalance.delay.ms=0
 num.network.threads=1
 num.io.threads=2
