@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::{DONE, FINDINGS, Failure, Format, OUTSIDE, print_json, runtime, servers, up};
+use super::{DENIED, DONE, FINDINGS, Failure, Format, OUTSIDE, print_json, runtime, servers, up};
 use crate::clock::Clock;
 use crate::control::{Around, UpOptions, Upward, up as control_up};
 use crate::demo::{Ended, Site, Stage, StoryOptions, Summary, play, prepare, summary};
@@ -106,6 +106,8 @@ pub fn run(args: &DemoArgs) -> Result<u8, Failure> {
             clock,
             patience: Duration::from_secs(args.patience),
             topic: topics,
+            plan: plan_command(prepared.repository.path(), &state)?,
+            denied: DENIED,
             shutdown: shutdown.clone(),
         };
         let ended = play(&prepared, story, &mut stage).await.map_err(|error| Failure::outside(&error))?;
@@ -141,6 +143,13 @@ fn example() -> Result<PathBuf, Failure> {
             "mesh-repo-example is not here; run this in the project's folder, or name a mesh with --repo",
         )
     })
+}
+
+/// Returns how an author of the mesh plans a branch: with this very program.
+fn plan_command(repo: &Path, state: &Path) -> Result<Vec<String>, Failure> {
+    let program = std::env::current_exe().map_err(|error| Failure::outside(&error))?;
+    let words = [program.as_path(), Path::new("plan"), repo, Path::new("--state"), state];
+    Ok(words.iter().map(|word| word.display().to_string()).collect())
 }
 
 /// Removes an earlier demo. Only what a demo made is removed: the folder must be empty or hold one.

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::data::{LiveClicks, Shift};
 use super::prepare::Prepared;
 use super::summary::published_since;
-use crate::clock::Clock;
+use crate::clock::{Clock, rfc3339};
 use crate::repo::{CommitId, NewCommit, RepoError, RepoWriter};
 use crate::stream::{ProduceTarget, TimestampFrom, produce};
 
@@ -24,6 +24,8 @@ use crate::stream::{ProduceTarget, TimestampFrom, produce};
 const PACE: f64 = 1.0;
 /// A sale: many times the customers, with larger baskets.
 const SALE_PACE: f64 = 60.0;
+/// The branch that is watched.
+const MAIN: &str = "main";
 /// The topic of the example's live events.
 const TOPIC: &str = "raw-clicks";
 
@@ -37,6 +39,10 @@ pub struct StoryOptions {
     pub patience: Duration,
     /// Where the live events go.
     pub topic: ProduceTarget,
+    /// The command line that plans a branch and asks the gate, up to the branch: program and arguments.
+    pub plan: Vec<String>,
+    /// The exit code by which a plan says that the gate denies.
+    pub denied: u8,
     /// Ends everything.
     pub shutdown: CancellationToken,
 }
@@ -122,7 +128,21 @@ pub async fn play(
     if let Some(changes) = exposed {
         stage.part(2, "A pull request puts customers' mail addresses into a widely read table");
         let before = commits.head.clone();
-        let commit = commits.push("Add the mail address to customer 360", "Customer team", &changes)?;
+        let commit = commits.propose(
+            "mail-address",
+            "Add the mail address to customer 360",
+            "Customer team",
+            &changes,
+        )?;
+        match planned(&options, "mail-address").await {
+            Ok(told) => {
+                stage.say("`hydromesh plan --rev mail-address --gate` ends with exit code 3:");
+                told.iter().for_each(|line| stage.say(&format!("  {line}")));
+            }
+            Err(why) => ended.missed.push(format!("the denial in the pull request's plan: {why}")),
+        }
+        stage.say("merged all the same, the controller asks the same question before it deploys:");
+        commits.merge(&commit)?;
         let denied = commit.clone();
         if options
             .wait(stage, "the gate's denial", |ledger| {
@@ -339,6 +359,26 @@ fn model_line(ledger: &LedgerState) -> String {
     described.unwrap_or_else(|| "no model".to_owned())
 }
 
+/// Plans a branch as its author would, and returns what the gate denies.
+async fn planned(options: &StoryOptions, branch: &str) -> Result<Vec<String>, String> {
+    let (program, args) = options.plan.split_first().ok_or("there is no command to plan with")?;
+    let now = rfc3339(options.clock.now_ms());
+    let ran = tokio::process::Command::new(program)
+        .args(args)
+        .args(["--rev", branch, "--gate", "--format", "json", "--clock", now.as_str()])
+        .output()
+        .await
+        .map_err(|error| error.to_string())?;
+    if ran.status.code() != Some(i32::from(options.denied)) {
+        return Err(format!("{}: {}", ran.status, String::from_utf8_lossy(&ran.stderr).trim()));
+    }
+    let plan: serde_json::Value = serde_json::from_slice(&ran.stdout).map_err(|error| error.to_string())?;
+    let answers = plan["gate"].as_array().cloned().unwrap_or_default();
+    let violations = answers.iter().filter_map(|answer| answer["violations"].as_array()).flatten();
+    let text = |it: &serde_json::Value, key: &str| it[key].as_str().unwrap_or_default().to_owned();
+    Ok(violations.map(|it| format!("denied by {}: {}", text(it, "rule"), text(it, "message"))).collect())
+}
+
 /// Produces what happened since the history ended, then what happens, as the clock goes.
 async fn live(
     topic: ProduceTarget,
@@ -459,16 +499,38 @@ impl Commits<'_> {
         changes.keys().map(|path| Ok((path.clone(), self.writer.read_file(to, path)?))).collect()
     }
 
-    fn push(&mut self, message: &str, author: &str, changes: &Changes) -> Result<CommitId, RepoError> {
+    /// Commits to a branch of its own, as a pull request has one.
+    fn propose(
+        &self,
+        branch: &str,
+        message: &str,
+        author: &str,
+        changes: &Changes,
+    ) -> Result<CommitId, RepoError> {
+        // The branch begins where the main branch is.
+        if branch != MAIN {
+            self.writer.set_branch(branch, &self.head)?;
+        }
         let new = NewCommit {
-            branch: "main",
+            branch,
             parent: Some(&self.head),
             message,
             author,
             email: "team@larchandpine.example",
             time_ms: self.clock.now_ms(),
         };
-        self.head = self.writer.commit(new, changes)?;
+        self.writer.commit(new, changes)
+    }
+
+    /// Moves the main branch forward to a proposed commit.
+    fn merge(&mut self, commit: &CommitId) -> Result<(), RepoError> {
+        self.writer.set_branch(MAIN, commit)?;
+        self.head = commit.clone();
+        Ok(())
+    }
+
+    fn push(&mut self, message: &str, author: &str, changes: &Changes) -> Result<CommitId, RepoError> {
+        self.head = self.propose(MAIN, message, author, changes)?;
         Ok(self.head.clone())
     }
 }

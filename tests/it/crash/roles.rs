@@ -121,7 +121,7 @@ fn killing_the_work_role_in_a_backfill_loses_no_row_and_no_alert() {
     assert_eq!((state.table(SALES).1, state.table(DAILY).1), (DAYS * SALES_A_DAY, DAYS * 3));
 
     // The same in one process that nobody disturbs.
-    let world = World::new("1d");
+    let world = World::at("1d", world.now_ms);
     let mut calm = world.state("calm-work");
     calm.produce(&messages.lines);
     calm.start();

@@ -33,9 +33,14 @@ pub struct World {
 impl World {
     /// Makes a repository of the mesh; a step of its batches computes one chunk.
     pub fn new(chunk: &str) -> Self {
+        Self::at(chunk, Clock::system().now_ms())
+    }
+
+    /// The same, with commits and messages of a given time: two such worlds are alike to the commit id.
+    pub fn at(chunk: &str, now_ms: i64) -> Self {
         let home = tempfile::tempdir().expect("a folder");
         let repo = RepoWriter::init_bare(&home.path().join("repo.git")).expect("a repository");
-        let world = Self { home, repo, head: RefCell::new(None), now_ms: Clock::system().now_ms() };
+        let world = Self { home, repo, head: RefCell::new(None), now_ms };
         world.commit("Start", &mesh::files(mesh::today(), chunk));
         world
     }
