@@ -28,6 +28,8 @@ def read_delta(folder, version):
             if hasattr(rows, "read_all"):
                 rows = rows.read_all()
             return "duckdb", rows, partition_columns_of_delta(folder)
+        except ImportError:
+            pass
         except Exception as reason:  # the extension is a download that may not be there
             print(f"duckdb cannot read delta here: {str(reason).splitlines()[0]}", file=sys.stderr)
     import deltalake

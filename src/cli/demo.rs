@@ -16,7 +16,7 @@ use super::{DENIED, DONE, FINDINGS, Failure, Format, OUTSIDE, print_json, runtim
 use crate::clock::Clock;
 use crate::control::{Around, UpOptions, Upward, up as control_up};
 use crate::demo::{Ended, Site, Stage, StoryOptions, Summary, play, prepare, summary};
-use crate::stream::{KafkaSettings, ProduceTarget, TimestampFrom, TopicFolder, TopicOptions, produce};
+use crate::stream::{KafkaSettings, ProduceTarget, TimestampFrom, open_source, produce};
 use crate::work::Roles;
 
 /// Mesh time per real time.
@@ -191,9 +191,16 @@ async fn seed(
     };
     for (topic, events) in &prepared.seed {
         let target = target(topic);
-        if let ProduceTarget::TopicFolder(path) = &target {
-            TopicFolder::open_or_create(path, &TopicOptions::default())
-                .map_err(|error| Failure::outside(&error))?;
+        target.ensure().await.map_err(|error| Failure::outside(&error))?;
+        let source = open_source(&target).map_err(|error| Failure::outside(&error))?;
+        let bounds = source.bounds().await.map_err(|error| Failure::outside(&error))?;
+        let known: i64 = bounds.values().map(|(low, high)| high - low).sum();
+        if known > 0 {
+            // Somebody's, or an earlier demo's: on a real broker we delete nothing.
+            let message = format!(
+                "the topic {topic} holds {known} messages already; delete it, or name another broker"
+            );
+            return Err(Failure::usage(message));
         }
         let text = String::from_utf8_lossy(events).into_owned();
         let lines: Vec<std::io::Result<String>> = text.lines().map(|line| Ok(line.to_owned())).collect();

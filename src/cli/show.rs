@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use clap::Args;
 use hydromesh_core::ids::{PortId, ProductId};
-use hydromesh_core::ledger::Deployed;
+use hydromesh_core::ledger::{Deployed, PortState};
 use hydromesh_core::model::{
     Classification, InputSource, LogicalType, OutputPort, Pipeline, Product, QualitySeverity, SlaKind,
 };
@@ -43,6 +43,12 @@ pub fn run(args: &ShowArgs) -> Result<u8, Failure> {
     Ok(DONE)
 }
 
+/// Returns the rows of a port's table; none for a followed topic's, whose epochs are not counted one by one.
+fn rows(state: &PortState) -> Option<u64> {
+    let published = || state.partitions.values().map(|one| one.published.rows).sum();
+    (!state.partitions.is_empty()).then(published)
+}
+
 fn readers(book: &Book, id: &ProductId) -> Vec<String> {
     let reads = |deployed: &Deployed| deployed.print.reads.keys().any(|port| port.product == *id);
     book.ledger.deployed.iter().filter(|(_, it)| reads(it)).map(|(id, _)| id.to_string()).collect()
@@ -65,7 +71,7 @@ fn as_json(book: &Book, condition: &Condition<'_>) -> Value {
                 "access": output.access,
                 "table_version": state.map(|it| it.version),
                 "partitions": state.map(|it| it.partitions.len()),
-                "rows": state.map(|it| it.partitions.values().map(|one| one.published.rows).sum::<u64>()),
+                "rows": state.and_then(rows),
                 "data_through": state.and_then(|it| it.newest_data_ms).map(rfc3339),
                 "quality": book.ledger.quality.get(&port).map(|rules| {
                     rules.iter().map(|(rule, it)| json!({
@@ -187,7 +193,7 @@ fn port(text: &mut String, book: &Book, id: &PortId, output: &OutputPort, paint:
     match book.ledger.ports.get(id) {
         None => _ = writeln!(text, "    nothing published yet"),
         Some(state) => {
-            let rows: u64 = state.partitions.values().map(|it| it.published.rows).sum();
+            let rows = rows(state).map_or_else(|| "followed".to_owned(), |rows| format!("{rows} rows"));
             let through = state.newest_data_ms.map_or_else(|| "-".to_owned(), instant);
             let cut = match state.partitions.len() {
                 0 | 1 => String::new(),
@@ -195,7 +201,7 @@ fn port(text: &mut String, book: &Book, id: &PortId, output: &OutputPort, paint:
             };
             let _ = writeln!(
                 text,
-                "    {rows} rows{cut}, data through {through}, {} version {}",
+                "    {rows}{cut}, data through {through}, {} version {}",
                 serde_json::to_value(output.format)
                     .ok()
                     .and_then(|it| it.as_str().map(str::to_owned))

@@ -9,6 +9,8 @@ mod producer;
 #[cfg(feature = "kafka")]
 mod source;
 #[cfg(feature = "kafka")]
+mod topic;
+#[cfg(feature = "kafka")]
 mod topic_id;
 
 #[cfg(feature = "kafka")]

@@ -11,8 +11,8 @@ use chrono::DateTime;
 use serde_json::{Map, Value};
 
 use super::{
-    Appender, NewRecord, OffsetRange, PartitionId, Source, SourceError, TopicFolder, kafka::KafkaSettings,
-    partition_for_key,
+    Appender, NewRecord, OffsetRange, PartitionId, Source, SourceError, TopicFolder, TopicOptions,
+    kafka::KafkaSettings, partition_for_key,
 };
 #[cfg(feature = "kafka")]
 use super::{KafkaProducer, KafkaSource};
@@ -71,6 +71,23 @@ pub fn open_source(target: &ProduceTarget) -> Result<Box<dyn Source>, SourceErro
         ProduceTarget::Kafka(settings) => Ok(Box::new(KafkaSource::new(settings.clone())?)),
         #[cfg(not(feature = "kafka"))]
         ProduceTarget::Kafka(_) => Err(SourceError::KafkaNotBuilt),
+    }
+}
+
+impl ProduceTarget {
+    /// Makes the topic unless it is there: a folder with the default options, on Kafka as many partitions.
+    ///
+    /// # Errors
+    /// When it cannot be made; [`SourceError::KafkaNotBuilt`] in a program built without the feature `kafka`.
+    pub async fn ensure(&self) -> Result<(), SourceError> {
+        let options = TopicOptions::default();
+        match self {
+            ProduceTarget::TopicFolder(path) => TopicFolder::open_or_create(path, &options).map(drop),
+            #[cfg(feature = "kafka")]
+            ProduceTarget::Kafka(settings) => settings.ensure_topic(options.partitions).await,
+            #[cfg(not(feature = "kafka"))]
+            ProduceTarget::Kafka(_) => Err(SourceError::KafkaNotBuilt),
+        }
     }
 }
 
