@@ -53,6 +53,9 @@ const EPOCH: &str = "hydromesh.epoch";
 /// Names the partition column, whichever way the format knows of it.
 const PARTITION_BY: &str = "hydromesh.partition-by";
 const DATA: &str = "data";
+/// Manifests of a snapshot beyond which a commit lists all files anew. Each append adds one, and each is a file that every
+/// later reader and commit opens: without a bound, publishing n partitions opens n * n of them.
+const MOST_MANIFESTS: usize = 16;
 
 fn key_property(meta: &CommitMeta) -> String {
     format!("hydromesh.key.{}", meta.key_digest())
@@ -146,6 +149,12 @@ async fn listed(loaded: &Loaded, snapshot: &Snapshot) -> Result<Vec<ManifestEntr
     }
     files.sort_by(|left, right| left.data_file().file_path().cmp(right.data_file().file_path()));
     Ok(files)
+}
+
+/// The number of manifests of the current snapshot.
+async fn manifests(loaded: &Loaded) -> Result<usize, LakeError> {
+    let table = loaded.table().await?;
+    Ok(table.manifests(None, loaded.metadata.current_snapshot_id).await?.len())
 }
 
 fn relative(metadata: &TableMetadata, path: &str) -> Result<String, LakeError> {
@@ -329,7 +338,7 @@ pub(super) async fn publish(
 ///
 /// The library's own overwrite is not used: it fails on a table whose replaced files are listed by
 /// more than one manifest. All files that stay are listed anew instead, which costs time in
-/// proportion to the table's files and nothing else.
+/// proportion to the table's files and nothing else. So does an append to a table of many manifests.
 async fn file_updates(
     table: &Table,
     loaded: &Loaded,
@@ -360,7 +369,7 @@ async fn file_updates(
     let summary = changes(&files, &gone);
     let updates = if files.is_empty() && gone.is_empty() {
         same_files(loaded, None).await?
-    } else if gone.is_empty() && !kept.is_empty() {
+    } else if gone.is_empty() && !kept.is_empty() && manifests(loaded).await? < MOST_MANIFESTS {
         plan(loaded, Plan::Append(files)).await?
     } else {
         plan(loaded, Plan::Replace(kept.into_iter().cloned().chain(files).collect())).await?
@@ -446,4 +455,16 @@ pub(super) async fn referenced(table: &Table) -> Result<BTreeSet<String>, LakeEr
         }
     }
     Ok(paths)
+}
+
+/// The most manifests that any snapshot has.
+#[cfg(test)]
+pub(super) async fn most_manifests_of(table: &Table) -> Result<usize, LakeError> {
+    let loaded = load_existing(table).await?;
+    let library = loaded.table().await?;
+    let mut most = 0;
+    for id in loaded.metadata.snapshots.keys() {
+        most = most.max(library.manifests(None, Some(*id)).await?.len());
+    }
+    Ok(most)
 }

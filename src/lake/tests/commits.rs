@@ -303,3 +303,26 @@ pub(super) async fn appends_without_rows_commit(format: TableFormat) {
     assert_eq!(number(&table, None, "SELECT count(*) FROM t").await, 7);
     assert_eq!(number(&table, Some(second.version), "SELECT count(*) FROM t").await, 5);
 }
+
+pub(super) async fn many_appends_stay_readable_at_every_version(format: TableFormat) {
+    let (_folder, table) = new_table(format, &by_day()).await;
+    let mut versions = Vec::new();
+    for day in 0..20 {
+        let meta = CommitMeta::new(format!("k{day}"), 1, NOON + i64::from(day));
+        let rows = vec![wide_rows(DAY_ONE + day, 2, i64::from(day) + 1)];
+        versions.push(put(&table, rows, PublishMode::Append, &meta).await.unwrap().version);
+    }
+    for (rows, version) in (1..).map(|n| 2 * n).zip(&versions) {
+        assert_eq!(number(&table, Some(*version), "SELECT count(*) FROM t").await, rows);
+    }
+    assert_eq!(table.partitions(None).await.unwrap().len(), 20);
+    let replace = PublishMode::ReplacePartition("2026-08-02".into());
+    let meta = CommitMeta::new("again", 1, NOON + 50);
+    let _ = put(&table, vec![wide_rows(DAY_ONE + 1, 5, 90)], replace, &meta).await.unwrap();
+    assert_eq!(number(&table, None, "SELECT count(*) FROM t").await, 43);
+    assert_eq!(number(&table, versions.last().copied(), "SELECT count(*) FROM t").await, 40);
+    if format == TableFormat::Iceberg {
+        let listed = crate::lake::iceberg::most_manifests_of(&table).await.unwrap();
+        assert!(listed <= 16, "{listed} manifests");
+    }
+}

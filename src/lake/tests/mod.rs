@@ -159,6 +159,7 @@ both_formats!(
     a_content_hash_knows_rows_not_files,
     replace_all_leaves_nothing_behind,
     appends_without_rows_commit,
+    many_appends_stay_readable_at_every_version,
     a_folder_has_one_format,
     statistics_answer_truly,
     a_failed_stream_stages_nothing,
