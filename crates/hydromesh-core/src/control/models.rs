@@ -70,6 +70,12 @@ impl Control {
             Some(champion) => Verdict::Promote(format!(
                 "{metric} {value:.4}; the champion has {champion:.4} on the same rows, margin {margin}"
             )),
+            // Features that are gone cannot be looked up either: such a champion serves nobody.
+            None if self.ledger.models.get(product).is_some_and(|models| models.champion.is_some()) => {
+                Verdict::Promote(format!(
+                    "{metric} {value:.4}; the champion cannot be compared, a feature of it is gone"
+                ))
+            }
             None => Verdict::Promote(format!("{metric} {value:.4}; the first model")),
         })
     }
