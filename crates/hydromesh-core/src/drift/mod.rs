@@ -52,7 +52,6 @@ mod goldens {
     }
 
     #[derive(serde::Deserialize)]
-    #[expect(clippy::struct_field_names, reason = "the names of the file")]
     pub(super) struct Psi {
         pub reference: Vec<f64>,
         pub current: Vec<f64>,
