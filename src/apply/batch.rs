@@ -217,7 +217,7 @@ impl Target<'_> {
         let stream: Rows = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream));
         let staged = self.table.stage(&meta, stream).await?;
         let rows = staged.rows;
-        let provider = self.table.staged_provider(&staged).await?;
+        let provider = self.table.staged_provider(&staged);
         let object = self.port.port.as_str();
         let outcomes = self.context.engine.audit(&self.output.contract.quality, provider, object).await?;
         let failed: Vec<String> = outcomes

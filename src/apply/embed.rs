@@ -131,6 +131,7 @@ async fn refresh(
     Ok(Done { facts: Vec::new(), rows: embedded })
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what `map_err` passes")]
 fn stopped(error: tokio::task::JoinError) -> StepError {
     StepError::internal(error.to_string())
 }
@@ -258,7 +259,7 @@ impl Refresh<'_> {
         let batches: SendableRecordBatchStream =
             Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches));
         let staged = self.table.stage(&meta, batches).await?;
-        let provider = self.table.staged_provider(&staged).await?;
+        let provider = self.table.staged_provider(&staged);
         if let Err(error) = self.audit(provider).await {
             self.table.discard(staged).await?;
             return Err(error);

@@ -55,9 +55,9 @@ pub fn run(args: &LineageArgs) -> Result<u8, Failure> {
             // A port's lineage is its product's; its columns are asked for one by one.
             let product = text.split_once('.').map_or(text, |(product, _)| product);
             let id = find_product(&known, product)?;
-            products(args, &mesh, Some(&id))
+            Ok(products(args, &mesh, Some(&id)))
         }
-        None => products(args, &mesh, None),
+        None => Ok(products(args, &mesh, None)),
     }
 }
 
@@ -72,7 +72,7 @@ fn turned(edges: &Edges) -> Edges {
     turned
 }
 
-fn products(args: &LineageArgs, mesh: &Mesh, of: Option<&ProductId>) -> Result<u8, Failure> {
+fn products(args: &LineageArgs, mesh: &Mesh, of: Option<&ProductId>) -> u8 {
     let up = edges(mesh);
     let down = turned(&up);
     if args.book.format == Format::Json {
@@ -93,7 +93,7 @@ fn products(args: &LineageArgs, mesh: &Mesh, of: Option<&ProductId>) -> Result<u
             .map(|(from, to)| json!({"from": from, "to": to}))
             .collect();
         print_json(&json!({"products": nodes, "edges": arrows}));
-        return Ok(DONE);
+        return DONE;
     }
     let paint = Paint::stdout();
     let name = |id: &ProductId| id.to_string();
@@ -119,7 +119,7 @@ fn products(args: &LineageArgs, mesh: &Mesh, of: Option<&ProductId>) -> Result<u
         }
     }
     print(&lines.join("\n"));
-    Ok(DONE)
+    DONE
 }
 
 fn reach<T: Ord + Clone>(ways: &BTreeMap<T, BTreeSet<T>>, from: &T) -> BTreeSet<T> {

@@ -124,12 +124,12 @@ fn domain(args: &DomainArgs) -> Result<u8, Failure> {
     let files = BTreeMap::from([(format!("{folder}/domain.yaml"), text)]);
     write(&args.path, &folder, &files)?;
     let wrong = findings(&args.path, &folder)?;
-    told(
+    Ok(told(
         args.format,
         &files,
         &wrong,
         &format!("next: hydromesh new product {name}/NAME --sql FILE --input PORT"),
-    )
+    ))
 }
 
 fn product(args: &ProductArgs) -> Result<u8, Failure> {
@@ -179,17 +179,17 @@ fn product(args: &ProductArgs) -> Result<u8, Failure> {
     let files = BTreeMap::from([
         (file("product.odps.yaml"), product_text(&id, args, &inputs, &output)),
         (file(&format!("{output}.odcs.yaml")), contract_text(&id, &output, &mesh, &inputs, &shape, args)?),
-        (file("pipeline.yaml"), pipeline_text(&id, &output, &partition)),
+        (file("pipeline.yaml"), pipeline_text(&id, &output, partition.as_ref())),
         (file(&format!("{output}.sql")), sql),
     ]);
     write(&args.path, &folder, &files)?;
     let wrong = findings(&args.path, &folder)?;
-    told(
+    Ok(told(
         args.format,
         &files,
         &wrong,
         "next: say what each column means in the contract, then `hydromesh plan --gate`",
-    )
+    ))
 }
 
 /// Reads the mesh that something is added to.
@@ -393,7 +393,7 @@ fn label(
     })
 }
 
-fn pipeline_text(id: &ProductId, output: &PortName, partition: &Option<(String, Grain, String)>) -> String {
+fn pipeline_text(id: &ProductId, output: &PortName, partition: Option<&(String, Grain, String)>) -> String {
     let mut text = format!(
         "apiVersion: hydromesh/v1\nkind: BatchPipeline\nname: {}\noutput: {output}\nsql: {output}.sql\n",
         id.name
@@ -435,12 +435,7 @@ fn findings(root: &Path, folder: &str) -> Result<Vec<Diagnostic>, Failure> {
     Ok(found)
 }
 
-fn told(
-    format: Format,
-    files: &BTreeMap<String, String>,
-    wrong: &[Diagnostic],
-    next: &str,
-) -> Result<u8, Failure> {
+fn told(format: Format, files: &BTreeMap<String, String>, wrong: &[Diagnostic], next: &str) -> u8 {
     match format {
         Format::Json => {
             let written: Vec<_> = files
@@ -459,5 +454,5 @@ fn told(
         }
     }
     let errors = wrong.iter().any(|finding| finding.severity == Severity::Error);
-    Ok(if errors { FINDINGS } else { DONE })
+    if errors { FINDINGS } else { DONE }
 }

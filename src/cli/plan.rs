@@ -102,11 +102,15 @@ pub fn run(args: &PlanArgs) -> Result<u8, Failure> {
         }
         PlanFormat::Human => {
             print(&human(&plan, &due, &waiting));
-            answers.iter().for_each(|answers| print(&answers.human(Paint::stdout())));
+            if let Some(answers) = &answers {
+                print(&answers.human(Paint::stdout()));
+            }
         }
         PlanFormat::Markdown => {
             print(&markdown(&plan, &due));
-            answers.iter().for_each(|answers| print(&format!("\n{}", answers.markdown())));
+            if let Some(answers) = &answers {
+                print(&format!("\n{}", answers.markdown()));
+            }
         }
     }
     if answers.is_some_and(|answers| answers.any_denied()) {

@@ -50,7 +50,7 @@ impl Reason {
 pub fn why(args: &WhyArgs) -> Result<u8, Failure> {
     let book = Book::open(&args.book)?;
     let id = book.product(&args.product)?;
-    answer(args, &id, &story(&book, &id), "")
+    Ok(answer(args, &id, &story(&book, &id), ""))
 }
 
 /// Runs `why-not`: what keeps the product from being deployed, computed or fresh.
@@ -58,18 +58,15 @@ pub fn why_not(args: &WhyArgs) -> Result<u8, Failure> {
     let book = Book::open(&args.book)?;
     let id = book.product(&args.product)?;
     let reasons = obstacles(&book, &id);
-    answer(
-        args,
-        &id,
-        &reasons,
-        "nothing is in its way: it is deployed as the last commit asks, and its data is up to date",
-    )
+    let otherwise =
+        "nothing is in its way: it is deployed as the last commit asks, and its data is up to date";
+    Ok(answer(args, &id, &reasons, otherwise))
 }
 
-fn answer(args: &WhyArgs, id: &ProductId, reasons: &[Reason], otherwise: &str) -> Result<u8, Failure> {
+fn answer(args: &WhyArgs, id: &ProductId, reasons: &[Reason], otherwise: &str) -> u8 {
     if args.book.format == Format::Json {
         print_json(&json!({"product": id, "reasons": reasons}));
-        return Ok(DONE);
+        return DONE;
     }
     let paint = Paint::stdout();
     let mut lines = vec![paint.text(Tone::Strong, &id.to_string())];
@@ -85,7 +82,7 @@ fn answer(args: &WhyArgs, id: &ProductId, reasons: &[Reason], otherwise: &str) -
         lines.push(format!("  {}", paint.text(Tone::Good, otherwise)));
     }
     print(&lines.join("\n"));
-    Ok(DONE)
+    DONE
 }
 
 fn story(book: &Book, id: &ProductId) -> Vec<Reason> {

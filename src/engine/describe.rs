@@ -146,6 +146,7 @@ fn plain(error: &DataFusionError) -> String {
     .to_owned()
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what `map_err` passes")]
 fn problem(error: DataFusionError) -> SqlProblem {
     let span = error.diagnostic().and_then(|diagnostic| diagnostic.span);
     let place = span.filter(|span| span.start.line > 0).map(|span| span.start);

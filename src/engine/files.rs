@@ -80,6 +80,7 @@ pub fn memory_table(schema: SchemaRef, batches: Vec<RecordBatch>) -> Arc<dyn Tab
     Arc::new(MemTable::try_new(schema, vec![batches]).expect("every batch was built with the schema"))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what `map_err` passes")]
 fn internal(error: ArrowError) -> EngineError {
     EngineError { kind: ErrorKind::Internal, code: "HM-X004", message: error.to_string() }
 }

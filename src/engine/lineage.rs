@@ -346,11 +346,11 @@ impl<'a> Scope<'a> {
                 self.children(expression, if masks { Passage::Masked } else { passage }, into);
             }
             Expr::WindowFunction(window) => self.window(window, passage, into),
-            Expr::ScalarSubquery(subquery) => self.subquery(&subquery.subquery, passage, into),
-            Expr::Exists(exists) => self.subquery(&exists.subquery.subquery, Passage::Masked, into),
+            Expr::ScalarSubquery(subquery) => subquery_sources(&subquery.subquery, passage, into),
+            Expr::Exists(exists) => subquery_sources(&exists.subquery.subquery, Passage::Masked, into),
             Expr::InSubquery(within) => {
                 self.sources(&within.expr, passage, into);
-                self.subquery(&within.subquery.subquery, passage, into);
+                subquery_sources(&within.subquery.subquery, passage, into);
             }
             other => self.children(other, passage, into),
         }
@@ -376,15 +376,15 @@ impl<'a> Scope<'a> {
             self.sources(part, Passage::Masked, into);
         }
     }
+}
 
-    fn subquery(&self, plan: &LogicalPlan, passage: Passage, into: &mut TracedColumn) {
-        let inner = trace(plan);
-        for column in inner.columns {
-            into.direct.extend(column.direct);
-            if passage == Passage::Open {
-                into.unmasked.extend(column.unmasked);
-            }
+fn subquery_sources(plan: &LogicalPlan, passage: Passage, into: &mut TracedColumn) {
+    let inner = trace(plan);
+    for column in inner.columns {
+        into.direct.extend(column.direct);
+        if passage == Passage::Open {
+            into.unmasked.extend(column.unmasked);
         }
-        into.direct.extend(inner.indirect);
     }
+    into.direct.extend(inner.indirect);
 }

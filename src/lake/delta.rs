@@ -92,7 +92,7 @@ fn version_of(snapshot: &EagerSnapshot) -> Result<Version, LakeError> {
 }
 
 fn partition_of(snapshot: &EagerSnapshot) -> Option<String> {
-    snapshot.metadata().partition_columns().first().map(|name| name.to_string())
+    snapshot.metadata().partition_columns().first().cloned()
 }
 
 /// The table's columns in the order of its schema, plain.

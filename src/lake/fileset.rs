@@ -25,7 +25,7 @@ use datafusion::{
 };
 
 use super::{
-    LakeError, PartitionInfo,
+    PartitionInfo,
     stage::{PartitionColumn, Staged, partition_scalar},
 };
 
@@ -50,20 +50,20 @@ pub(super) struct FileEntry {
 }
 
 impl FileSet {
-    pub fn of_staged(dir: &Path, staged: &Staged) -> Result<FileSet, LakeError> {
+    pub fn of_staged(dir: &Path, staged: &Staged) -> FileSet {
         let files = staged.files.iter().map(|file| FileEntry {
             path: file.path.clone(),
             partition: file.partition.clone(),
             rows: Some(file.rows),
             bytes: file.bytes,
         });
-        Ok(FileSet {
+        FileSet {
             dir: dir.to_path_buf(),
             schema: staged.schema.clone(),
             partition_by: staged.partition_by.clone(),
             partition_column: staged.partition_column,
             files: files.collect(),
-        })
+        }
     }
 
     pub fn partitions(&self) -> BTreeMap<String, PartitionInfo> {

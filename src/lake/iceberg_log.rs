@@ -300,7 +300,7 @@ fn unsupported<T>(what: &str) -> Result<T, IcebergError> {
 
 #[async_trait::async_trait]
 impl Catalog for Collector {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "lake"
     }
 

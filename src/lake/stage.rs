@@ -100,7 +100,7 @@ pub(super) async fn write_staged(
                 Some(Some(batch)) => writer.write(&batch)?,
                 Some(None) => return writer.finish(),
                 // The reading side gave up: the open files vanish with the writer.
-                None => return writer.abandon(),
+                None => return Ok(writer.abandon()),
             }
         }
     });
@@ -242,7 +242,7 @@ impl StageWriter {
         file.writer.write(&batch)?;
         file.rows += batch.num_rows() as u64;
         if file.writer.bytes_written() > FILE_BYTES {
-            self.close(&key)?;
+            self.close(key.as_deref())?;
         }
         while self.open.values().map(|file| file.writer.memory_size()).sum::<usize>() > OPEN_BYTES {
             let fullest = self.open.values_mut().max_by_key(|file| file.writer.memory_size());
@@ -256,7 +256,7 @@ impl StageWriter {
         if self.open.len() >= OPEN_FILES {
             let fullest = self.open.iter().max_by_key(|(_, file)| file.rows).map(|(key, _)| key.clone());
             if let Some(key) = fullest {
-                self.close(&key)?;
+                self.close(key.as_deref())?;
             }
         }
         let folder = self.plan.table.join(self.plan.data).join(self.folder_of(partition));
@@ -280,22 +280,22 @@ impl StageWriter {
     }
 
     /// Finishes a file and gives it its final name, which tells its content apart from any other.
-    fn close(&mut self, key: &Option<String>) -> Result<(), LakeError> {
-        let Some(mut file) = self.open.remove(key) else { return Ok(()) };
+    fn close(&mut self, key: Option<&str>) -> Result<(), LakeError> {
+        let Some(mut file) = self.open.remove(&key.map(str::to_owned)) else { return Ok(()) };
         let footer = file.writer.finish()?;
         let sink = file.writer.inner();
         sink.file.sync_all().map_err(|source| LakeError::io("flush", &file.temporary, source))?;
         let content = hex::encode(&sink.digest.clone().finalize()[..6]);
         let bytes = sink.bytes;
         let name = format!("{}-{:05}-{content}.parquet", self.plan.prefix, file.index);
-        let folder = Path::new(self.plan.data).join(self.folder_of(key.as_deref()));
+        let folder = Path::new(self.plan.data).join(self.folder_of(key));
         let path = self.plan.table.join(&folder).join(&name);
         let fresh = !path.exists();
         std::fs::rename(&file.temporary, &path).map_err(|source| LakeError::io("name", &path, source))?;
         path.parent().map_or(Ok(()), sync_dir)?;
         self.done.push(StagedFile {
             path: folder.join(name).to_string_lossy().into_owned(),
-            partition: key.clone(),
+            partition: key.map(str::to_owned),
             rows: file.rows,
             bytes,
             stats: column_stats(&self.written_schema, &footer)?,
@@ -306,7 +306,7 @@ impl StageWriter {
 
     fn finish(mut self) -> Result<Staged, LakeError> {
         while let Some(key) = self.open.keys().next().cloned() {
-            self.close(&key)?;
+            self.close(key.as_deref())?;
         }
         let mut files = std::mem::take(&mut self.done);
         files.sort_by(|left, right| left.path.cmp(&right.path));
@@ -320,10 +320,10 @@ impl StageWriter {
         })
     }
 
-    fn abandon(self) -> Result<Staged, LakeError> {
+    fn abandon(self) -> Staged {
         let schema = self.plan.schema.clone();
         let (partition_by, partition_column) = (self.plan.partition_by.clone(), self.plan.partition_column);
-        Ok(Staged { rows: 0, bytes: 0, files: Vec::new(), schema, partition_by, partition_column })
+        Staged { rows: 0, bytes: 0, files: Vec::new(), schema, partition_by, partition_column }
     }
 
     /// `column=value` where that is a plain folder name on every system and in every URL, else a

@@ -31,7 +31,7 @@ pub use page::incident_page;
 
 /// The longest that one delivery may take. Control hands a message over again after ten minutes without an answer, so
 /// an attempt must be over well before that.
-const DELIVERY_LIMIT: Duration = Duration::from_secs(60);
+const DELIVERY_LIMIT: Duration = Duration::from_mins(1);
 /// The longest that a mail server may take for one answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 /// The port on which TLS comes before the first command; on every other one it is asked for by STARTTLS.

@@ -2,7 +2,7 @@
 //!
 //! The comment is YAML by OPA's definition. Of YAML this reads what annotations need: one level of keys, `custom` with one
 //! more level, plain and quoted scalars on one line, and block scalars (`|` and `>`). Lists and deeper maps (authors,
-//! related_resources, schemas) are skipped, since the gate has no use for them.
+//! `related_resources`, schemas) are skipped, since the gate has no use for them.
 
 use std::collections::BTreeMap;
 

@@ -256,14 +256,14 @@ impl Evaluator for Told {
 
 #[test]
 fn an_engine_must_answer_every_question_exactly_once() {
+    fn answer(package: &RulePackage, value: Result<Option<Value>, EvaluationError>) -> Answer<'_> {
+        Answer { package, verdict: Verdict::Deny, value }
+    }
     let decide = |answers: fn(&RulePackage) -> Vec<Answer<'_>>| {
         let package =
             RulePackage { name: "a.b".to_owned(), file: String::new(), verdicts: vec![Verdict::Deny] };
         Gate::of(Box::new(Told(vec![package], answers)), "sha256:0".to_owned()).decide(&input())
     };
-    fn answer(package: &RulePackage, value: Result<Option<Value>, EvaluationError>) -> Answer<'_> {
-        Answer { package, verdict: Verdict::Deny, value }
-    }
     assert!(decide(|package| vec![answer(package, Ok(Some(json!([]))))]).allow);
     assert!(!decide(|_| vec![]).allow);
     assert!(!decide(|package| vec![answer(package, Ok(None))]).allow);
@@ -461,15 +461,12 @@ fn regorus_and_opa_wasm_decide_alike() {
         }
         spoken.extend(said);
     }
-    let packages = BTreeSet::from_iter(
-        PolicySet::embedded()
-            .sources()
-            .iter()
-            .flat_map(|source| {
-                source.text.lines().filter_map(|line| line.trim().strip_prefix("\"rule\": \""))
-            })
-            .filter_map(|rest| rest.split('"').next().map(str::to_owned)),
-    );
+    let packages = PolicySet::embedded()
+        .sources()
+        .iter()
+        .flat_map(|source| source.text.lines().filter_map(|line| line.trim().strip_prefix("\"rule\": \"")))
+        .filter_map(|rest| rest.split('"').next().map(str::to_owned))
+        .collect::<BTreeSet<_>>();
     let said = spoken.iter().map(|rule| rule.trim_start_matches("warn:").to_owned()).collect::<BTreeSet<_>>();
     assert_eq!(said, packages, "the table makes every rule speak");
 }

@@ -230,11 +230,11 @@ impl<'a> Lint<'a> {
                 let shape = self.expr(collection, scope);
                 if let Some(key) = key {
                     self.expr(key, scope);
-                    self.bind(key, Shape::Unknown, scope);
+                    bind(key, Shape::Unknown, scope);
                 }
                 self.expr(value, scope);
-                let element = self.element(shape, collection.span());
-                self.bind(value, element, scope);
+                let element = self.element(&shape, collection.span());
+                bind(value, element, scope);
             }
             Literal::Expr { expr, .. } | Literal::NotExpr { expr, .. } => {
                 self.expr(expr, scope);
@@ -245,7 +245,7 @@ impl<'a> Lint<'a> {
                 if let Some(key) = key {
                     inner.insert(key.text().to_owned(), Shape::Unknown);
                 }
-                let element = self.element(shape, domain.span());
+                let element = self.element(&shape, domain.span());
                 inner.insert(value.text().to_owned(), element);
                 self.nested(query, &mut inner);
             }
@@ -276,16 +276,6 @@ impl<'a> Lint<'a> {
         self.reporting = before;
     }
 
-    fn bind(&mut self, target: &Expr, shape: Shape<'a>, scope: &mut Scope<'a>) {
-        if let Expr::Var { span, .. } = target {
-            scope.insert(span.text().to_owned(), shape);
-        } else {
-            for name in variables(target) {
-                scope.entry(name).or_insert(Shape::Unknown);
-            }
-        }
-    }
-
     /// Returns what is known about the expression's value, after looking at everything inside it.
     fn expr(&mut self, expr: &Expr, scope: &mut Scope<'a>) -> Shape<'a> {
         match expr {
@@ -311,7 +301,7 @@ impl<'a> Lint<'a> {
                         let name = value.as_string().map(ToString::to_string).unwrap_or_default();
                         self.key(parent, &name, span)
                     }
-                    _ => self.element(parent, index.span()),
+                    _ => self.element(&parent, index.span()),
                 }
             }
             Expr::Call { fcn, params, .. } => self.call(fcn, params, scope),
@@ -319,7 +309,7 @@ impl<'a> Lint<'a> {
                 let shape = self.expr(rhs, scope);
                 self.expr(lhs, scope);
                 if matches!(&**lhs, Expr::Var { .. }) {
-                    self.bind(lhs, shape, scope);
+                    bind(lhs, shape, scope);
                 }
                 Shape::Unknown
             }
@@ -463,7 +453,7 @@ impl<'a> Lint<'a> {
         }
     }
 
-    fn element(&mut self, parent: Shape<'a>, span: &Span) -> Shape<'a> {
+    fn element(&mut self, parent: &Shape<'a>, span: &Span) -> Shape<'a> {
         let Shape::Input(schema) = parent else { return Shape::Unknown };
         match schema::element(schema) {
             Child::Schema(inner) => Shape::Input(inner),
@@ -511,6 +501,16 @@ impl<'a> Lint<'a> {
                 kind,
                 message,
             });
+        }
+    }
+}
+
+fn bind<'a>(target: &Expr, shape: Shape<'a>, scope: &mut Scope<'a>) {
+    if let Expr::Var { span, .. } = target {
+        scope.insert(span.text().to_owned(), shape);
+    } else {
+        for name in variables(target) {
+            scope.entry(name).or_insert(Shape::Unknown);
         }
     }
 }

@@ -225,7 +225,7 @@ mod tests {
         match value {
             Value::Object(map) => map.iter().for_each(|(key, inner)| visit(key, inner)),
             Value::Array(items) => {
-                items.iter().enumerate().for_each(|(at, inner)| visit(&at.to_string(), inner))
+                items.iter().enumerate().for_each(|(at, inner)| visit(&at.to_string(), inner));
             }
             _ => {}
         }

@@ -39,6 +39,9 @@ pub struct PolicySet {
 
 impl PolicySet {
     /// Returns the central rules that were compiled into this binary.
+    ///
+    /// # Panics
+    /// When they were compiled in broken, which a test rules out.
     #[must_use]
     pub fn embedded() -> Self {
         let mut sources = Vec::new();

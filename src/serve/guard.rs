@@ -45,6 +45,7 @@ enum Reach {
     Network,
 }
 
+#[expect(clippy::missing_fields_in_debug, reason = "of the tokens nothing is told but whether there are any")]
 impl std::fmt::Debug for Guard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Guard").field("reach", &self.reach).field("token", &self.bearer.is_some()).finish()

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use hydromesh_core::ledger::{AlertState, LedgerState, RunOutcome};
+use hydromesh_core::ledger::{AlertState, EpisodeRecord, LedgerState, RunOutcome};
 use prometheus::core::Collector;
 use prometheus::{
     Encoder as _, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounterVec, IntGaugeVec, Opts, Registry,
@@ -211,11 +211,8 @@ fn derived(ledger: &LedgerState, environment: &str, now_ms: i64) -> Result<Regis
         "Open alert episodes by product and kind.",
         &["product", "kind"],
     )?;
-    for alert in ledger
-        .episodes
-        .values()
-        .map(|episode| episode.last())
-        .filter(|alert| alert.state == AlertState::Firing)
+    for alert in
+        ledger.episodes.values().map(EpisodeRecord::last).filter(|alert| alert.state == AlertState::Firing)
     {
         let kind = crate::notify::kind_name(alert.kind);
         firing.with_label_values(&[&alert.product.to_string(), kind]).inc();

@@ -11,6 +11,7 @@ mod parts;
 mod policies;
 mod status;
 #[cfg(test)]
+#[expect(clippy::cast_possible_wrap, clippy::cast_precision_loss, reason = "milliseconds of a month")]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};

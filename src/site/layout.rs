@@ -156,7 +156,9 @@ fn sugiyama(
     let mut single_layer = BTreeMap::new();
     for (i, part) in singles.into_iter().enumerate() {
         let (id, _) = part[0];
-        *row.get_mut(id)? = top + (i / across) as f64;
+        #[expect(clippy::cast_precision_loss, reason = "rows of a picture")]
+        let below = (i / across) as f64;
+        *row.get_mut(id)? = top + below;
         single_layer.insert(id, i % across);
     }
     if row.iter().any(|r| !r.is_finite()) {
@@ -187,6 +189,7 @@ fn overlaps(places: &[(usize, f64)]) -> bool {
 }
 
 /// The fallback: layers as columns, nodes in their given order.
+#[expect(clippy::cast_precision_loss, reason = "rows of a picture")]
 fn grid(nodes: usize, ranks: &[usize]) -> (Places, Bends, usize) {
     let mut filled: BTreeMap<usize, usize> = BTreeMap::new();
     let places = (0..nodes)

@@ -49,6 +49,7 @@ pub struct Arrow {
 pub fn draw(root: &str, title: &str, description: &str, nodes: &[Node], arrows: &[Arrow]) -> String {
     let edges: Vec<(usize, usize)> = arrows.iter().map(|a| (a.from, a.to)).collect();
     let layout = lay_out(nodes.len(), &edges);
+    #[expect(clippy::cast_precision_loss, reason = "columns of a picture")]
     let width = layout.layers.max(1) as f64 * COLUMN - (COLUMN - BOX_WIDTH) + 2.0 * MARGIN;
     let height = layout.rows.max(1.0) * ROW - (ROW - BOX_HEIGHT) + 2.0 * MARGIN;
     let view_box = format!("0 0 {} {}", number(width), number(height));
@@ -81,6 +82,7 @@ pub fn draw(root: &str, title: &str, description: &str, nodes: &[Node], arrows: 
     svg.finish()
 }
 
+#[expect(clippy::cast_precision_loss, reason = "columns of a picture")]
 fn corner((layer, row): (usize, f64)) -> (f64, f64) {
     (MARGIN + layer as f64 * COLUMN, MARGIN + row * ROW)
 }
@@ -148,6 +150,11 @@ fn draw_node(svg: &mut Svg, root: &str, node: &Node, place: (usize, f64)) {
         mark(svg, status);
         left = 36.0;
     }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "letters that fit into a box"
+    )]
     let room = ((BOX_WIDTH - left - 8.0) / 7.0) as usize;
     svg.text("text", &[("class", "l-label"), ("x", &number(left)), ("y", "21")], &cut(&node.label, room));
     svg.text("text", &[("class", "l-sub"), ("x", &number(left)), ("y", "36.5")], &cut(&node.sub, room + 3));

@@ -94,7 +94,8 @@ fn port(id: &str, name: &str, format: &str, rows: u64, access: Vec<Access>, colu
 }
 
 fn run(n: u64, pipeline: &str, trigger: &str, outcome: RunOutcome) -> Run {
-    let started_at = ago(4 + 24 * n as i64);
+    let hours = i64::try_from(n).expect("a small number");
+    let started_at = ago(4 + 24 * hours);
     Run {
         id: format!("{:08x}-run", 0x5ea1_0000_u64 + n * 7919),
         pipeline: pipeline.into(),
@@ -102,7 +103,7 @@ fn run(n: u64, pipeline: &str, trigger: &str, outcome: RunOutcome) -> Run {
         partition: Some((now().date_naive() - Days::new(n + 1)).to_string()),
         outcome,
         started_at: Some(started_at),
-        ended_at: Some(started_at + TimeDelta::seconds(48 + 13 * (n as i64 % 4))),
+        ended_at: Some(started_at + TimeDelta::seconds(48 + 13 * (hours % 4))),
         rows: (outcome == RunOutcome::Succeeded).then_some(1180 + n * 17),
         error: (outcome == RunOutcome::Failed).then(|| {
             "quality rule `amount is never negative` failed on 3 rows; the last good partition stays".into()
@@ -451,12 +452,12 @@ fn activity() -> Product {
         threshold: Some(0.1),
         sample_size: Some(41_220),
         tested_at: Some(ago(2)),
-        history: (0..40)
+        history: (0_i32..40)
             .map(|n| DriftPoint {
-                at: ago(40 - n),
+                at: ago(i64::from(40 - n)),
                 statistic: 0.03
-                    + 0.012 * ((n * 7 % 5) as f64 / 5.0)
-                    + if n > 31 { (statistic - 0.03) * ((n - 31) as f64 / 8.0) } else { 0.0 },
+                    + 0.012 * (f64::from(n * 7 % 5) / 5.0)
+                    + if n > 31 { (statistic - 0.03) * (f64::from(n - 31) / 8.0) } else { 0.0 },
             })
             .collect(),
         histogram: bins(shift),

@@ -164,6 +164,7 @@ fn bar_label(days: &[DayState]) -> String {
 
 /// Draws a line over its points, evenly spaced, with the threshold dashed.
 #[must_use]
+#[expect(clippy::cast_precision_loss, reason = "points of a picture")]
 pub fn sparkline(values: &[f64], threshold: Option<f64>, label: &str) -> String {
     const WIDTH: f64 = 260.0;
     const HEIGHT: f64 = 56.0;
@@ -204,6 +205,7 @@ pub fn sparkline(values: &[f64], threshold: Option<f64>, label: &str) -> String 
 
 /// Draws reference (outline) and current (filled) shares side by side per bin.
 #[must_use]
+#[expect(clippy::cast_precision_loss, reason = "bars of a picture")]
 pub fn histogram(bins: &[HistogramBin], label: &str) -> String {
     const WIDTH: f64 = 260.0;
     const HEIGHT: f64 = 72.0;
@@ -257,6 +259,7 @@ pub fn solid_colour(status: Status) -> &'static str {
 
 /// Draws a badge: what, and how it is, in words as well as colour.
 #[must_use]
+#[expect(clippy::cast_precision_loss, reason = "letters of a badge")]
 pub fn badge(subject: &str, status: Status) -> String {
     let word = super::words::status(status);
     // 6.6 units is a generous mean width of 11 px text; `textLength` then fits the text to the box in any font.

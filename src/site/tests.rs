@@ -38,7 +38,7 @@ fn tags(markup: &str) -> Vec<Tag> {
             continue;
         }
         let (closing, body) = rest.strip_prefix('/').map_or((false, rest), |r| (true, r));
-        let name: String = body.chars().take_while(|c| c.is_ascii_alphanumeric()).collect();
+        let name: String = body.chars().take_while(char::is_ascii_alphanumeric).collect();
         assert!(!name.is_empty(), "a stray < before {:?}", &rest[..rest.len().min(40)]);
         let mut at = name.len();
         let mut attributes = Vec::new();
@@ -276,6 +276,18 @@ fn the_json_agrees_with_the_model() {
 ///
 /// It works on the serialised model, so a field added later is covered without a thought.
 fn poisoned(payload: &str) -> (SiteModel, usize) {
+    fn leaves(value: &Value, at: String, out: &mut Vec<String>) {
+        match value {
+            Value::String(_) => out.push(at),
+            Value::Array(items) => {
+                items.iter().enumerate().for_each(|(i, v)| leaves(v, format!("{at}/{i}"), out));
+            }
+            Value::Object(map) => map.iter().for_each(|(k, v)| {
+                leaves(v, format!("{at}/{}", k.replace('~', "~0").replace('/', "~1")), out);
+            }),
+            _ => {}
+        }
+    }
     let mut model = sample::model();
     for objective in model.products.iter_mut().flat_map(|p| &mut p.objectives) {
         let keep = objective.days.len() - 3;
@@ -286,18 +298,6 @@ fn poisoned(payload: &str) -> (SiteModel, usize) {
         for drift in &mut product.drift {
             drift.history.truncate(3);
             drift.histogram.truncate(2);
-        }
-    }
-    fn leaves(value: &Value, at: String, out: &mut Vec<String>) {
-        match value {
-            Value::String(_) => out.push(at),
-            Value::Array(items) => {
-                items.iter().enumerate().for_each(|(i, v)| leaves(v, format!("{at}/{i}"), out))
-            }
-            Value::Object(map) => map.iter().for_each(|(k, v)| {
-                leaves(v, format!("{at}/{}", k.replace('~', "~0").replace('/', "~1")), out)
-            }),
-            _ => {}
         }
     }
     let mut value = serde_json::to_value(&model).unwrap();
@@ -498,7 +498,7 @@ fn the_palette_has_enough_contrast_in_both_themes() {
     let css = include_str!("templates/style.css");
     let (light, dark) = css.split_once("prefers-color-scheme:dark").unwrap();
     let read = |block: &str| -> BTreeMap<String, [f64; 3]> {
-        let block = &block[..block.find("}").unwrap()];
+        let block = &block[..block.find('}').unwrap()];
         block
             .split(['{', ';', '\n'])
             .filter_map(|d| d.trim().strip_prefix("--")?.split_once(":#"))
@@ -521,7 +521,7 @@ fn the_palette_has_enough_contrast_in_both_themes() {
             (a.max(b) + 0.05) / (a.min(b) + 0.05)
         };
         let need = |a: &str, b: &str, least: f64| {
-            assert!(ratio(a, b) >= least, "{theme}: {a} on {b} is {:.2}", ratio(a, b))
+            assert!(ratio(a, b) >= least, "{theme}: {a} on {b} is {:.2}", ratio(a, b));
         };
         for surface in ["page", "surface", "sunken"] {
             for ink in ["ink", "soft", "accent", "good", "warn", "bad", "hold", "deny"] {
@@ -557,7 +557,7 @@ fn hundreds_of_products_are_built_in_reasonable_time() {
     let files = built(&model);
     let took = start.elapsed();
     println!("{} files in {took:?}", files.len());
-    assert!(took < std::time::Duration::from_secs(60), "{took:?}");
+    assert!(took < std::time::Duration::from_mins(1), "{took:?}");
     let overview = text(&files, "index.html").len();
     assert!(overview < 2 * 1024 * 1024, "the overview has {overview} bytes");
 }

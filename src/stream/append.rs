@@ -91,6 +91,7 @@ impl Appender {
         result
     }
 
+    #[expect(clippy::cast_possible_wrap, reason = "records that lie in memory")]
     fn append_locked(
         &mut self,
         records: &[NewRecord],
@@ -192,6 +193,7 @@ pub fn create_segment(dir: &Path, header: &Header) -> Result<(), SourceError> {
     sync_dir(dir)
 }
 
+#[expect(clippy::cast_possible_wrap, reason = "records that lie in memory")]
 fn encode_append(
     records: &[NewRecord],
     first: Offset,

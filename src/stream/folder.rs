@@ -251,7 +251,9 @@ impl TopicFolder {
                 let found = self.with_log(partition, |log| log.read(start, count, bytes_left))?;
                 bytes_left =
                     found.iter().fold(bytes_left, |left, message| left.saturating_sub(message.payload.len()));
-                end = start + found.len() as i64;
+                #[expect(clippy::cast_possible_wrap, reason = "messages that lie in memory")]
+                let count = found.len() as i64;
+                end = start + count;
                 batch.messages.extend(found);
             }
             batch.ranges.insert(partition, (start, end));

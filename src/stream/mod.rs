@@ -22,6 +22,7 @@ mod produce;
 mod record;
 mod segment;
 #[cfg(test)]
+#[expect(clippy::cast_possible_wrap, clippy::cast_sign_loss, reason = "small numbers of small topics")]
 mod tests;
 
 #[cfg(feature = "kafka")]

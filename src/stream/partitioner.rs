@@ -12,7 +12,10 @@ pub fn murmur2(data: &[u8]) -> i32 {
     const MULTIPLIER: u32 = 0x5BD1_E995;
     const SHIFT: u32 = 24;
 
-    // Lengths wrap as in Java's int arithmetic; keys of 4 GiB do not occur.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "lengths wrap as in Java's int arithmetic; keys of 4 GiB do not occur"
+    )]
     let mut hash = SEED ^ data.len() as u32;
     let mut words = data.chunks_exact(4);
     for word in &mut words {

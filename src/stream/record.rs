@@ -83,6 +83,7 @@ pub enum Parsed {
 /// Appends the encoded record to `out` and returns how many bytes its body takes.
 ///
 /// The caller keeps bodies within [`MAX_BODY_BYTES`]; a larger one would be unreadable.
+#[expect(clippy::cast_possible_truncation, reason = "appends refuse what is larger than `MAX_BODY_BYTES`")]
 pub fn encode(record: &Fields<'_>, out: &mut Vec<u8>) -> usize {
     let start = out.len();
     out.extend_from_slice(&[0; PREFIX_BYTES]);

@@ -434,11 +434,12 @@ fn later_append_exists(
     let mut tail = Vec::new();
     file.seek(SeekFrom::Start(stopped.end)).map_err(SourceError::io("read", path))?;
     file.take(length - stopped.end).read_to_end(&mut tail).map_err(SourceError::io("read", path))?;
+    #[expect(clippy::cast_possible_wrap, reason = "bytes that lie in memory")]
     let plausible = stopped.next + 1..=stopped.next.saturating_add(tail.len() as i64);
     Ok((1..tail.len().saturating_sub(PREFIX_BYTES + 8)).any(|at| {
         let (length, offset) = (&tail[at..at + 4], &tail[at + PREFIX_BYTES..at + PREFIX_BYTES + 8]);
         // The cheap comparisons come first; a checksum is computed only where a record could stand.
-        length[3] <= (MAX_BODY_BYTES >> 24) as u8
+        usize::from(length[3]) <= MAX_BODY_BYTES >> 24
             && offset.try_into().is_ok_and(|bytes| plausible.contains(&i64::from_le_bytes(bytes)))
             && matches!(record::parse(&tail[at..]), Parsed::Record(record) if record.place.begins)
     }))

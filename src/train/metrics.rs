@@ -46,6 +46,11 @@ impl Measures {
 ///
 /// Pairs are counted in whole numbers, so the answer is the exact ratio rounded once, whatever the order of rows.
 #[must_use]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::float_cmp,
+    reason = "a ratio rounded once; ties are equal scores"
+)]
 pub fn auc(scores: &[f64], labels: &[bool]) -> Option<f64> {
     let mut rows: Vec<(f64, bool)> = scores.iter().copied().zip(labels.iter().copied()).collect();
     rows.sort_by(|left, right| left.0.total_cmp(&right.0));
@@ -65,6 +70,7 @@ pub fn auc(scores: &[f64], labels: &[bool]) -> Option<f64> {
 #[must_use]
 pub fn measure(scores: &[f64], labels: &[bool]) -> Option<Measures> {
     let auc = auc(scores, labels)?;
+    #[expect(clippy::cast_precision_loss, reason = "rows that lie in memory")]
     let rows = labels.len() as f64;
     let (mut log_loss, mut brier, mut positives) = (0.0, 0.0, 0.0);
     let mut bins = [(0.0, 0.0); BINS];
@@ -76,6 +82,7 @@ pub fn measure(scores: &[f64], labels: &[bool]) -> Option<Measures> {
         positives += label;
         #[expect(
             clippy::cast_possible_truncation,
+            clippy::cast_precision_loss,
             clippy::cast_sign_loss,
             reason = "a score is between 0 and 1"
         )]

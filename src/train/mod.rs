@@ -12,6 +12,13 @@ mod set;
 mod snapshot;
 mod spine;
 #[cfg(test)]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
+    clippy::float_cmp,
+    reason = "small numbers of a made-up shop, and answers that are exact"
+)]
 mod tests;
 
 pub use artefact::{ARTEFACT_FORMAT, Model, ModelFeature, artefact_path, read_model, write_model};

@@ -76,6 +76,7 @@ impl Reference {
             let widest_ms =
                 history.view.columns().iter().map(|column| column.window.millis()).max().unwrap_or(0);
             let earliest_ms = from_ms.max(first_ms.saturating_add(widest_ms)).max(to_ms - LONGEST_MS);
+            #[expect(clippy::maybe_infinite_iter, reason = "every step is earlier, and one is too early")]
             let instants: Vec<i64> = (0..)
                 .map(|step| to_ms - step * INSTANTS_MS)
                 .take_while(|at| *at == to_ms || *at >= earliest_ms)
@@ -98,7 +99,7 @@ impl Reference {
                     continue;
                 }
                 for (column, value) in history.view.columns().iter().zip(answer) {
-                    values.entry((port, &column.name)).or_default().push(happened(value));
+                    values.entry((port, &column.name)).or_default().push(happened(&value));
                 }
             }
         }
@@ -116,8 +117,8 @@ fn is_active<'a>(values: impl IntoIterator<Item = &'a Value>) -> bool {
 }
 
 /// Returns the value as a number, or null for one that says that nothing happened.
-fn happened(value: Value) -> Value {
-    number(&value).filter(|number| *number != 0.0).map_or(Value::Null, Value::Float)
+fn happened(value: &Value) -> Value {
+    number(value).filter(|number| *number != 0.0).map_or(Value::Null, Value::Float)
 }
 
 /// Returns the level of one comparison of all features, given the false alarms a year that are accepted.
@@ -157,7 +158,7 @@ pub fn judge_features(
             .iter()
             .filter(|row| is_active(row.iter().map(|(_, value)| value)))
             .filter_map(|row| row.iter().find(|(column, _)| *column == feature.column))
-            .map(|(_, value)| happened(value.clone()))
+            .map(|(_, value)| happened(value))
             .collect();
         let compared = compare(profile, &values, &limits)?;
         if !compared.iter().any(|one| one.test == DriftTest::KolmogorovSmirnov) {

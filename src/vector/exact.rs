@@ -152,6 +152,7 @@ fn dot(left: &[f32], right: &[f32]) -> f32 {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "ties are equal scores")]
 mod tests {
     use proptest::prelude::*;
 

@@ -158,7 +158,7 @@ impl Diff {
             Some(Ordering::Equal) => {}
             Some(Ordering::Less) => self.add(name, "type", ChangeKind::Loosened, &from, &to, Breaks::Forward),
             Some(Ordering::Greater) => {
-                self.add(name, "type", ChangeKind::Tightened, &from, &to, Breaks::Backward)
+                self.add(name, "type", ChangeKind::Tightened, &from, &to, Breaks::Backward);
             }
             None => self.add(name, "type", ChangeKind::Replaced, &from, &to, Breaks::Both),
         }
@@ -167,10 +167,10 @@ impl Diff {
         {
             match (old, new) {
                 (false, true) => {
-                    self.add(name, field, ChangeKind::Tightened, "false", "true", Breaks::Backward)
+                    self.add(name, field, ChangeKind::Tightened, "false", "true", Breaks::Backward);
                 }
                 (true, false) => {
-                    self.add(name, field, ChangeKind::Loosened, "true", "false", Breaks::Forward)
+                    self.add(name, field, ChangeKind::Loosened, "true", "false", Breaks::Forward);
                 }
                 _ => {}
             }
@@ -256,6 +256,7 @@ impl Diff {
         }
     }
 
+    #[expect(clippy::float_cmp, reason = "a target stated otherwise is another one, however near")]
     fn slas(&mut self, old: &Contract, new: &Contract) {
         let find = |contract: &Contract, id: &str| contract.slas.iter().find(|it| it.id == id).cloned();
         for sla in &old.slas {
@@ -374,6 +375,7 @@ fn threshold(threshold: &Threshold) -> String {
 }
 
 /// Returns whether the new threshold permits a part of what the old one did (`Some(true)`), the reverse, or neither.
+#[expect(clippy::float_cmp, reason = "a bound stated otherwise is another one, however near")]
 fn stricter(old: &Threshold, new: &Threshold) -> Option<bool> {
     if old.percent != new.percent {
         return None;

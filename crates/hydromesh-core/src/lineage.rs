@@ -105,7 +105,9 @@ pub fn cycles(edges: &Edges) -> Vec<Vec<ProductId>> {
 pub fn downstream(edges: &Edges, product: &ProductId) -> BTreeSet<ProductId> {
     let mut readers: BTreeMap<&ProductId, Vec<&ProductId>> = BTreeMap::new();
     for (id, upstream) in edges {
-        upstream.iter().for_each(|other| readers.entry(other).or_default().push(id));
+        for other in upstream {
+            readers.entry(other).or_default().push(id);
+        }
     }
     let mut reached = BTreeSet::new();
     let mut front = vec![product];
@@ -228,10 +230,7 @@ impl Tracer<'_> {
         for name in self.columns() {
             let to = self.target(&name);
             self.indirect(&shape.indirect, &to, edges);
-            let (column, masking) = match crate::model::feature_source(feature, &name) {
-                Some(source) => source,
-                None => continue,
-            };
+            let Some((column, masking)) = crate::model::feature_source(feature, &name) else { continue };
             let Some(selected) = shape.columns.iter().find(|it| it.name == column) else { continue };
             self.direct(&selected.direct, &to, masking || selected.masked, edges);
             if column != feature.entity

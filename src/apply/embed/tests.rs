@@ -441,7 +441,8 @@ async fn a_contract_that_an_embedding_cannot_fill_is_told() {
         ),
         (
             with(|columns| {
-                columns.push(hydromesh_core::model::Column { name: "title".to_owned(), ..columns[0].clone() })
+                columns
+                    .push(hydromesh_core::model::Column { name: "title".to_owned(), ..columns[0].clone() });
             }),
             "`title` is not filled",
         ),
@@ -450,7 +451,7 @@ async fn a_contract_that_an_embedding_cannot_fill_is_told() {
                 columns
                     .iter_mut()
                     .filter(|column| column.name == "embedding")
-                    .for_each(|column| column.logical = LogicalType::Vector(12))
+                    .for_each(|column| column.logical = LogicalType::Vector(12));
             }),
             "promises 12 dimensions",
         ),

@@ -28,7 +28,7 @@ const CHUNK: usize = 4_096;
 /// The column of the time at which the windows end.
 const AS_OF: &str = "as_of";
 /// An unchanged result of a quality rule is told this often, real time.
-const TELL_AGAIN: std::time::Duration = std::time::Duration::from_secs(60);
+const TELL_AGAIN: std::time::Duration = std::time::Duration::from_mins(1);
 
 /// The port's table.
 pub(super) struct ValuesTable {
@@ -114,7 +114,7 @@ impl ValuesTable {
         });
         let batches = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches));
         let staged = self.table.stage(&meta, batches).await?;
-        let provider = self.table.staged_provider(&staged).await?;
+        let provider = self.table.staged_provider(&staged);
         let object = self.port.port.as_str();
         let outcomes = context.engine.audit(&self.output.contract.quality, provider, object).await?;
         let blocked = outcomes.iter().any(|it| !it.passed && it.severity == QualitySeverity::Error);

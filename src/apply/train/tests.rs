@@ -67,7 +67,7 @@ impl Blobs for Files {
             let (head, label) = line.rsplit_once(',').unwrap();
             match label {
                 "0" | "1" if number > lines.len() * 3 / 4 => {
-                    format!("{head},{}\n", if label == "0" { 1 } else { 0 })
+                    format!("{head},{}\n", u8::from(label == "0"))
                 }
                 _ => format!("{line}\n"),
             }
@@ -119,7 +119,7 @@ impl Clicks {
             rows.push(Row {
                 values: view.inputs().iter().map(value).collect(),
                 entity,
-                order: Order { event_ms, partition: 0, offset: offset as i64 },
+                order: Order { event_ms, partition: 0, offset: i64::try_from(offset).unwrap() },
                 available_ms: event_ms + 600_000,
             });
         }
@@ -265,7 +265,9 @@ async fn the_example_trains_publishes_and_compares() {
     assert!(first.value > 0.7, "the labels follow from views and spend: {first:?}");
     assert_eq!(first.metrics["auc"], first.value);
     assert_eq!(first.rows.0 + first.rows.1, 1_471);
-    assert!((first.rows.0 as f64 / 1_471.0 - 0.75).abs() < 0.01);
+    #[expect(clippy::cast_precision_loss, reason = "some hundred rows")]
+    let share = first.rows.0 as f64 / 1_471.0;
+    assert!((share - 0.75).abs() < 0.01);
     assert_eq!(first.inputs, BTreeMap::from([("commerce/clickstream.clickstream".parse().unwrap(), 7)]));
     let kinds: Vec<&str> = done.facts.iter().map(Fact::kind).collect();
     assert_eq!(kinds.last(), Some(&"trained"));

@@ -113,7 +113,7 @@ impl Builder {
             (Self::Bytes(builder), Cell::Bytes(bytes)) => builder.append_value(bytes),
             (Self::Bytes(builder), Cell::Null) => builder.append_null(),
             (Self::Vector(builder), Cell::Vector(numbers)) => {
-                builder.append_value(numbers.into_iter().map(Some))
+                builder.append_value(numbers.into_iter().map(Some));
             }
             (Self::Vector(builder), Cell::Null) => builder.append_null(),
             (builder, cell) => unreachable!("{cell:?} was read by the kind that {builder:?} was made for"),

@@ -270,7 +270,8 @@ proptest! {
     ) {
         let end = if crlf { "\r\n" } else { "\n" };
         let number = |n: &Option<i64>| n.map(|n| n.to_string()).unwrap_or_default();
-        let csv: String = rows.iter().map(|(text, n)| format!("{},{}{end}", number(n), quoted(text))).collect();
+        let line = |(text, n): &(String, Option<i64>)| format!("{},{}{end}", number(n), quoted(text));
+        let csv = rows.iter().map(line).collect::<Vec<_>>().concat();
         let read = read("a.csv", format!("n,id{end}{csv}").as_bytes(), &columns()[..2]).expect("csv");
         prop_assert_eq!(&read.quarantined, &vec![]);
         let ids = read.batches.iter().flat_map(|batch| batch.column(0).as_string::<i32>().iter());

@@ -90,7 +90,7 @@ impl Kind {
     ///
     /// Spaces around a value are not skipped, and every value is read whole or not at all: no digit is rounded away but
     /// those of a double, and of a timestamp below the microsecond.
-    pub(super) fn text<'a>(self, text: Cow<'a, str>) -> Option<Cell<'a>> {
+    pub(super) fn text(self, text: Cow<'_, str>) -> Option<Cell<'_>> {
         Some(match self {
             Self::Text => Cell::Text(text),
             Self::Time => {

@@ -65,7 +65,7 @@ pub(super) async fn staged_rows_are_seen_by_the_audit_alone(format: TableFormat)
     assert_eq!((staged.rows, staged.files.len()), (6, 2));
     assert_eq!(number(&table, None, "SELECT count(*) FROM t").await, 0);
     let context = SessionContext::new();
-    context.register_table("staged", table.staged_provider(&staged).await.unwrap()).unwrap();
+    context.register_table("staged", table.staged_provider(&staged)).unwrap();
     let query = "SELECT day, count(*) AS n, min(name) AS first FROM staged WHERE id >= 1001 GROUP BY day ORDER BY day";
     let audit = context.sql(query).await.unwrap().collect().await.unwrap();
     let shown = arrow::util::pretty::pretty_format_batches(&audit).unwrap().to_string();

@@ -51,9 +51,9 @@ fn wide_rows(day: i32, rows: i64, tag: i64) -> RecordBatch {
     let columns: Vec<ArrayRef> = vec![
         Arc::new(Int64Array::from(ids.clone())),
         Arc::new(Date32Array::from(vec![day; ids.len()])),
-        Arc::new(StringArray::from_iter(ids.iter().map(|id| (id % 4 != 0).then(|| format!("name {id}"))))),
-        Arc::new(Float64Array::from_iter(ids.iter().map(|id| (id % 5 != 0).then_some(*id as f64 / 3.0)))),
-        Arc::new(BooleanArray::from_iter(ids.iter().map(|id| Some(id % 2 == 0)))),
+        Arc::new(ids.iter().map(|id| (id % 4 != 0).then(|| format!("name {id}"))).collect::<StringArray>()),
+        Arc::new(ids.iter().map(|id| (id % 5 != 0).then_some(*id as f64 / 3.0)).collect::<Float64Array>()),
+        Arc::new(ids.iter().map(|id| Some(id % 2 == 0)).collect::<BooleanArray>()),
         Arc::new(
             TimestampMicrosecondArray::from_iter_values(ids.iter().map(|id| NOON * 1_000 + id))
                 .with_timezone("UTC"),

@@ -249,7 +249,7 @@ impl Search for Texts {
     async fn search(&self, _: &ProductId, query: &str, limit: usize) -> Result<Vec<SearchHit>, LookupError> {
         let hit = |n: usize| SearchHit {
             id: format!("a-{n}"),
-            score: 1.0 / (n as f64 + 1.0),
+            score: 1.0 / (f64::from(u32::try_from(n).unwrap()) + 1.0),
             text: query.into(),
             version: 2,
         };

@@ -27,7 +27,7 @@ async fn put(table: &Table, day: i32, rows: &[(&str, Option<f64>)], tag: &str) -
         vec![
             Arc::new(StringArray::from_iter_values(rows.iter().map(|(key, _)| *key))),
             Arc::new(Date32Array::from(vec![day; rows.len()])),
-            Arc::new(Float64Array::from_iter(rows.iter().map(|(_, spent)| *spent))),
+            Arc::new(rows.iter().map(|(_, spent)| *spent).collect::<Float64Array>()),
         ],
     )
     .unwrap();

@@ -32,13 +32,15 @@ impl Facts<'_> {
             .map(|it| {
                 let mut history = points.remove(&(it.feature.as_str(), it.test.as_str())).unwrap_or_default();
                 history.drain(..history.len().saturating_sub(HISTORY));
+                #[expect(clippy::float_cmp, reason = "a test gives both fields one number, or two")]
+                let effect = (it.effect != it.statistic).then_some(it.effect);
                 site::FeatureDrift {
                     feature: it.feature.clone(),
                     statistic_name: it.test.clone(),
                     statistic: it.statistic,
                     p_value: Some(it.p_value),
                     // Of some tests the statistic is its own effect; said once is enough.
-                    effect: (it.effect != it.statistic).then_some(it.effect),
+                    effect,
                     effect_unit: String::new(),
                     verdict: match it.verdict.as_str() {
                         "drifted" => site::DriftVerdict::Drifted,

@@ -233,6 +233,7 @@ fn trigger(step: &StepKey, product: Option<&Product>) -> String {
     }
 }
 
+#[expect(clippy::float_cmp, reason = "rows are counted in whole numbers")]
 fn measured(rule: &Quality, measure: f64) -> String {
     let number = words::measure(measure);
     match &rule.check {

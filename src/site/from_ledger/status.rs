@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hydromesh_core::ids::ProductId;
+use hydromesh_core::ids::{PortName, ProductId};
 use hydromesh_core::ledger::{Alert, AlertKind, LedgerState, Outcome, ProductVerdict};
 
 use super::{Definition, Facts};
@@ -128,7 +128,7 @@ impl Facts<'_> {
             state.is_some_and(|state| !state.publishes.is_empty())
         };
         let missing: Vec<&str> =
-            product.outputs.keys().filter(|name| !published(name)).map(|name| name.as_str()).collect();
+            product.outputs.keys().filter(|name| !published(name)).map(PortName::as_str).collect();
         let reading = |objective: &site::Objective| {
             objective.kind == site::ObjectiveKind::DataAge
                 && objective.sli_low.is_none()

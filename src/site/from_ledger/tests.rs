@@ -489,6 +489,7 @@ fn a_product_that_waits_for_another_names_it_and_wakes_nobody() {
 
 #[test]
 fn models_and_drift_have_their_history() {
+    use site::ModelOutcome::{Promoted, Rejected, Retired};
     let mut story = all_is_well();
     let churn = id("risk/churn-model");
     let trained = |version, value, champion_value| {
@@ -532,7 +533,6 @@ fn models_and_drift_have_their_history() {
     let champion = card.champion.as_ref().unwrap();
     assert_eq!((champion.version.as_str(), champion.metrics["auc"]), ("2", 0.84));
     let fates: Vec<_> = card.history.iter().map(|event| (event.version.as_str(), event.outcome)).collect();
-    use site::ModelOutcome::{Promoted, Rejected, Retired};
     assert_eq!(fates, [("3", Rejected), ("2", Promoted), ("1", Retired)]);
     assert_eq!(card.gate, "auc at most 0.01 below the champion's on the same held-out rows");
     let drift = &churn.drift[0];

@@ -19,6 +19,7 @@ pub struct Budget {
 impl Budget {
     pub fn of(objective: &Objective) -> Option<Self> {
         let left = objective.budget_remaining.filter(|b| b.is_finite())?;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 100")]
         let percent = (left.clamp(0.0, 1.0) * 100.0).floor() as u8;
         let text = if left < 0.0 {
             format!("overspent by {:.0}\u{202f}%", -left * 100.0)

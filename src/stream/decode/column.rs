@@ -103,7 +103,7 @@ impl Column {
             }
             (Cells::Int(values), data_type) => {
                 let number = integer(value)?;
-                let bits = 8 * data_type.primitive_width().unwrap_or(8) as u32;
+                let bits = bits(data_type);
                 let limit = i128::from(i64::MAX >> (64 - bits));
                 if number < -limit - 1 || number > limit {
                     return Err(format!("is {number}, which does not fit {data_type}"));
@@ -112,7 +112,7 @@ impl Column {
             }
             (Cells::Uint(values), data_type) => {
                 let number = integer(value)?;
-                let bits = 8 * data_type.primitive_width().unwrap_or(8) as u32;
+                let bits = bits(data_type);
                 if number < 0 || number > i128::from(u64::MAX >> (64 - bits)) {
                     return Err(format!("is {number}, which does not fit {data_type}"));
                 }
@@ -124,6 +124,10 @@ impl Column {
     }
 
     /// Returns the finished array.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "what does not fit was refused by `push`; floats are rounded"
+    )]
     pub fn finish(self) -> ArrayRef {
         match (self.cells, &self.data_type) {
             (Cells::Bool(values), _) => Arc::new(BooleanArray::from(values)),
@@ -208,6 +212,10 @@ fn float(value: &Value, data_type: &DataType) -> Result<f64, String> {
 }
 
 /// Decimals come as numbers or, where a producer must keep many digits, as text. No digit is ever rounded away.
+fn bits(data_type: &DataType) -> usize {
+    8 * data_type.primitive_width().unwrap_or(8)
+}
+
 fn decimal(value: &Value, precision: u8, scale: u8) -> Result<i128, String> {
     let text = match value {
         // The shortest text that reads back as the same number is the text that was written, up to 15 digits.
@@ -231,6 +239,7 @@ fn decimal(value: &Value, precision: u8, scale: u8) -> Result<i128, String> {
     };
     let digits = format!("{whole}{fraction}");
     // The digits are worth `digits * 10^power` in units of the scale.
+    #[expect(clippy::cast_possible_wrap, reason = "a text that lies in memory")]
     let power = i64::from(exponent) - fraction.len() as i64 + i64::from(scale);
     let digits = if power >= 0 {
         if digits.bytes().all(|digit| digit == b'0') {
@@ -239,7 +248,7 @@ fn decimal(value: &Value, precision: u8, scale: u8) -> Result<i128, String> {
         if power > 38 {
             return Err(misfit());
         }
-        format!("{digits}{}", "0".repeat(power as usize))
+        format!("{digits}{}", "0".repeat(usize::try_from(power).unwrap_or(0)))
     } else {
         let cut = usize::try_from(-power).unwrap_or(usize::MAX);
         let kept = digits.len().saturating_sub(cut);

@@ -92,7 +92,9 @@ impl DistinctCount {
     fn registers(&mut self) -> &mut Vec<u8> {
         if let Form::Sparse(hashes) = &self.0 {
             let mut registers = vec![0; REGISTERS];
-            hashes.iter().for_each(|hash| note(&mut registers, *hash));
+            for hash in hashes {
+                note(&mut registers, *hash);
+            }
             self.0 = Form::Dense(registers);
         }
         match &mut self.0 {
@@ -107,7 +109,9 @@ impl DistinctCount {
             Form::Sparse(hashes) => {
                 out.u8(0);
                 out.count(hashes.len());
-                hashes.iter().for_each(|hash| out.u64(*hash));
+                for hash in hashes {
+                    out.u64(*hash);
+                }
             }
             Form::Dense(registers) => {
                 out.u8(1);
@@ -143,6 +147,7 @@ impl DistinctCount {
 fn note(registers: &mut [u8], hash: u64) {
     let register = (hash >> (64 - PRECISION)) as usize;
     // The marker bit ends the run of zeros after the 52 bits that are left.
+    #[expect(clippy::cast_possible_truncation, reason = "at most 52 zeros and the marker")]
     let rank = ((hash << PRECISION) | (1 << (PRECISION - 1))).leading_zeros() as u8 + 1;
     registers[register] = registers[register].max(rank);
 }
@@ -152,13 +157,20 @@ fn estimate(registers: &[u8]) -> u64 {
     for rank in registers {
         histogram[usize::from(*rank)] += 1;
     }
+    #[expect(clippy::cast_precision_loss, reason = "a power of two")]
     let m = REGISTERS as f64;
     let mut z = m * tau(1.0 - f64::from(histogram[MAX_RANK]) / m);
     for count in histogram[1..MAX_RANK].iter().rev() {
         z = 0.5 * (z + f64::from(*count));
     }
     z += m * sigma(f64::from(histogram[0]) / m);
-    (m * m / (2.0 * std::f64::consts::LN_2 * z)).round() as u64
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "whole and positive; with every register full it is infinite, and the cast gives the largest count"
+    )]
+    let count = (m * m / (2.0 * std::f64::consts::LN_2 * z)).round() as u64;
+    count
 }
 
 fn sigma(mut x: f64) -> f64 {
@@ -203,9 +215,9 @@ fn hash(value: &Value) -> u64 {
     match value {
         Value::Null => mix(SEED),
         Value::Bool(bool) => word(1, u64::from(*bool)),
-        Value::Int(int) => word(2, *int as u64),
+        Value::Int(int) => word(2, int.cast_unsigned()),
         Value::Float(float) => word(3, canonical(*float).to_bits()),
-        Value::Time(at) => word(5, *at as u64),
+        Value::Time(at) => word(5, at.cast_unsigned()),
         Value::Str(text) => {
             let mut state = mix(SEED ^ 4);
             for chunk in text.as_bytes().chunks(8) {
@@ -228,6 +240,7 @@ const fn mix(mut h: u64) -> u64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_precision_loss, reason = "sets of some ten thousand")]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -54,10 +54,10 @@ impl ExactSum {
 
     /// Adds an integer exactly.
     pub fn add_int(&mut self, value: i128) {
-        let magnitude = value.unsigned_abs();
+        let [low, high] = halves(value.unsigned_abs());
         let one = LOWEST_EXPONENT.unsigned_abs() as usize;
-        self.add_at(value < 0, magnitude as u64, one);
-        self.add_at(value < 0, (magnitude >> 64) as u64, one + 64);
+        self.add_at(value < 0, low, one);
+        self.add_at(value < 0, high, one + 64);
     }
 
     /// Adds another sum.
@@ -104,8 +104,13 @@ impl ExactSum {
             let mut remainder = 0_u64;
             for limb in magnitude.iter_mut().rev() {
                 let dividend = (u128::from(remainder) << 64) | u128::from(*limb);
-                *limb = (dividend / u128::from(count)) as u64;
-                remainder = (dividend % u128::from(count)) as u64;
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    reason = "the remainder is below the count, and so the quotient below 2^64"
+                )]
+                let (digit, rest) =
+                    ((dividend / u128::from(count)) as u64, (dividend % u128::from(count)) as u64);
+                (*limb, remainder) = (digit, rest);
             }
         }
         let rounded = round(&magnitude, exponent);
@@ -146,8 +151,7 @@ impl ExactSum {
             return;
         }
         let (limb, offset) = (position / 64, position % 64);
-        let wide = u128::from(mantissa) << offset;
-        let parts = [wide as u64, (wide >> 64) as u64];
+        let parts = halves(u128::from(mantissa) << offset);
         self.cover(limb, limb + 2);
         let start = limb - self.low;
         let mut carry = false;
@@ -228,6 +232,12 @@ impl PartialEq for ExactSum {
 
 impl Eq for ExactSum {}
 
+/// Returns the low and the high 64 bits.
+#[expect(clippy::cast_possible_truncation, reason = "each half takes what the other leaves")]
+const fn halves(wide: u128) -> [u64; 2] {
+    [wide as u64, (wide >> 64) as u64]
+}
+
 const fn add_carry(a: u64, b: u64, carry: bool) -> (u64, bool) {
     let (partial, first) = a.overflowing_add(b);
     let (sum, second) = partial.overflowing_add(carry as u64);
@@ -283,13 +293,20 @@ fn any_bit_below(limbs: &[u64], bit: u32) -> bool {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::float_cmp,
+    reason = "the claim is that both round to the same float"
+)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
     fn sum(values: &[f64]) -> ExactSum {
         let mut sum = ExactSum::new();
-        values.iter().for_each(|value| sum.add(*value));
+        for value in values {
+            sum.add(*value);
+        }
         sum
     }
 

@@ -137,7 +137,7 @@ impl State {
                 *float_rows += their_float_rows;
             }
             (Content::Extreme(ours), Content::Extreme(Some(value))) => {
-                keep_extreme(self.function, ours, value)
+                keep_extreme(self.function, ours, value);
             }
             (Content::Distinct(ours), Content::Distinct(theirs)) => ours.merge(theirs),
             (Content::Last(ours), Content::Last(Some((order, value)))) => keep_last(ours, *order, value),
@@ -165,6 +165,10 @@ impl State {
                 } else if *float_rows > 0 {
                     Value::Float(total().value())
                 } else {
+                    #[expect(
+                        clippy::cast_precision_loss,
+                        reason = "the nearest float is the documented answer"
+                    )]
                     i64::try_from(*ints).map_or_else(|_| Value::Float(*ints as f64), Value::Int)
                 }
             }

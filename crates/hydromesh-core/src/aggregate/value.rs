@@ -103,6 +103,7 @@ impl Value {
     }
 
     /// Returns the number this value is, for statistics; integers beyond 2^53 are rounded.
+    #[expect(clippy::cast_precision_loss, reason = "as documented")]
     pub const fn as_f64(&self) -> Option<f64> {
         match self {
             Self::Int(int) => Some(*int as f64),
@@ -174,7 +175,9 @@ fn compare_int_float(int: i64, float: f64) -> Ordering {
         Ordering::Greater
     } else {
         let whole = float.trunc();
-        int.cmp(&(whole as i64)).then_with(|| 0.0_f64.total_cmp(&canonical(float - whole)))
+        #[expect(clippy::cast_possible_truncation, reason = "whole, and within the limit above")]
+        let integer = whole as i64;
+        int.cmp(&integer).then_with(|| 0.0_f64.total_cmp(&canonical(float - whole)))
     }
 }
 

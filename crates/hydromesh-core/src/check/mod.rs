@@ -118,7 +118,7 @@ fn missing_column(message: &str) -> Option<String> {
         match letter {
             '"' | '`' | '\'' => quoted = !quoted,
             letter if quoted || letter.is_alphanumeric() || letter == '_' || letter == '$' => {
-                name.push(letter)
+                name.push(letter);
             }
             '.' => name.push('.'),
             _ => break,

@@ -29,6 +29,7 @@ fn sorted(values: &[f64]) -> Vec<f64> {
 }
 
 /// Returns the largest distance in units of 1 / (n m), as an integer so that equal distances compare equal.
+#[expect(clippy::many_single_char_names, reason = "the letters of the literature")]
 fn distance(a: &[f64], b: &[f64]) -> u64 {
     let (n, m) = (a.len() as u64, b.len() as u64);
     let (mut i, mut j, mut largest) = (0, 0, 0);
@@ -54,6 +55,7 @@ fn limit_tail(n: u64, m: u64, statistic: f64) -> f64 {
 ///
 /// An interleaving is a lattice path from (0, 0) to (n, m). Of the paths to (i, j) the share i / (i + j) comes from
 /// (i - 1, j); following the share that has left the band keeps small probabilities accurate.
+#[expect(clippy::cast_possible_truncation, reason = "`j` counts values that lie in memory")]
 fn exact_tail(n: u64, m: u64, steps: u64) -> f64 {
     let outside = |i: u64, j: u64| (i * m).abs_diff(j * n) >= steps;
     let mut column: Vec<f64> = Vec::new();
@@ -79,6 +81,7 @@ fn exact_tail(n: u64, m: u64, steps: u64) -> f64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "counted in whole steps, so exactly the same")]
 mod tests {
     use super::super::goldens::{assert_near, goldens};
     use super::*;

@@ -4,6 +4,8 @@
 //! many a tiny one is always significant. An alarm needs both, and a minimum of rows; below that the answer is
 //! "insufficient data", never "stable".
 
+#![expect(clippy::cast_precision_loss, reason = "statistics of counts of rows, which stay far below 2^53")]
+
 mod categorical;
 mod ks;
 mod multiple;

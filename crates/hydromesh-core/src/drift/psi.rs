@@ -16,6 +16,7 @@ pub fn decile_edges(sorted: &[f64]) -> Vec<f64> {
             let (index, tenths) = (last * decile / 10, last * decile % 10);
             let low = sorted[index];
             let high = sorted[(index + 1).min(last)];
+            #[expect(clippy::float_cmp, reason = "between equal values there is nothing to interpolate")]
             if tenths == 0 || low == high { low } else { low + (high - low) * (tenths as f64 / 10.0) }
         })
         .collect();

@@ -30,6 +30,7 @@ pub(super) fn ln_gamma(x: f64) -> f64 {
 /// Returns the regularised upper incomplete gamma function Q(a, x) for a > 0, x >= 0.
 ///
 /// Series below a + 1, Lentz's continued fraction above, as in Press et al., "Numerical Recipes", 6.2.
+#[expect(clippy::many_single_char_names, reason = "the letters of the literature")]
 pub(super) fn gamma_q(a: f64, x: f64) -> f64 {
     if x <= 0.0 {
         return 1.0;

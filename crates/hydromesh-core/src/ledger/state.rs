@@ -239,6 +239,10 @@ pub struct EpisodeRecord {
 
 impl EpisodeRecord {
     /// Returns the last transition.
+    ///
+    /// # Panics
+    ///
+    /// When there is none: the ledger makes no such record.
     #[must_use]
     pub fn last(&self) -> &Alert {
         &self.transitions.last().expect("an episode begins with a transition").1
@@ -327,7 +331,7 @@ impl LedgerState {
                     Some(product) => {
                         let digest = Sha256::digest(format!("{outcome:?}\n{why}"));
                         let verdict = ProductVerdict {
-                            mark: digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect(),
+                            mark: format!("{digest:.8x}"),
                             commit: commit.clone(),
                             outcome: *outcome,
                             why: why.clone(),
@@ -368,7 +372,7 @@ impl LedgerState {
                 self.begun_with.insert(run.clone(), self.input_versions(&step.pipeline.product));
             }
             Fact::RunFinished { run, step, outcome, took_ms } => {
-                self.finish(at_ms, run, step, outcome, *took_ms)
+                self.finish(at_ms, run, step, outcome, *took_ms);
             }
             Fact::Published(published) => self.publish(at_ms, published),
             Fact::Quality { port, partition, rule, severity, passed, measure, threshold, .. } => {
@@ -638,7 +642,7 @@ impl LedgerState {
     fn obey(&mut self, verb: &Verb) {
         match verb {
             Verb::Backfill { product, from, to } => {
-                self.force(product, |key| from.as_str() <= key && key <= to.as_str())
+                self.force(product, |key| from.as_str() <= key && key <= to.as_str());
             }
             Verb::Run { product } => self.force(product, |_| true),
             Verb::Retry { product } => self.failed.retain(|step, _| step.pipeline.product != *product),

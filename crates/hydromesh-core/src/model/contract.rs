@@ -140,6 +140,7 @@ pub struct Threshold {
 impl Threshold {
     /// Returns whether a measure (in rows, or in percent when `percent`) satisfies the threshold.
     #[must_use]
+    #[expect(clippy::float_cmp, reason = "`mustBe` is meant exactly; measures in rows are whole")]
     pub fn holds(&self, measure: f64) -> bool {
         let at = |index: usize| self.operands.get(index).copied().unwrap_or(f64::NAN);
         match self.operator.as_str() {

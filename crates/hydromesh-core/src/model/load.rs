@@ -58,7 +58,7 @@ pub fn load_with(files: &BTreeMap<String, Loaded>, given: Vec<Diagnostic>) -> Lo
             .collect();
         findings.add(diagnostic, owners);
     }
-    super::resolve::resolve(&mut mesh, drafts, &mut findings);
+    super::resolve::resolve(&mut mesh, &drafts, &mut findings);
     unknown_domains(&mesh, &mut findings);
     let (findings, broken) = findings.finish();
     LoadResult { mesh, findings, broken }
@@ -149,7 +149,9 @@ fn documents(files: &BTreeMap<String, Loaded>, sink: &Sink) -> Vec<Node> {
         }
         Some(Ok(text)) => {
             let (documents, found) = syntax::parse(sink.file(), text);
-            found.into_iter().for_each(|diagnostic| sink.push(diagnostic));
+            for diagnostic in found {
+                sink.push(diagnostic);
+            }
             documents
         }
     }

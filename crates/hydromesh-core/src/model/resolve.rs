@@ -13,16 +13,16 @@ use crate::ids::{PipelineName, PortId, PortName, ProductId};
 use crate::{lineage, sql};
 
 /// Resolves every draft; products without an error go into the mesh.
-pub(super) fn resolve(mesh: &mut Mesh, drafts: BTreeMap<ProductId, Draft>, findings: &mut Findings) {
-    identities(&drafts, findings);
+pub(super) fn resolve(mesh: &mut Mesh, drafts: &BTreeMap<ProductId, Draft>, findings: &mut Findings) {
+    identities(drafts, findings);
     let ports: BTreeSet<PortId> = drafts.values().flat_map(output_ids).collect();
     let mut products: BTreeMap<ProductId, Product> = BTreeMap::new();
     for draft in drafts.values() {
-        let product = Resolver { mesh, draft, drafts: &drafts, ports: &ports, findings }.product();
+        let product = Resolver { mesh, draft, drafts, ports: &ports, findings }.product();
         products.insert(draft.id.clone(), product);
     }
-    cycles(&products, &drafts, findings);
-    withhold(mesh, products, &drafts, findings);
+    cycles(&products, drafts, findings);
+    withhold(mesh, products, drafts, findings);
 }
 
 fn output_ids(draft: &Draft) -> impl Iterator<Item = PortId> {

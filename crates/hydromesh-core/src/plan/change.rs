@@ -169,10 +169,10 @@ fn compare(deployed: &Deployed, product: &Product, print: &Print) -> (ChangeKind
         let changed =
             |column: &&String| old.columns.get(*column).is_some_and(|print| *print != new.columns[*column]);
         let added = new.columns.keys().filter(|column| !old.columns.contains_key(*column));
-        list(&mut reasons, name.as_str(), "added", added.collect());
-        list(&mut reasons, name.as_str(), "changed", new.columns.keys().filter(changed).collect());
+        list(&mut reasons, name.as_str(), "added", added);
+        list(&mut reasons, name.as_str(), "changed", new.columns.keys().filter(changed));
         let removed = old.columns.keys().filter(|column| !new.columns.contains_key(*column));
-        list(&mut reasons, name.as_str(), "removed", removed.collect());
+        list(&mut reasons, name.as_str(), "removed", removed);
     }
     for name in deployed.print.ports.keys().filter(|name| !print.ports.contains_key(*name)) {
         reasons.push(format!("port {name} is gone"));
@@ -191,9 +191,9 @@ fn compare(deployed: &Deployed, product: &Product, print: &Print) -> (ChangeKind
     (kind, reasons)
 }
 
-fn list(reasons: &mut Vec<String>, port: &str, verb: &str, columns: Vec<&String>) {
-    if !columns.is_empty() {
-        let names: Vec<&str> = columns.iter().map(|column| column.as_str()).collect();
+fn list<'a>(reasons: &mut Vec<String>, port: &str, verb: &str, columns: impl Iterator<Item = &'a String>) {
+    let names: Vec<&str> = columns.map(String::as_str).collect();
+    if !names.is_empty() {
         reasons.push(format!("{port}: {verb} {}", names.join(", ")));
     }
 }

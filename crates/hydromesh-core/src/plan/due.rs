@@ -70,7 +70,7 @@ impl DueWork {
             Fact::Epoch(epoch) => self.touch_port(&epoch.port),
             Fact::RunFinished { step, .. } => self.touch(&step.pipeline.product),
             Fact::Drift { product, .. } | Fact::Retrain { product, .. } | Fact::Promoted { product, .. } => {
-                self.touch(product)
+                self.touch(product);
             }
             Fact::Trained(trained) => self.touch(&trained.product),
             // Open episodes keep models from being trained on broken data.

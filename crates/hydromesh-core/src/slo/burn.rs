@@ -54,6 +54,7 @@ pub fn default_levels() -> Vec<BurnLevel> {
 
 /// Returns how many times faster than sustainable the budget burned in the window that ends now: the share of bad time
 /// over the share the target allows. None when nothing is known of the window.
+#[expect(clippy::cast_precision_loss, reason = "milliseconds of a window")]
 pub fn burn_rate(timeline: &Timeline, target: f64, window: Span, now: Millis) -> Option<f64> {
     let tally = timeline.tally(Interval::new(now.saturating_sub(window.millis()), now));
     let known = tally.good_ms + tally.bad_ms;

@@ -74,11 +74,14 @@ const BURN_WINDOWS: [i64; 7] =
 ///
 /// The budget is (1 - target) of the whole window, in absolute time. Time that is excluded or was not collected yet
 /// shrinks what can be good, not what may be bad: an hour of failure is as bad on the first day as on the thirtieth.
+#[expect(clippy::cast_precision_loss, reason = "milliseconds of a window")]
 pub fn report(objective: &Objective, timeline: &Timeline, now: Millis) -> SliReport {
     let tally = timeline.tally(Interval::new(now.saturating_sub(objective.window.millis()), now));
     let valid = tally.valid_ms();
     let share = |good: i64, otherwise: f64| if valid > 0 { good as f64 / valid as f64 } else { otherwise };
     let budget = (1.0 - objective.target) * objective.window.millis() as f64;
+    #[expect(clippy::cast_possible_truncation, reason = "whole, and a part of the window's milliseconds")]
+    let budget_ms = budget.round() as i64;
     let left = |spent: i64| if budget > 0.0 { 1.0 - spent as f64 / budget } else { 0.0 };
     let collection = match timeline.first_fact_at().filter(|first| *first <= now) {
         None => Collection::NotStarted,
@@ -96,7 +99,7 @@ pub fn report(objective: &Objective, timeline: &Timeline, now: Millis) -> SliRep
         state: timeline.state_at(now),
         sli_low: share(tally.good_ms, 0.0),
         sli_high: share(tally.good_ms + tally.unknown_ms, 1.0),
-        budget_ms: budget.round() as i64,
+        budget_ms,
         budget_remaining_low: left(tally.bad_ms + tally.unknown_ms),
         budget_remaining: left(tally.bad_ms),
         good_ms: tally.good_ms,

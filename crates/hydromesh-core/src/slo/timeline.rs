@@ -342,6 +342,7 @@ pub(super) mod tests {
 
     #[test]
     fn checks_that_were_not_executed_are_not_passed() {
+        use SliceState::{Bad, Good, Unknown};
         let mut timeline = Timeline::new(ObjectiveKind::Quality { min_pass_rate: 1.0 });
         let result = |at, passed, executed| QualityResult { at, passed, executed, required: 3 };
         timeline.checked(result(10, 3, 3));
@@ -350,7 +351,6 @@ pub(super) mod tests {
         timeline.checked(result(40, 4, 3));
         timeline.published(publish(0, 0));
         let states: Vec<SliceState> = [5, 10, 20, 30, 40].map(|at| timeline.state_at(at)).into();
-        use SliceState::{Bad, Good, Unknown};
         assert_eq!(
             states,
             [Unknown, Good, Unknown, Bad, Unknown],

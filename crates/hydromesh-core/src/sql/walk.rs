@@ -62,7 +62,9 @@ impl Walk {
             None => {}
             Some(LimitClause::LimitOffset { limit, offset, limit_by }) => {
                 limit.iter().chain(limit_by).for_each(|expr| self.expr(expr));
-                offset.iter().for_each(|offset| self.expr(&offset.value));
+                if let Some(offset) = offset {
+                    self.expr(&offset.value);
+                }
             }
             Some(LimitClause::OffsetCommaLimit { offset, limit }) => {
                 self.expr(offset);
@@ -126,7 +128,7 @@ impl Walk {
             match item {
                 SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => self.expr(expr),
                 SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::Expr(expr), _) => {
-                    self.expr(expr)
+                    self.expr(expr);
                 }
                 SelectItem::QualifiedWildcard(SelectItemQualifiedWildcardKind::ObjectName(_), _) => {}
                 SelectItem::Wildcard(options) => {
@@ -137,13 +139,17 @@ impl Walk {
             }
         }
         if let Some(Distinct::On(exprs)) = &select.distinct {
-            exprs.iter().for_each(|expr| self.expr(expr));
+            for expr in exprs {
+                self.expr(expr);
+            }
         }
         select.selection.iter().chain(&select.having).chain(&select.qualify).for_each(|expr| self.expr(expr));
         let modifiers = match &select.group_by {
             GroupByExpr::All(modifiers) => modifiers,
             GroupByExpr::Expressions(exprs, modifiers) => {
-                exprs.iter().for_each(|expr| self.expr(expr));
+                for expr in exprs {
+                    self.expr(expr);
+                }
                 modifiers
             }
         };
@@ -160,10 +166,10 @@ impl Walk {
     }
 
     fn joined(&mut self, table: &TableWithJoins) {
+        use JoinOperator as J;
         self.factor(&table.relation);
         for Join { relation, join_operator, .. } in &table.joins {
             self.factor(relation);
-            use JoinOperator as J;
             match join_operator {
                 J::Join(on)
                 | J::Inner(on)
@@ -263,7 +269,9 @@ impl Walk {
             self.foreign(order, "INTERPOLATE");
         }
         if let OrderByKind::Expressions(exprs) = &order.kind {
-            exprs.iter().for_each(|by| self.order_expr(by));
+            for by in exprs {
+                self.order_expr(by);
+            }
         }
     }
 
@@ -347,7 +355,7 @@ impl Walk {
                 for access in access_chain {
                     match access {
                         AccessExpr::Dot(expr) | AccessExpr::Subscript(Subscript::Index { index: expr }) => {
-                            self.expr(expr)
+                            self.expr(expr);
                         }
                         AccessExpr::Subscript(Subscript::Slice { lower_bound, upper_bound, stride }) => {
                             lower_bound
@@ -392,7 +400,9 @@ impl Walk {
             }
             Expr::InList { expr, list, .. } => {
                 self.expr(expr);
-                list.iter().for_each(|expr| self.expr(expr));
+                for expr in list {
+                    self.expr(expr);
+                }
             }
             Expr::InSubquery { expr, subquery, .. } => {
                 self.expr(expr);
@@ -409,7 +419,9 @@ impl Walk {
             }
             Expr::Trim { expr, trim_what, trim_characters, .. } => {
                 self.expr(expr);
-                trim_what.iter().for_each(|expr| self.expr(expr));
+                if let Some(expr) = trim_what {
+                    self.expr(expr);
+                }
                 trim_characters.iter().flatten().for_each(|expr| self.expr(expr));
             }
             Expr::Overlay { expr, overlay_what, overlay_from, overlay_for } => {

@@ -89,6 +89,10 @@ impl BitemporalLog {
 
     /// Folds the versions of each tile that were knowable at `known` into one: answers for that time and later stay,
     /// earlier knowledge can no longer be told apart.
+    ///
+    /// # Errors
+    ///
+    /// When two versions do not merge, because they were not made by the same function.
     pub fn compact(&mut self, known: Millis) -> Result<(), TileError> {
         for versions in self.tiles.values_mut().flat_map(BTreeMap::values_mut) {
             let count = versions.partition_point(|(available, _)| *available <= known);

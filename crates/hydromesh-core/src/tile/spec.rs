@@ -315,7 +315,7 @@ impl ViewSpec {
                 column.step
             );
         }
-        Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+        format!("{:x}", Sha256::digest(text.as_bytes()))
     }
 
     /// Returns the border of base tiles at or after an instant.
@@ -389,6 +389,7 @@ impl From<ViewSpec> for Vec<FeatureSpec> {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_precision_loss, reason = "windows of a few weeks in milliseconds")]
 pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -500,7 +501,7 @@ pub(super) mod tests {
                     prop_assert!(STEPS.into_iter().filter(|larger| *larger > step).all(|larger|
                         larger as f64 / window as f64 > f64::from(ppm) / 1e6 * (1.0 - 1e-12)));
                 }
-                Err(_) => prop_assert!(!fits(999) || !fits(1_000) || ppm as f64 * window as f64 / 1e6 <= 1_000.001),
+                Err(_) => prop_assert!(!fits(999) || !fits(1_000) || f64::from(ppm) * window as f64 / 1e6 <= 1_000.001),
             }
         }
 

@@ -216,6 +216,7 @@ mod tests {
     use super::super::spec::tests::{activity, feature};
     use super::super::{Row, partial};
     use super::*;
+    use crate::aggregate::Order;
     use proptest::prelude::*;
 
     fn filled(view: &ViewSpec, rows: &[Row]) -> TileStore {
@@ -256,7 +257,7 @@ mod tests {
         let view = activity();
         let row = Row {
             entity: "a".into(),
-            order: Default::default(),
+            order: Order::default(),
             available_ms: 0,
             values: vec![Value::Null; 2],
         };

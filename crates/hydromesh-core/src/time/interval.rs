@@ -57,6 +57,7 @@ impl Interval {
     }
 
     /// Returns the common part, possibly empty.
+    #[must_use]
     pub fn intersect(self, other: Self) -> Self {
         Self::new(self.from.max(other.from), self.to.min(other.to))
     }

@@ -69,6 +69,7 @@ fn one_fault_is_told_by_its_code_and_the_other_products_go_on() {
 /// The pipelines that the documentation shows, in a product that has what they name.
 #[test]
 fn the_documented_pipelines_are_read() {
+    use PipelineKind::{Batch, Embedding, Feature, Stream, Training};
     let page = std::fs::read_to_string(support::root().join("docs/pipelines.md")).expect("the page");
     let block =
         page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a YAML block");
@@ -86,7 +87,6 @@ fn the_documented_pipelines_are_read() {
         documents.iter().filter_map(|document| read::pipeline(document, &sink, &around).pipeline).collect();
     assert_eq!(sink.into_found(), []);
     let kinds: Vec<PipelineKind> = pipelines.iter().map(Pipeline::kind).collect();
-    use PipelineKind::{Batch, Embedding, Feature, Stream, Training};
     assert_eq!(kinds, [Batch, Stream, Feature, Embedding, Training]);
     insta::assert_json_snapshot!(pipelines);
 }

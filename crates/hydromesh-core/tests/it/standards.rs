@@ -11,8 +11,8 @@ use crate::support;
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = support::folder(folder)
         .into_keys()
-        .filter(|name| name.ends_with(".yaml") || name.ends_with(".yml"))
         .map(|name| folder.join(name))
+        .filter(|path| path.extension().is_some_and(|it| it == "yaml" || it == "yml"))
         .collect();
     found.sort();
     found

@@ -1,6 +1,6 @@
 //! Pipelines that make vectors and models.
 
-use super::pipeline::{Found, Reader, finish, whole_days};
+use super::pipeline::{Found, Reader, finish, span, whole_days};
 use crate::diag::codes;
 use crate::ids::{PipelineName, PortId, PortName};
 use crate::model::{
@@ -122,7 +122,7 @@ impl<'n> Reader<'_, 'n, '_> {
         }
         let (mut cooldown, mut max_per_month) = (DEFAULT_COOLDOWN, 4);
         if let Some(limits) = map.map("limits") {
-            cooldown = self.span(&limits, "cooldown").unwrap_or(cooldown);
+            cooldown = span(&limits, "cooldown").unwrap_or(cooldown);
             max_per_month = limits.count("max_per_month").unwrap_or(max_per_month);
             limits.finish();
         }
@@ -197,7 +197,7 @@ impl<'n> Reader<'_, 'n, '_> {
             map.bad_choice("features", map.spot("features"), &word, &["all"]);
         }
         if let Some(reference) = map.map("reference") {
-            let _ = self.span(&reference, "same_hour_of_week");
+            let _ = span(&reference, "same_hour_of_week");
             reference.finish();
         }
         let alarms = match map.text("false_alarms") {

@@ -148,12 +148,6 @@ impl<'n> Reader<'_, 'n, '_> {
         map.req_text(key)
     }
 
-    /// A duration; `None` when absent or not one, which is told.
-    pub(super) fn span(&self, map: &Map<'_>, key: &'static str) -> Option<Span> {
-        let text = map.text(key)?;
-        parse_span(map, key, &text)
-    }
-
     fn batch(&mut self, name: PipelineName, output: PortName) -> Option<BatchPipeline> {
         let map = self.map;
         let sql = match self.sql(map, "sql", "select") {
@@ -163,10 +157,10 @@ impl<'n> Reader<'_, 'n, '_> {
         };
         let partition = map.map("partition").map(|inner| self.partition(&inner));
         let schedule = map.map("schedule").map(|inner| self.schedule(&inner));
-        let lookback = self.span(map, "lookback");
+        let lookback = span(map, "lookback");
         let (mut chunk, mut concurrency) = (None, 2);
         if let Some(backfill) = map.map("backfill") {
-            chunk = self.span(&backfill, "chunk");
+            chunk = span(&backfill, "chunk");
             concurrency = backfill.count("concurrency").unwrap_or(concurrency);
             if concurrency == 0 {
                 self.sink().tell(
@@ -266,8 +260,8 @@ impl<'n> Reader<'_, 'n, '_> {
             );
         }
         if let Some(backoff) = map.map("backoff") {
-            retry.from = self.span(&backoff, "from").unwrap_or(retry.from);
-            retry.to = self.span(&backoff, "to").unwrap_or(retry.to);
+            retry.from = span(&backoff, "from").unwrap_or(retry.from);
+            retry.to = span(&backoff, "to").unwrap_or(retry.to);
             if retry.to < retry.from {
                 self.sink().tell(codes::BAD_VALUE, backoff.spot("to"), "`to` is shorter than `from`");
             }
@@ -299,13 +293,13 @@ impl<'n> Reader<'_, 'n, '_> {
         let event_id = map.text("event_id");
         let (mut bound, mut idle) = (DEFAULT_WATERMARK_BOUND, DEFAULT_WATERMARK_IDLE);
         if let Some(watermark) = map.map("watermark") {
-            bound = self.span(&watermark, "bound").unwrap_or(bound);
-            idle = self.span(&watermark, "idle").unwrap_or(idle);
+            bound = span(&watermark, "bound").unwrap_or(bound);
+            idle = span(&watermark, "idle").unwrap_or(idle);
             watermark.finish();
         }
         let mut late = Late { allow: DEFAULT_LATE, beyond: LateBeyond::Quarantine };
         if let Some(inner) = map.map("late") {
-            late.allow = self.span(&inner, "allow").unwrap_or(late.allow);
+            late.allow = span(&inner, "allow").unwrap_or(late.allow);
             late.beyond =
                 inner.choice("beyond", &[("quarantine", LateBeyond::Quarantine)]).unwrap_or(late.beyond);
             inner.finish();
@@ -434,6 +428,12 @@ fn zone(map: &Map<'_>) -> Option<String> {
         return None;
     }
     Some(zone)
+}
+
+/// A duration; `None` when absent or not one, which is told.
+pub(super) fn span(map: &Map<'_>, key: &'static str) -> Option<Span> {
+    let text = map.text(key)?;
+    parse_span(map, key, &text)
 }
 
 /// Parses a duration and tells when it is none.

@@ -120,12 +120,9 @@ fn one(node: &Node, parent: &Map<'_>, column: Option<&str>) -> Option<QualityDra
         }
         _ => library(&map, metric, rule, column),
     };
-    let check = match check {
-        Some(check) => check,
-        None => {
-            map.finish();
-            return None;
-        }
+    let Some(check) = check else {
+        map.finish();
+        return None;
     };
     let threshold = threshold(&map, &check);
     map.finish();
