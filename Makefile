@@ -30,9 +30,10 @@ test: ## Run all tests of the workspace
 	@scripts/setup.sh test </dev/null >&2
 	cargo test --workspace -- $(ARGS)
 
-bench: ## Measure, in the release profile
+bench: ## Measure in the release profile; ARGS=start (check, memory, lookups) for one figure
 	@scripts/setup.sh bench </dev/null >&2
-	cargo bench --workspace -- $(ARGS)
+	@cargo build --release -p hydromesh --bin hydromesh >&2
+	@scripts/bench/run.sh $(ARGS)
 
 lint: ## Check formatting, clippy and, where cargo-deny is installed, dependencies
 	cargo fmt --all --check

@@ -44,8 +44,13 @@ else
     [ -e /usr/include/openssl/ssl.h ] || need "the OpenSSL headers" libssl-dev
     [ -e /usr/include/zlib.h ] || need "the zlib headers" zlib1g-dev
 fi
-# The tests compare what we read from repositories with what git says.
-if [ "$purpose" = test ]; then command -v git >/dev/null || need "git" git; fi
+# The tests compare what we read from repositories with what git says; the benchmarks make repositories.
+if [ "$purpose" != demo ]; then command -v git >/dev/null || need "git" git; fi
+# The benchmarks are Python scripts, and their peers are Python programs in environments of their own.
+if [ "$purpose" = bench ]; then
+    command -v python3 >/dev/null || need "Python 3" python3
+    python3 -c 'import ensurepip' 2>/dev/null || need "Python's venv" python3-venv
+fi
 
 if [ ${#missing[@]} -gt 0 ]; then
     mapfile -t packages < <(printf '%s\n' "${packages[@]}" | sort -u)
@@ -64,11 +69,16 @@ if [ ${#missing[@]} -gt 0 ]; then
     apt-get install -y -q --no-install-recommends "${packages[@]}" </dev/null
 fi
 
-binary=$target/debug/hydromesh
-if [ ! -x "$binary" ] && [ "$purpose" != bench ]; then
+if [ "$purpose" = bench ]; then profile=release; else profile=debug; fi
+binary=$target/$profile/hydromesh
+if [ ! -x "$binary" ]; then
     say "Building Hydromesh and its libraries in $target"
     say "  what: DataFusion, Delta Lake, Iceberg, librdkafka, SQLite, libgit2 and two policy engines (about 800 crates)"
-    say "  time: 15 to 20 minutes on two cores, the first time only; seconds after that. Disk: about 8 GB."
+    if [ "$purpose" = bench ]; then
+        say "  time: the release profile takes longer than the dev profile, whose first build is 15 to 20 minutes on two cores."
+    else
+        say "  time: 15 to 20 minutes on two cores, the first time only; seconds after that. Disk: about 8 GB."
+    fi
     say "  meanwhile: docs/demo-site/ holds a recorded run and the status site that it built"
     mkdir -p "$target"
     free_mib=$(df -Pm "$target" | awk 'NR == 2 { print $4 }')
