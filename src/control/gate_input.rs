@@ -241,8 +241,7 @@ fn plan_part(change: &Value) -> Value {
     let partitions: u64 = change
         .get("partitions")
         .and_then(Value::as_object)
-        .map(|ports| ports.values().filter_map(Value::as_u64).sum())
-        .unwrap_or(0);
+        .map_or(0, |ports| ports.values().filter_map(Value::as_u64).sum());
     let reasons = change
         .get("reasons")
         .and_then(Value::as_array)

@@ -54,6 +54,9 @@ pub enum Shift {
 }
 
 /// The Monday on which the committed history begins.
+///
+/// # Panics
+/// Never: it is a date of the calendar.
 #[must_use]
 pub fn first_day() -> NaiveDate {
     NaiveDate::from_ymd_opt(2026, 8, 3).expect("a date of the calendar")

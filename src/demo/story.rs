@@ -137,7 +137,9 @@ pub async fn play(
         match planned(&options, "mail-address").await {
             Ok(told) => {
                 stage.say("`hydromesh plan --rev mail-address --gate` ends with exit code 3:");
-                told.iter().for_each(|line| stage.say(&format!("  {line}")));
+                for line in told {
+                    stage.say(&format!("  {line}"));
+                }
             }
             Err(why) => ended.missed.push(format!("the denial in the pull request's plan: {why}")),
         }

@@ -82,7 +82,7 @@ impl Worker {
             match turn {
                 Err(error) if !error.is_transient() => return Err(error),
                 Err(error) => {
-                    tracing::warn!("the board cannot be used, tried again: {}", crate::apply::chain(&error))
+                    tracing::warn!("the board cannot be used, tried again: {}", crate::apply::chain(&error));
                 }
                 Ok(()) => {}
             }

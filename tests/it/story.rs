@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::support::{Ran, Repo, copy, edit, hydromesh, root, run, run_in, text};
 
 /// Longest wait for something that takes a second or two on an idle machine.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 struct Mesh {
     _home: tempfile::TempDir,

@@ -18,7 +18,7 @@ use super::mesh::{self, Files};
 use crate::support::{Ran, hydromesh, run, text};
 
 /// Longest wait for something that takes seconds on an idle machine.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_mins(2);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(50);
 

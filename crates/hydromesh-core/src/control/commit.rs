@@ -102,9 +102,10 @@ impl Control {
         let emptied = desired.mesh.products.is_empty() && desired.broken.is_empty();
         let commit = desired.commit.clone();
         // Whoever read the commit may have known less about what is deployed, which stands in for what does not check.
-        let prints = match desired.broken.is_empty() {
-            true => desired.prints.clone(),
-            false => self.print_around(&desired, &BTreeMap::new()),
+        let prints = if desired.broken.is_empty() {
+            desired.prints.clone()
+        } else {
+            self.print_around(&desired, &BTreeMap::new())
         };
         self.desired = Some(desired);
         if emptied && !self.ledger.deployed.is_empty() {

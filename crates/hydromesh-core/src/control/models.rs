@@ -51,7 +51,7 @@ impl Control {
             match self.verdict(&product, &challenger) {
                 None => {}
                 Some(Verdict::Keep(reason)) => self.reject(&product, reason),
-                Some(Verdict::Promote(reason)) => self.ask_to_promote(&product, &challenger, reason),
+                Some(Verdict::Promote(reason)) => self.ask_to_promote(&product, &challenger, &reason),
             }
         }
     }
@@ -80,7 +80,7 @@ impl Control {
         })
     }
 
-    fn ask_to_promote(&mut self, product: &ProductId, challenger: &Trained, reason: String) {
+    fn ask_to_promote(&mut self, product: &ProductId, challenger: &Trained, reason: &str) {
         let Some(deployed) = self.ledger.deployed.get(product) else { return };
         let fingerprint = deployed.print.all.clone();
         let question = Question {

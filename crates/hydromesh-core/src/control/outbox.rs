@@ -14,7 +14,7 @@ const WITHOUT_ANSWER_MS: i64 = 10 * 60_000;
 #[must_use]
 pub fn outbox_id(episode: &str, transition: u32, to: &str) -> String {
     let digest = Sha256::digest(format!("{episode}\n{transition}\n{to}"));
-    digest.iter().take(10).map(|byte| format!("{byte:02x}")).collect()
+    format!("{digest:.20x}")
 }
 
 /// A message handed to the shell and not yet answered.

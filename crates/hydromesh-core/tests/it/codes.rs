@@ -323,7 +323,7 @@ fn loading_is_a_function_of_the_files() {
 }
 
 #[test]
-fn a_thousand_products_are_read_in_a_moment() {
+fn a_thousand_products_are_all_read() {
     let one = base();
     let mut files = one.clone();
     for index in 0..1_000 {
@@ -333,13 +333,9 @@ fn a_thousand_products_are_read_in_a_moment() {
             }
         }
     }
-    let started = std::time::Instant::now();
+    // How long that takes is measured, in the release profile: scripts/bench/check.py.
     let result = load(&files);
-    let took = started.elapsed();
-    println!("1,003 products in {took:?}");
     assert_eq!(result.mesh.products.len(), 1_003);
-    // The dev profile on a busy machine; a release build needs a tenth.
-    assert!(took.as_secs() < 10, "{took:?}");
 }
 
 mod damage {

@@ -270,7 +270,9 @@ impl Simulation {
         // Something good on top of whatever the story has become.
         world.push(|tree| {
             *tree = small();
-            tree.values_mut().for_each(|spec| spec.version = "9.0.0".to_owned());
+            for spec in tree.values_mut() {
+                spec.version = "9.0.0".to_owned();
+            }
         });
         world.look();
         world.rest();
