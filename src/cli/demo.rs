@@ -88,9 +88,10 @@ pub fn run(args: &DemoArgs) -> Result<u8, Failure> {
         let (ready, upward) = tokio::sync::oneshot::channel();
         let servers = servers::around(args.listen, None)?;
         let around: Around = Box::new(move |upward, token| {
-            servers(upward.clone(), token);
+            let thread = servers(upward.clone(), token);
             // The story may have been given up already.
             let _ = ready.send(upward);
+            thread
         });
         let controller = tokio::spawn(control_up(options, shutdown.clone(), around));
         let Ok(upward) = upward.await else {

@@ -42,11 +42,19 @@ pub fn around(listen: SocketAddr, token: Option<&str>) -> Result<Around, Failure
         message: format!("{listen}: {error}; choose another with --listen"),
     })?;
     Ok(Box::new(move |upward, shutdown| {
-        tokio::spawn(async move {
-            if let Err(error) = run(upward, listener, guard, shutdown).await {
+        // Threads of its own: a look-up must not wait until the loop has judged a commit.
+        let serving = std::thread::Builder::new().name("hydromesh-serve".to_owned()).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .thread_name("hydromesh-serve")
+                .enable_all()
+                .build();
+            let ended = runtime.and_then(|runtime| runtime.block_on(run(upward, listener, guard, shutdown)));
+            if let Err(error) = ended {
                 tracing::error!("serving ended: {error}");
             }
         });
+        serving.map_err(|error| tracing::error!("serving did not start: {error}")).ok()
     }))
 }
 
@@ -89,9 +97,11 @@ async fn run(
         ..ViewInputs::default()
     };
     let site = upward.context.state.join("site");
-    tokio::spawn(keep_current(upward.clone(), site, inputs, LEAST_PAUSE, shutdown.clone()));
+    let site = tokio::spawn(keep_current(upward.clone(), site, inputs, LEAST_PAUSE, shutdown.clone()));
     tokio::spawn(keep_ledger(upward, Arc::clone(&state), shutdown.clone()));
-    serve::serve(listener, serve::router(state), shutdown.cancelled_owned()).await
+    serve::serve(listener, serve::router(state), shutdown.cancelled_owned()).await?;
+    // The site's last build, of the ledger's last state.
+    site.await.map_err(std::io::Error::other)
 }
 
 fn snapshot(ledger: &SharedLedger) -> Arc<LedgerState> {

@@ -65,7 +65,7 @@ pub fn run(args: &UpArgs) -> Result<u8, Failure> {
     let around: Around = if options.roles.has(Role::Serve) {
         servers::around(args.listen, token.as_deref().map(str::trim))?
     } else {
-        Box::new(|_, _| {})
+        Box::new(|_, _| None)
     };
     let runtime = runtime()?;
     runtime.block_on(async {

@@ -43,7 +43,7 @@ pub(super) async fn beside(
     let (show_ledger, ledger) = watch::channel(Arc::new(tail.state.clone()));
     let (show_mesh, mesh) = watch::channel(desired);
     let upward = Upward { ledger, context: context.clone(), store: store.clone(), mesh };
-    surround(&options, upward, &shutdown, around);
+    let servers = surround(&options, upward, &shutdown, around);
     let threads = threads()?;
     let mut workers = JoinSet::new();
     for role in options.roles.performing() {
@@ -88,6 +88,7 @@ pub(super) async fn beside(
         }
     }
     threads.shutdown_background();
+    servers.end().await;
     store.close().await;
     result
 }

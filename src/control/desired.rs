@@ -8,13 +8,16 @@ use hydromesh_core::ids::{PortId, ProductId};
 use hydromesh_core::model::{self, Loaded, Mesh, Product};
 use hydromesh_core::plan::{Desired, PortPrint, dependency_order, print_mesh};
 
-use crate::engine::{SqlProblemKind, arrow_schema, describe};
+use crate::engine::{Describer, SqlProblemKind, arrow_schema};
 use crate::repo::{Reason, RepoSnapshot};
 
 /// Texts that are read whole; anything else is data, known by its blob id alone.
 const TEXTS: [&str; 4] = ["yaml", "yml", "sql", "rego"];
 /// The largest text: a manifest or a query beyond it is a mistake or an attack.
 const MOST_TEXT_BYTES: u64 = 1 << 20;
+
+/// Stacks of the threads that describe queries.
+const DESCRIBE_STACK_BYTES: usize = 8 << 20;
 
 /// What a commit asks for, and everything that is wrong with it.
 #[derive(Debug)]
@@ -122,15 +125,47 @@ fn leave_out(mesh: &mut Mesh, id: &ProductId) {
     }
 }
 
-/// Describes every query of a mesh against the contracts of its inputs.
+/// Describes every query of a mesh against the contracts of its inputs, on all cores.
+///
+/// # Panics
+/// When describing a query does.
 #[must_use]
 pub fn shapes(mesh: &Mesh) -> ShapeResults {
+    let products: Vec<&Product> = mesh.products.values().collect();
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    // Few queries are described sooner than threads start.
+    let share = products.len().div_ceil(cores).max(16);
+    std::thread::scope(|scope| {
+        let parts: Vec<_> = products
+            .chunks(share)
+            .map(|part| {
+                std::thread::Builder::new()
+                    .name("hydromesh-describe".to_owned())
+                    // Plans of deep queries recurse.
+                    .stack_size(DESCRIBE_STACK_BYTES)
+                    .spawn_scoped(scope, || shapes_of(mesh, part))
+            })
+            .collect();
+        let mut results = ShapeResults::new();
+        for (part, spawned) in products.chunks(share).zip(parts) {
+            results.extend(match spawned {
+                Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                // No thread to be had: then here.
+                Err(_) => shapes_of(mesh, part),
+            });
+        }
+        results
+    })
+}
+
+fn shapes_of(mesh: &Mesh, products: &[&Product]) -> ShapeResults {
+    let describer = Describer::new();
     let mut results = ShapeResults::new();
-    for product in mesh.products.values() {
+    for product in products {
         let inputs = input_schemas(mesh, product);
         for pipeline in product.pipelines.values() {
             let Some(query) = query_of(pipeline) else { continue };
-            let shape = describe(&query.text, &inputs).map_err(|problem| SqlProblem {
+            let shape = describer.describe(&query.text, &inputs).map_err(|problem| SqlProblem {
                 message: match problem.kind {
                     // The words by which `check` knows that a column is missing.
                     SqlProblemKind::MissingColumn { name, .. } => format!("No field named {name}."),

@@ -32,6 +32,8 @@ use crate::work::{Desk, Role, Roles, work_runtime};
 const QUERY_MEMORY_BYTES: usize = 512 << 20;
 /// How long a lease lasts unless renewed; it is renewed at a third of it.
 const LEASE_MS: i64 = 15_000;
+/// How long the servers may take to end.
+const SERVERS_END: Duration = Duration::from_secs(8);
 /// How often the board is looked at for what other processes report.
 const HEAR: Duration = Duration::from_millis(50);
 
@@ -128,8 +130,8 @@ pub struct Upward {
     pub mesh: watch::Receiver<Option<Arc<hydromesh_core::plan::Desired>>>,
 }
 
-/// Everything around the loop, called when the loop is ready; it may start servers that end with the token.
-pub type Around = Box<dyn FnOnce(Upward, CancellationToken) + Send>;
+/// Everything around the loop, called when the loop is ready; it may start servers on a thread, which end with the token.
+pub type Around = Box<dyn FnOnce(Upward, CancellationToken) -> Option<std::thread::JoinHandle<()>> + Send>;
 
 /// Does what this process's roles ask for, until cancelled.
 ///
@@ -174,7 +176,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     let opening = control.open(options.clock.now_ms(), lease.epoch, env!("CARGO_PKG_VERSION"));
     hands.perform(&mut control, opening).await?;
     let upward = Upward { ledger: ledger_shown, context, store: store.clone(), mesh: mesh_shown };
-    surround(&options, upward, &shutdown, around);
+    let servers = surround(&options, upward, &shutdown, around);
     // Commits that came while nobody looked are passed over now, and told so.
     let last_seen = control.ledger.head.clone();
     let mut watching = Watching::start(watcher, options.poll, last_seen, control.ledger.port_prints());
@@ -245,6 +247,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     show_ledger.send_replace(Arc::new(control.ledger.clone()));
     watching.stop();
     work.shutdown_background();
+    servers.end().await;
     if result.is_ok() {
         store.release(lease).await?;
     }
@@ -272,16 +275,33 @@ fn interval(every: Duration) -> tokio::time::Interval {
     interval
 }
 
+/// The thread of the servers, if there is one.
+pub(super) struct Servers(Option<std::thread::JoinHandle<()>>);
+
+impl Servers {
+    /// Waits until they have answered what was asked and shown the last word of the ledger, for a bounded time.
+    pub async fn end(self) {
+        let Some(thread) = self.0 else { return };
+        let joined = tokio::task::spawn_blocking(move || thread.join().is_ok());
+        if !matches!(tokio::time::timeout(SERVERS_END, joined).await, Ok(Ok(true))) {
+            tracing::warn!("the servers did not end in time");
+        }
+    }
+}
+
 /// Starts what stands around the ledger: servers, and the feature values where no follower of this process fills them.
-pub(super) fn surround(options: &UpOptions, upward: Upward, shutdown: &CancellationToken, around: Around) {
+pub(super) fn surround(
+    options: &UpOptions,
+    upward: Upward,
+    shutdown: &CancellationToken,
+    around: Around,
+) -> Servers {
     let reads_values = options.roles.has(Role::Serve) || options.roles.has(Role::Work);
     if reads_values && !options.roles.has(Role::Stream) {
         let (context, ledger) = (upward.context.clone(), upward.ledger.clone());
         tokio::spawn(keep_online(context, ledger, shutdown.clone()));
     }
-    if options.roles.has(Role::Serve) {
-        around(upward, shutdown.clone());
-    }
+    Servers(if options.roles.has(Role::Serve) { around(upward, shutdown.clone()) } else { None })
 }
 
 /// Returns what steps use.

@@ -57,25 +57,67 @@ impl SqlProblem {
     }
 }
 
-/// Returns the shape of a query over tables of these schemas.
+/// Describes queries one after the other. A session takes longer to make than most queries to plan.
+pub struct Describer {
+    context: SessionContext,
+}
+
+impl Default for Describer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Describer {
+    /// Returns a describer that knows no tables.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut config = SessionConfig::new();
+        config.options_mut().sql_parser.collect_spans = true;
+        Self { context: SessionContext::new_with_config(config) }
+    }
+
+    /// Returns the shape of a query over tables of these schemas.
+    ///
+    /// # Errors
+    /// [`SqlProblem`] when it is not one SELECT or WITH, reads what is not there, or its types do not fit.
+    pub fn describe(
+        &self,
+        sql: &str,
+        inputs: &BTreeMap<String, SchemaRef>,
+    ) -> Result<QueryShape, SqlProblem> {
+        let shape = self.over(sql, inputs);
+        // The next query must not see them.
+        for name in inputs.keys() {
+            let _ = self.context.deregister_table(quoted(name));
+        }
+        shape
+    }
+
+    fn over(&self, sql: &str, inputs: &BTreeMap<String, SchemaRef>) -> Result<QueryShape, SqlProblem> {
+        for (name, schema) in inputs {
+            let table = MemTable::try_new(Arc::clone(schema), vec![Vec::new()]).map_err(problem)?;
+            self.context.register_table(quoted(name), Arc::new(table)).map_err(problem)?;
+        }
+        let plan = plan_select(&self.context, sql)?;
+        let state = self.context.state_ref();
+        let state = state.read();
+        let plan =
+            state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {}).map_err(problem)?;
+        Ok(shape_of(&plan))
+    }
+}
+
+/// Returns the shape of one query, see [`Describer::describe`].
 ///
 /// # Errors
-/// [`SqlProblem`] when it is not one SELECT or WITH, reads what is not there, or its types do not fit.
+/// See [`Describer::describe`].
 pub fn describe(sql: &str, inputs: &BTreeMap<String, SchemaRef>) -> Result<QueryShape, SqlProblem> {
-    let mut config = SessionConfig::new();
-    config.options_mut().sql_parser.collect_spans = true;
-    let context = SessionContext::new_with_config(config);
-    for (name, schema) in inputs {
-        let table = MemTable::try_new(Arc::clone(schema), vec![Vec::new()]).map_err(problem)?;
-        context.register_table(quoted(name), Arc::new(table)).map_err(problem)?;
-    }
-    let plan = plan_select(&context, sql)?;
-    let state = context.state();
-    let plan = state
-        .analyzer()
-        .execute_and_check(plan, &state.config_options().clone(), |_, _| {})
-        .map_err(problem)?;
-    let traced = trace(&plan);
+    Describer::new().describe(sql, inputs)
+}
+
+fn shape_of(plan: &LogicalPlan) -> QueryShape {
+    let traced = trace(plan);
     let columns = plan
         .schema()
         .fields()
@@ -91,13 +133,13 @@ pub fn describe(sql: &str, inputs: &BTreeMap<String, SchemaRef>) -> Result<Query
             masked: !column.direct.is_empty() && column.unmasked.is_empty(),
         })
         .collect();
-    Ok(QueryShape {
+    QueryShape {
         columns,
         rows: traced.rows,
         indirect: traced.indirect,
         tables: traced.tables,
-        volatile: volatile(&plan),
-    })
+        volatile: volatile(plan),
+    }
 }
 
 /// Returns a table reference that keeps its case.
@@ -115,7 +157,8 @@ pub(super) fn plan_select(context: &SessionContext, sql: &str) -> Result<Logical
         )));
     }
     let statement = statements.pop_front().ok_or_else(|| SqlProblem::refused("no statement"))?;
-    let state = context.state();
+    let state = context.state_ref();
+    let state = state.read();
     // Planning over in-memory schemas never waits, so that the future is ready at its first poll.
     let plan = state
         .statement_to_plan(statement)

@@ -325,11 +325,17 @@ impl Table {
 
     /// Deletes staged files that will not be published. Files a commit refers to are left alone.
     pub async fn discard(&self, staged: Staged) -> Result<(), LakeError> {
+        let made: Vec<String> =
+            staged.files.into_iter().filter(|file| file.fresh).map(|file| file.path).collect();
+        if made.is_empty() {
+            // The same rows, staged again: they lie there already, and every version would be read for nothing.
+            return Ok(());
+        }
         let live = self.referenced().await?;
         let dir = self.dir.clone();
         fs::blocking(move || {
-            for file in staged.files.iter().filter(|file| file.fresh && !live.contains(&file.path)) {
-                fs::remove_if_there(&dir.join(&file.path))?;
+            for path in made.iter().filter(|path| !live.contains(*path)) {
+                fs::remove_if_there(&dir.join(path))?;
             }
             Ok(())
         })

@@ -23,6 +23,8 @@ const BEHIND: Duration = Duration::from_millis(500);
 const BOUNDED_STEPS: usize = 2;
 /// How long steps may take to stop between two commits.
 const GRACE: Duration = Duration::from_secs(5);
+/// How far work gives way, in steps of nice(2), which Linux counts per thread.
+const WORK_NICE: i32 = 5;
 /// Stacks of the work threads: plans of deep queries recurse.
 const STACK_BYTES: usize = 16 << 20;
 
@@ -36,6 +38,12 @@ pub fn work_runtime() -> std::io::Result<tokio::runtime::Runtime> {
         .worker_threads(std::thread::available_parallelism().map_or(4, |cores| 2 * cores.get()).clamp(4, 16))
         .thread_stack_size(STACK_BYTES)
         .thread_name("hydromesh-work")
+        // Whoever waits for an answer goes first; what is left of the cores is computed with.
+        .on_thread_start(|| {
+            if let Err(error) = rustix::process::nice(WORK_NICE) {
+                tracing::debug!(%error, "work threads keep their priority");
+            }
+        })
         .enable_all()
         .build()
 }
