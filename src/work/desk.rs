@@ -14,6 +14,8 @@ use crate::store::{Cancelled, Lease, Store, StoreError};
 
 /// How long a worker counts as alive without a sign of life, milliseconds of real time.
 pub const HEARTBEAT_MS: i64 = 10_000;
+/// Between two tries to write to a busy board.
+const BUSY_PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
 /// Reports taken at once.
 const REPORTS: u32 = 200;
 
@@ -48,7 +50,7 @@ impl Desk {
         if !self.here.has(role) {
             let body = serde_json::to_string(&job)
                 .map_err(|error| StoreError::BadTask { run: run.clone(), detail: error.to_string() })?;
-            self.store.offer(context.epoch, role.name(), &run, &body).await?;
+            patiently(|| self.store.offer(context.epoch, role.name(), &run, &body)).await?;
             self.posted.insert(run);
             return Ok(());
         }
@@ -73,7 +75,8 @@ impl Desk {
     pub async fn cancel(&mut self, epoch: u64, run: &str) -> Result<Option<Event>, StoreError> {
         if let Some(token) = self.running.get(run) {
             token.cancel();
-        } else if self.posted.contains(run) && self.store.cancel_task(epoch, run).await? == Cancelled::Unbegun
+        } else if self.posted.contains(run)
+            && patiently(|| self.store.cancel_task(epoch, run)).await? == Cancelled::Unbegun
         {
             self.posted.remove(run);
             return Ok(Some(ended(run.to_owned(), RunOutcome::Cancelled)));
@@ -104,7 +107,7 @@ impl Desk {
             };
             if matches!(said, Said::Finished { .. }) {
                 self.posted.remove(&run);
-                self.store.end_task(epoch, &run).await?;
+                patiently(|| self.store.end_task(epoch, &run)).await?;
             }
             events.push(said.event(run));
         }
@@ -172,6 +175,22 @@ impl Desk {
     pub fn stop(&self) {
         for token in self.running.values() {
             token.cancel();
+        }
+    }
+}
+
+/// Waits out a full disk or another process's write, as an append to the ledger does.
+async fn patiently<T, F>(write: impl Fn() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    loop {
+        match write().await {
+            Err(error) if error.is_transient() => {
+                tracing::warn!("the board cannot be written, tried again: {}", crate::apply::chain(&error));
+                tokio::time::sleep(BUSY_PAUSE).await;
+            }
+            done => return done,
         }
     }
 }

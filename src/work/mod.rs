@@ -6,6 +6,7 @@
 
 mod desk;
 mod perform;
+mod priority;
 mod role;
 mod worker;
 

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::desk::HEARTBEAT_MS;
 use super::perform::perform;
+use super::priority::give_way;
 use super::{Role, Said};
 use crate::apply::{Context, Job};
 use crate::clock::Clock;
@@ -23,8 +24,6 @@ const BEHIND: Duration = Duration::from_millis(500);
 const BOUNDED_STEPS: usize = 2;
 /// How long steps may take to stop between two commits.
 const GRACE: Duration = Duration::from_secs(5);
-/// How far work gives way, in steps of nice(2), which Linux counts per thread.
-const WORK_NICE: i32 = 5;
 /// Stacks of the work threads: plans of deep queries recurse.
 const STACK_BYTES: usize = 16 << 20;
 
@@ -39,11 +38,7 @@ pub fn work_runtime() -> std::io::Result<tokio::runtime::Runtime> {
         .thread_stack_size(STACK_BYTES)
         .thread_name("hydromesh-work")
         // Whoever waits for an answer goes first; what is left of the cores is computed with.
-        .on_thread_start(|| {
-            if let Err(error) = rustix::process::nice(WORK_NICE) {
-                tracing::debug!(%error, "work threads keep their priority");
-            }
-        })
+        .on_thread_start(give_way)
         .enable_all()
         .build()
 }
@@ -69,9 +64,7 @@ impl Worker {
     /// # Errors
     /// When the store fails for another reason than a moment's load.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), StoreError> {
-        let id = format!("{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
-        let place =
-            Arc::new(self.store.enlist(&id, self.role.name(), Clock::system().now_ms(), HEARTBEAT_MS).await?);
+        let Some(place) = self.place(&shutdown).await? else { return Ok(()) };
         let mut steps: JoinSet<String> = JoinSet::new();
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -108,6 +101,24 @@ impl Worker {
             Ok(place) => self.store.dismiss(place).await,
             // A step still holds it: control notices by the lock.
             Err(_) => Ok(()),
+        }
+    }
+
+    /// Takes a place on the board, however long somebody else writes there; none when asked to end meanwhile.
+    async fn place(&self, shutdown: &CancellationToken) -> Result<Option<Arc<Enlisted>>, StoreError> {
+        let id = format!("{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
+        loop {
+            match self.store.enlist(&id, self.role.name(), Clock::system().now_ms(), HEARTBEAT_MS).await {
+                Ok(place) => return Ok(Some(Arc::new(place))),
+                Err(error) if error.is_transient() => {
+                    tracing::warn!("no place on the board yet: {}", crate::apply::chain(&error));
+                }
+                Err(error) => return Err(error),
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(None),
+                () = tokio::time::sleep(BEHIND) => {}
+            }
         }
     }
 

@@ -148,6 +148,20 @@ impl State<'_> {
         String::from_utf8_lossy(&answer).into_owned()
     }
 
+    /// Returns whether another process can write to the ledger's file now.
+    pub fn can_write(&self) -> bool {
+        let options = sqlx::sqlite::SqliteConnectOptions::new()
+            .filename(self.folder.join("ledger.db"))
+            .busy_timeout(Duration::from_millis(500));
+        wait_for(async {
+            use sqlx::{ConnectOptions as _, Connection as _};
+            let mut connection = options.connect().await.expect("the ledger's file");
+            let begun = sqlx::raw_sql("BEGIN IMMEDIATE; ROLLBACK").execute(&mut connection).await.is_ok();
+            connection.close().await.expect("closed");
+            begun
+        })
+    }
+
     /// Returns the subjects of all mails, in order of the alphabet.
     pub fn mails(&self) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(self.folder.join("mail")) else { return Vec::new() };
