@@ -72,11 +72,6 @@ measure() {
         start) mapfile -t options < <(peer_options dbt) ;;
         check) mapfile -t options < <(peer_options dbt sqlmesh) ;;
         memory | lookups) ;;
-        # Here belongs `kill`: that ending the work role with kill -9 in the middle of a backfill loses no alert. Controller in live.py
-        # starts one process with every role; this needs two on one state folder, `up --role control,stream,serve` and
-        # `up --role work`. Then: ask for a backfill (Controller.backfill), kill the second while `computing()` is above 0, start it
-        # again, and count the alerts in the ledger that no receipt follows. Rows: alerts lost (promised: 0), and seconds until the
-        # backfill goes on.
     esac
     "./$1.py" --binary "${binary}" "${rounds[@]}" "${options[@]}" >>"${rows}"
 }
