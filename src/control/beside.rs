@@ -15,7 +15,7 @@ use super::run::{Around, UpError, UpOptions, Upward, context, create, settings, 
 use super::watch::Watcher;
 use crate::repo::RepoError;
 use crate::store::{OpenMode, Store, StoreError};
-use crate::work::Worker;
+use crate::work::{Role, Worker};
 
 /// How often the ledger is looked at.
 const LOOK: Duration = Duration::from_millis(200);
@@ -30,7 +30,7 @@ pub(super) async fn beside(
     around: Around,
 ) -> Result<(), UpError> {
     create(&options.state)?;
-    let store = Store::open(&options.state.join("ledger.db"), OpenMode::ReadWrite).await?;
+    let Some(store) = ledger(&options, &shutdown).await? else { return Ok(()) };
     let watcher = Watcher::open(&options.repo, &options.state.join("repo"), "HEAD")
         .map_err(|source| UpError::Repo { repo: options.repo.clone(), source })?;
     let mut tail = Tail { store: store.clone(), state: LedgerState::default() };
@@ -47,7 +47,7 @@ pub(super) async fn beside(
     let threads = threads()?;
     let mut workers = JoinSet::new();
     for role in options.roles.performing() {
-        let worker = Worker::new(store.clone(), role, context.clone(), threads.handle().clone());
+        let worker = Worker::new(role, context.clone(), threads.handle().clone());
         workers.spawn(worker.run(shutdown.clone()));
     }
     tracing::info!(roles = %options.roles, "started");
@@ -93,6 +93,37 @@ pub(super) async fn beside(
     result
 }
 
+/// Opens the ledger when it is there. Only control writes facts, so others cannot hold it up whatever becomes of them;
+/// who serves also takes commands, which lie in the same file.
+async fn ledger(options: &UpOptions, shutdown: &CancellationToken) -> Result<Option<Store>, UpError> {
+    let path = options.state.join("ledger.db");
+    if options.roles.has(Role::Serve) {
+        return Ok(Some(Store::open(&path, OpenMode::ReadWrite).await?));
+    }
+    let mut said = false;
+    loop {
+        match Store::open(&path, OpenMode::ReadOnly).await {
+            Ok(store) => return Ok(Some(store)),
+            // Not made, or not yet brought up to date, by a controller.
+            Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+            Err(StoreError::OlderSchema { .. }) => {}
+            Err(error) if error.is_transient() => {}
+            Err(error) => return Err(error.into()),
+        }
+        wait_for_control(&mut said);
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(None),
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}
+
+fn wait_for_control(said: &mut bool) {
+    if !std::mem::replace(said, true) {
+        tracing::warn!("waiting for a controller on this state folder: `hydromesh up --role control`");
+    }
+}
+
 /// The ledger as somebody else writes it.
 struct Tail {
     store: Store,
@@ -134,11 +165,7 @@ impl Tail {
                 let settings = settings(options, &desired.mesh.environments)?;
                 return Ok(Some((settings, Some(desired))));
             }
-            if !std::mem::replace(&mut said, true) {
-                tracing::warn!(
-                    "waiting for a controller on this state folder: `hydromesh up --role control`"
-                );
-            }
+            wait_for_control(&mut said);
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(None),
                 () = tokio::time::sleep(LOOK) => {}

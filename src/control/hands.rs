@@ -61,30 +61,29 @@ impl Hands<'_> {
 
     /// Takes what other processes said of their steps, and the ends of those whose process is gone.
     pub(super) async fn hear(&mut self, control: &mut Control, lease: &mut Lease) -> Result<(), UpError> {
-        let mut events = match self.desk.heard(lease.epoch).await {
-            Err(error) if error.is_transient() => return Ok(()),
-            heard => heard?,
-        };
-        // After the reports: what a process said before it ended counts.
-        match self.desk.lost(lease, Clock::system().now_ms()).await {
-            Err(error) if error.is_transient() => {}
-            lost => {
-                if let Some((raised, ends)) = lost? {
-                    self.context.epoch = raised.epoch;
-                    *lease = raised;
-                    events.extend(ends);
-                }
-            }
+        for event in self.desk.heard()? {
+            self.take(control, event).await?;
         }
-        for event in events {
+        // After the reports: what a process said before it ended counts.
+        let lost = self.desk.lost(Clock::system().now_ms())?;
+        if lost.is_empty() {
+            return Ok(());
+        }
+        match self.store.raise(lease).await {
+            // Somebody else writes; the lost are still lost a moment later.
+            Err(error) if error.is_transient() => return Ok(()),
+            raised => *lease = raised?,
+        }
+        self.context.epoch = lease.epoch;
+        for event in self.desk.give_up(lost)? {
             self.take(control, event).await?;
         }
         Ok(())
     }
 
     /// Says once when steps wait for a process that is not there.
-    pub(super) async fn look_for_workers(&mut self) {
-        if let Err(error) = self.desk.look_for_workers(Clock::system().now_ms()).await {
+    pub(super) fn look_for_workers(&mut self) {
+        if let Err(error) = self.desk.look_for_workers(Clock::system().now_ms()) {
             tracing::warn!("the board cannot be read: {}", crate::apply::chain(&error));
         }
     }
@@ -134,7 +133,7 @@ impl Hands<'_> {
                     self.desk.begin(&self.context, job).await?;
                 }
                 Effect::Cancel { run } => {
-                    if let Some(ended) = self.desk.cancel(self.context.epoch, &run).await? {
+                    if let Some(ended) = self.desk.cancel(&run).await? {
                         queue.extend(control.step(self.context.clock.now_ms(), ended));
                     }
                 }

@@ -26,7 +26,7 @@ use crate::online::Online;
 use crate::policy::PolicySet;
 use crate::repo::RepoError;
 use crate::store::{OpenMode, Store, StoreError};
-use crate::work::{Desk, Role, Roles, work_runtime};
+use crate::work::{Board, BoardError, Desk, Role, Roles, work_runtime};
 
 /// Memory of all queries together: half of what the smallest machine that we aim at leaves after everything else.
 const QUERY_MEMORY_BYTES: usize = 512 << 20;
@@ -76,6 +76,9 @@ pub enum UpError {
     /// The store failed, or another controller took over.
     #[error("the ledger cannot be used")]
     Store(#[from] StoreError),
+    /// Steps cannot be handed to other processes.
+    #[error("the board of steps cannot be used")]
+    Board(#[from] BoardError),
     /// The ledger cannot be read.
     #[error("the ledger cannot be read")]
     Ledger(#[from] ledger::LedgerError),
@@ -145,7 +148,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     create(&state)?;
     let store = Store::open(&state.join("ledger.db"), OpenMode::ReadWrite).await?;
     let mut lease = store.lease(&owner(), real_now_ms(), LEASE_MS).await?;
-    store.clear_board(lease.epoch).await?;
+    let board = Board::new(&state, lease.epoch)?;
     let ledger_state = ledger::replay(&store).await?;
     let central = match &options.policies {
         Some(path) => PolicySet::open(path)?,
@@ -166,7 +169,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
         context: context.clone(),
         central,
         judge,
-        desk: Desk::new(store.clone(), options.roles.clone(), work.handle().clone(), events.clone()),
+        desk: Desk::new(board, options.roles.clone(), work.handle().clone(), events.clone()),
         events,
         mailer,
         site: options.site.clone(),
@@ -233,7 +236,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
                     Err(error) if error.is_transient() => lease,
                     Err(error) => break Err(error.into()),
                 };
-                hands.look_for_workers().await;
+                hands.look_for_workers();
                 continue;
             }
         };

@@ -6,6 +6,7 @@ use std::sync::PoisonError;
 use sqlx::{Row, SqliteConnection};
 
 use super::open::beside;
+use super::write::WriteTx;
 use super::{Store, StoreError, database, from_sql, io, to_sql};
 
 /// The right to append, until another takes over.
@@ -27,22 +28,16 @@ pub(super) struct Held {
 }
 
 /// The lease row inside a transaction.
-pub(super) struct Current {
-    pub(super) epoch: u64,
+struct Current {
+    epoch: u64,
     owner: Option<String>,
     expires_ms: i64,
     /// Whether the owner also held the operating-system lock when it last wrote the row.
     locked: bool,
 }
 
-impl Current {
-    pub(super) fn may_write(&self, epoch: u64) -> bool {
-        self.owner.is_some() && self.epoch == epoch
-    }
-}
-
 /// Reads the row. Where somebody deleted it, the ledger itself still knows the last epoch, and nobody owns it.
-pub(super) async fn current(tx: &mut SqliteConnection) -> Result<Current, StoreError> {
+async fn current(tx: &mut SqliteConnection) -> Result<Current, StoreError> {
     const ACTION: &str = "read the lease";
     let row = sqlx::query("SELECT epoch, owner, expires_ms, locked FROM lease WHERE id = 1")
         .fetch_optional(&mut *tx)
@@ -111,12 +106,7 @@ impl Store {
     /// Prolongs a lease that is still the current one, even if it ran out meanwhile.
     pub async fn renew(&self, lease: &Lease, now_ms: i64, ttl_ms: i64) -> Result<Lease, StoreError> {
         const ACTION: &str = "renew the lease";
-        let mut tx = self.begin(ACTION).await?;
-        let now = current(&mut tx).await?;
-        if !now.may_write(lease.epoch) {
-            self.drop_lock_unless_ours(now.epoch);
-            return Err(StoreError::Fenced { expected: lease.epoch, current: now.epoch });
-        }
+        let mut tx = self.begin_as(lease.epoch, ACTION).await?;
         // After a take-over from a stopped process its lock is free only once that process ends.
         let lock = self.take_lock()?;
         let renewed = Lease { expires_ms: now_ms.saturating_add(ttl_ms), ..lease.clone() };
@@ -130,6 +120,39 @@ impl Store {
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) =
             lock.map(|file| Held { file, epoch: lease.epoch });
         Ok(renewed)
+    }
+
+    /// Raises the epoch of a lease that is still the current one, so that whoever works under the old one can commit to
+    /// no table that somebody has committed to under the new one.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`].
+    pub async fn raise(&self, lease: &Lease) -> Result<Lease, StoreError> {
+        const ACTION: &str = "raise the lease's epoch";
+        let mut tx = self.begin_as(lease.epoch, ACTION).await?;
+        let raised = Lease { epoch: lease.epoch + 1, ..lease.clone() };
+        sqlx::query("UPDATE lease SET epoch = ? WHERE id = 1")
+            .bind(to_sql(raised.epoch))
+            .execute(&mut *tx)
+            .await
+            .map_err(database(ACTION))?;
+        tx.commit().await.map_err(database(ACTION))?;
+        if let Some(held) = &mut *self.held.lock().unwrap_or_else(PoisonError::into_inner) {
+            held.epoch = raised.epoch;
+        }
+        Ok(raised)
+    }
+
+    /// Begins a write that only the holder of the current lease may make. A lease that ran out but that nobody took
+    /// over still is the current one: the epoch, not the clock, is the fence.
+    pub(super) async fn begin_as(&self, epoch: u64, action: &'static str) -> Result<WriteTx, StoreError> {
+        let mut tx = self.begin(action).await?;
+        let now = current(&mut tx).await?;
+        if now.owner.is_some() && now.epoch == epoch {
+            return Ok(tx);
+        }
+        self.drop_lock_unless_ours(now.epoch);
+        Err(StoreError::Fenced { expected: epoch, current: now.epoch })
     }
 
     /// Gives the lease up, so that another need not wait. From here on its epoch cannot write. Releasing a lease
@@ -167,17 +190,10 @@ impl Store {
 
     /// A fenced writer lets go of the lock, so that the one that fenced it can have both. One that merely used an
     /// old epoch of its own keeps it.
-    pub(super) fn drop_lock_unless_ours(&self, current: u64) {
+    fn drop_lock_unless_ours(&self, current: u64) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if held.as_ref().is_some_and(|h| h.epoch != current) {
             *held = None;
-        }
-    }
-
-    /// Keeps the lock under an epoch that this holder has raised itself.
-    pub(super) fn lock_belongs_to(&self, epoch: u64) {
-        if let Some(held) = &mut *self.held.lock().unwrap_or_else(PoisonError::into_inner) {
-            held.epoch = epoch;
         }
     }
 }

@@ -1,14 +1,12 @@
 //! The ledger's store: append with an expected epoch, read, lease, and the mailbox of commands.
 //!
 //! Facts are opaque JSON text here; their meaning lives in core. SQLite types never leave this module. Everything
-//! that is not a fact, a lease, a command waiting to become a fact or a step on its way to the process that performs
-//! it is a projection, and has no place in it.
+//! that is not a fact, a lease or a command waiting to become a fact is a projection, and has no place in it.
 //!
 //! Two fences keep one writer: the epoch, compared inside the transaction of every append (safety), and an
 //! operating-system lock beside the database (liveness: it vanishes with its process, so a restart after `kill -9`
 //! need not wait for the lease to run out).
 
-mod board;
 mod commands;
 mod lease;
 mod open;
@@ -21,7 +19,6 @@ use std::sync::{Arc, Mutex};
 
 use sqlx::{Row, SqlitePool};
 
-pub use board::{Cancelled, Enlisted, Reported, Task};
 pub use commands::{Command, Submission, Submitted};
 pub use lease::Lease;
 use write::WriteTx;
@@ -92,8 +89,6 @@ pub enum StoreError {
     BadFact { kind: String },
     #[error("a command must be JSON of at most {MAX_COMMAND_BYTES} bytes with a key of 1 to 200 characters")]
     BadCommand,
-    #[error("the step {run} cannot be written down: {detail}")]
-    BadTask { run: String, detail: String },
     #[error("idempotency key '{key}' was used before for another command")]
     KeyReused { key: String },
     #[error("cannot {action}")]
@@ -160,12 +155,7 @@ impl Store {
         facts: &[(String, String)],
     ) -> Result<u64, StoreError> {
         const ACTION: &str = "append to the ledger";
-        let mut tx = self.begin(ACTION).await?;
-        let current = lease::current(&mut tx).await?;
-        if !current.may_write(expected_epoch) {
-            self.drop_lock_unless_ours(current.epoch);
-            return Err(StoreError::Fenced { expected: expected_epoch, current: current.epoch });
-        }
+        let mut tx = self.begin_as(expected_epoch, ACTION).await?;
         let last: i64 = sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM ledger")
             .fetch_one(&mut *tx)
             .await

@@ -54,27 +54,11 @@ const MIGRATIONS: [&str; 2] = [
         body  TEXT NOT NULL CHECK (json_valid(body))
     ) STRICT;
 ",
-    // The board of steps that other processes perform. Nothing here outlives the controller that wrote it.
+    // For a while the steps of other processes lay in tables here; they have a folder of their own (work/board.rs).
     "
-    CREATE TABLE worker (
-        id         TEXT PRIMARY KEY,
-        role       TEXT NOT NULL,
-        expires_ms INTEGER NOT NULL
-    ) STRICT;
-    CREATE TABLE task (
-        id     INTEGER PRIMARY KEY AUTOINCREMENT,
-        run    TEXT NOT NULL UNIQUE,
-        role   TEXT NOT NULL,
-        epoch  INTEGER NOT NULL,
-        body   TEXT NOT NULL CHECK (json_valid(body)),
-        worker TEXT,
-        cancel INTEGER NOT NULL DEFAULT 0
-    ) STRICT;
-    CREATE TABLE report (
-        id   INTEGER PRIMARY KEY AUTOINCREMENT,
-        run  TEXT NOT NULL,
-        body TEXT NOT NULL CHECK (json_valid(body))
-    ) STRICT;
+    DROP TABLE IF EXISTS worker;
+    DROP TABLE IF EXISTS task;
+    DROP TABLE IF EXISTS report;
 ",
 ];
 

@@ -476,3 +476,22 @@ async fn a_dropped_append_leaves_no_transaction_behind() {
     assert_eq!(head % 200, 1);
     store.integrity().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_raised_epoch_is_the_same_lease_and_shuts_the_old_epoch_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.db");
+    let store = Store::open(&path, OpenMode::ReadWrite).await.unwrap();
+    let lease = store.lease("one", 1_000, 60_000).await.unwrap();
+    let raised = store.raise(&lease).await.unwrap();
+    assert_eq!(raised, Lease { epoch: lease.epoch + 1, ..lease.clone() });
+    assert!(store.append(raised.epoch, 1_000, &[]).await.is_ok());
+    for stale in [store.append(lease.epoch, 1_000, &[]).await.map(drop), store.raise(&lease).await.map(drop)]
+    {
+        assert!(matches!(stale, Err(StoreError::Fenced { .. })), "{stale:?}");
+    }
+    assert_eq!(store.renew(&raised, 1_000, 60_000).await.unwrap().epoch, raised.epoch);
+    let other = Store::open(&path, OpenMode::ReadWrite).await.unwrap();
+    let refused = other.lease("two", 1_000, 1_000).await;
+    assert!(matches!(refused, Err(StoreError::LeaseHeld { .. })), "{refused:?}");
+}

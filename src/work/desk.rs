@@ -7,21 +7,21 @@ use hydromesh_core::ledger::{ErrorKind, RunOutcome};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::board::{Board, BoardError, Cancelled};
 use super::perform::perform;
-use super::{Role, Roles, Said};
+use super::{Role, Roles, Said, Task};
 use crate::apply::{Context, Job};
-use crate::store::{Cancelled, Lease, Store, StoreError};
 
 /// How long a worker counts as alive without a sign of life, milliseconds of real time.
 pub const HEARTBEAT_MS: i64 = 10_000;
-/// Between two tries to write to a busy board.
-const BUSY_PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
+/// Between two tries to write to a full disk.
+const FULL_PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
 /// Reports taken at once.
-const REPORTS: u32 = 200;
+const REPORTS: usize = 200;
 
 /// Where steps go.
 pub struct Desk {
-    store: Store,
+    board: Board,
     here: Roles,
     work: tokio::runtime::Handle,
     events: mpsc::Sender<Event>,
@@ -36,21 +36,21 @@ pub struct Desk {
 impl Desk {
     /// Returns the desk of a process with these roles; steps of other roles go to the board.
     #[must_use]
-    pub fn new(store: Store, here: Roles, work: tokio::runtime::Handle, events: mpsc::Sender<Event>) -> Self {
+    pub fn new(board: Board, here: Roles, work: tokio::runtime::Handle, events: mpsc::Sender<Event>) -> Self {
         let (running, posted, missed) = Default::default();
-        Self { store, here, work, events, running, posted, missed }
+        Self { board, here, work, events, running, posted, missed }
     }
 
     /// Hands a step out. Its reports and its end come as events, here or by [`Desk::heard`].
     ///
     /// # Errors
     /// When it cannot be written to the board.
-    pub async fn begin(&mut self, context: &Context, job: Job) -> Result<(), StoreError> {
+    pub async fn begin(&mut self, context: &Context, job: Job) -> Result<(), BoardError> {
         let (run, role) = (job.start.run.clone(), Role::of(&job.start.key.work));
         if !self.here.has(role) {
-            let body = serde_json::to_string(&job)
-                .map_err(|error| StoreError::BadTask { run: run.clone(), detail: error.to_string() })?;
-            patiently(|| self.store.offer(context.epoch, role.name(), &run, &body)).await?;
+            let body = serde_json::to_string(&Task { epoch: context.epoch, job })
+                .map_err(|error| BoardError::Unwritable { run: run.clone(), source: error })?;
+            patiently(|| self.board.offer(role, &run, &body)).await?;
             self.posted.insert(run);
             return Ok(());
         }
@@ -72,11 +72,11 @@ impl Desk {
     ///
     /// # Errors
     /// When the board cannot be written.
-    pub async fn cancel(&mut self, epoch: u64, run: &str) -> Result<Option<Event>, StoreError> {
+    pub async fn cancel(&mut self, run: &str) -> Result<Option<Event>, BoardError> {
         if let Some(token) = self.running.get(run) {
             token.cancel();
         } else if self.posted.contains(run)
-            && patiently(|| self.store.cancel_task(epoch, run)).await? == Cancelled::Unbegun
+            && patiently(|| self.board.cancel(run)).await? == Cancelled::Unbegun
         {
             self.posted.remove(run);
             return Ok(Some(ended(run.to_owned(), RunOutcome::Cancelled)));
@@ -88,12 +88,12 @@ impl Desk {
     ///
     /// # Errors
     /// When the board cannot be read or written.
-    pub async fn heard(&mut self, epoch: u64) -> Result<Vec<Event>, StoreError> {
+    pub fn heard(&mut self) -> Result<Vec<Event>, BoardError> {
         if self.posted.is_empty() {
             return Ok(Vec::new());
         }
         let mut events = Vec::new();
-        for (run, body) in self.store.take_reports(epoch, REPORTS).await? {
+        for (run, body) in self.board.reports(REPORTS)? {
             if !self.posted.contains(&run) {
                 continue;
             }
@@ -107,50 +107,52 @@ impl Desk {
             };
             if matches!(said, Said::Finished { .. }) {
                 self.posted.remove(&run);
-                patiently(|| self.store.end_task(epoch, &run)).await?;
+                if let Err(error) = self.board.end([&run]) {
+                    tracing::warn!(run, "a step stays on the board: {}", crate::apply::chain(&error));
+                }
             }
             events.push(said.event(run));
         }
         Ok(events)
     }
 
-    /// Returns the ends of steps whose process is gone, with the lease under its raised epoch; nothing when there are
-    /// none. What such a process still commits is refused by every table that its successor has committed to.
+    /// Returns the runs whose process is gone.
     ///
     /// # Errors
-    /// When the board cannot be read or written.
-    pub async fn lost(
-        &mut self,
-        lease: &Lease,
-        now_ms: i64,
-    ) -> Result<Option<(Lease, Vec<Event>)>, StoreError> {
+    /// When the board cannot be read.
+    pub fn lost(&self, now_ms: i64) -> Result<BTreeSet<String>, BoardError> {
         if self.posted.is_empty() {
-            return Ok(None);
+            return Ok(BTreeSet::new());
         }
-        let runs = self.store.lost_tasks(now_ms).await?;
-        if runs.is_empty() {
-            return Ok(None);
-        }
-        let raised = self.store.give_up(lease, &runs).await?;
+        let mut lost = self.board.lost(now_ms)?;
+        lost.retain(|run| self.posted.contains(run));
+        Ok(lost)
+    }
+
+    /// Takes lost steps off the board and returns their ends, which let them be tried again. The lease's epoch is
+    /// raised before: what such a process still commits is then refused by every table that its successor has
+    /// committed to.
+    ///
+    /// # Errors
+    /// When the board cannot be written.
+    pub fn give_up(&mut self, runs: BTreeSet<String>) -> Result<Vec<Event>, BoardError> {
+        self.board.end(&runs)?;
         let mut events = Vec::new();
         for run in runs {
             tracing::warn!(run, "the process that performed a step is gone; the step is tried again");
             self.posted.remove(&run);
             events.push(ended(run, lost("the process that performed it ended".to_owned())));
         }
-        Ok(Some((raised, events)))
+        Ok(events)
     }
 
     /// Says, once, that steps wait for a role that no process has.
     ///
     /// # Errors
     /// When the board cannot be read.
-    pub async fn look_for_workers(&mut self, now_ms: i64) -> Result<(), StoreError> {
+    pub fn look_for_workers(&mut self, now_ms: i64) -> Result<(), BoardError> {
         for role in [Role::Work, Role::Stream] {
-            if self.here.has(role)
-                || self.posted.is_empty()
-                || self.store.workers(role.name(), now_ms).await? > 0
-            {
+            if self.here.has(role) || self.posted.is_empty() || self.board.workers(role, now_ms)? > 0 {
                 self.missed.remove(&role);
             } else if self.missed.insert(role) {
                 let role = role.name();
@@ -179,16 +181,13 @@ impl Desk {
     }
 }
 
-/// Waits out a full disk or another process's write, as an append to the ledger does.
-async fn patiently<T, F>(write: impl Fn() -> F) -> Result<T, StoreError>
-where
-    F: Future<Output = Result<T, StoreError>>,
-{
+/// Waits out a full disk, as an append to the ledger does.
+async fn patiently<T>(write: impl Fn() -> Result<T, BoardError>) -> Result<T, BoardError> {
     loop {
-        match write().await {
+        match write() {
             Err(error) if error.is_transient() => {
                 tracing::warn!("the board cannot be written, tried again: {}", crate::apply::chain(&error));
-                tokio::time::sleep(BUSY_PAUSE).await;
+                tokio::time::sleep(FULL_PAUSE).await;
             }
             done => return done,
         }

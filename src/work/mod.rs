@@ -1,15 +1,17 @@
-//! Who performs steps: threads of this process, or processes of their own that take them from the store's board.
+//! Who performs steps: threads of this process, or processes of their own that take them off the board.
 //!
 //! Control hands every step to its [`Desk`] and hears of it through events, wherever it is performed. A process with
-//! the role work or stream is a [`worker`]: it and control meet in store and lake alone, so that either can be
+//! the role work or stream is a [`worker`]: it and control meet on the board and in the lake alone, so that either can be
 //! killed without the other losing anything but the attempt that was under way.
 
+mod board;
 mod desk;
 mod perform;
 mod priority;
 mod role;
 mod worker;
 
+pub use board::{Board, BoardError};
 pub use desk::{Desk, HEARTBEAT_MS};
 pub use role::{Role, Roles};
 pub use worker::{Worker, work_runtime};
@@ -17,6 +19,16 @@ pub use worker::{Worker, work_runtime};
 use hydromesh_core::control::Event;
 use hydromesh_core::ledger::{Fact, RunOutcome};
 use serde::{Deserialize, Serialize};
+
+use crate::apply::Job;
+
+/// A step as it lies on the board.
+#[derive(Debug, Serialize, Deserialize)]
+struct Task {
+    /// The controller's epoch when it was written: every table commit carries it.
+    epoch: u64,
+    job: Job,
+}
 
 /// What a worker says of a step, as it lies on the board.
 #[derive(Debug, Serialize, Deserialize)]

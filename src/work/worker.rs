@@ -8,13 +8,13 @@ use hydromesh_core::ledger::{ErrorKind, RunOutcome};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::board::{BoardError, Place, Reported};
 use super::desk::HEARTBEAT_MS;
 use super::perform::perform;
 use super::priority::give_way;
-use super::{Role, Said};
-use crate::apply::{Context, Job};
+use super::{Role, Said, Task};
+use crate::apply::Context;
 use crate::clock::Clock;
-use crate::store::{Enlisted, Reported, Store, StoreError, Task};
 
 /// How often the board is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -45,7 +45,6 @@ pub fn work_runtime() -> std::io::Result<tokio::runtime::Runtime> {
 
 /// One role's hands in a process without a controller.
 pub struct Worker {
-    store: Store,
     role: Role,
     context: Context,
     threads: tokio::runtime::Handle,
@@ -55,15 +54,15 @@ pub struct Worker {
 impl Worker {
     /// Returns a worker; `context` is what its steps use, but for the epoch, which comes with each task.
     #[must_use]
-    pub fn new(store: Store, role: Role, context: Context, threads: tokio::runtime::Handle) -> Self {
-        Self { store, role, context, threads, running: BTreeMap::new() }
+    pub fn new(role: Role, context: Context, threads: tokio::runtime::Handle) -> Self {
+        Self { role, context, threads, running: BTreeMap::new() }
     }
 
     /// Performs steps until `shutdown`; then stops them between two commits, and gives its place up.
     ///
     /// # Errors
-    /// When the store fails for another reason than a moment's load.
-    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), StoreError> {
+    /// When the board fails for another reason than a full disk.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), BoardError> {
         let Some(place) = self.place(&shutdown).await? else { return Ok(()) };
         let mut steps: JoinSet<String> = JoinSet::new();
         let mut look = tokio::time::interval(LOOK);
@@ -77,7 +76,7 @@ impl Worker {
                     self.forget(ended);
                     Ok(())
                 }
-                _ = beat.tick() => self.store.beat(&place, Clock::system().now_ms(), HEARTBEAT_MS).await,
+                _ = beat.tick() => place.beat(Clock::system().now_ms(), HEARTBEAT_MS),
                 _ = look.tick() => self.look(&place, &mut steps).await,
             };
             match turn {
@@ -98,17 +97,16 @@ impl Worker {
         steps.abort_all();
         while steps.join_next().await.is_some() {}
         match Arc::try_unwrap(place) {
-            Ok(place) => self.store.dismiss(place).await,
+            Ok(place) => place.leave(),
             // A step still holds it: control notices by the lock.
             Err(_) => Ok(()),
         }
     }
 
-    /// Takes a place on the board, however long somebody else writes there; none when asked to end meanwhile.
-    async fn place(&self, shutdown: &CancellationToken) -> Result<Option<Arc<Enlisted>>, StoreError> {
-        let id = format!("{}-{}", std::process::id(), uuid::Uuid::new_v4().simple());
+    /// Takes a place on the board, however long the disk is full; none when asked to end meanwhile.
+    async fn place(&self, shutdown: &CancellationToken) -> Result<Option<Arc<Place>>, BoardError> {
         loop {
-            match self.store.enlist(&id, self.role.name(), Clock::system().now_ms(), HEARTBEAT_MS).await {
+            match Place::take(&self.context.state, self.role, Clock::system().now_ms(), HEARTBEAT_MS) {
                 Ok(place) => return Ok(Some(Arc::new(place))),
                 Err(error) if error.is_transient() => {
                     tracing::warn!("no place on the board yet: {}", crate::apply::chain(&error));
@@ -123,48 +121,46 @@ impl Worker {
     }
 
     /// Stops what is no longer wanted, and begins what waits.
-    async fn look(&mut self, place: &Arc<Enlisted>, steps: &mut JoinSet<String>) -> Result<(), StoreError> {
+    async fn look(&mut self, place: &Arc<Place>, steps: &mut JoinSet<String>) -> Result<(), BoardError> {
         if !self.running.is_empty() {
-            let wanted = self.store.wanted(place).await?;
+            let wanted = place.wanted()?;
             for token in self.running.iter().filter(|(run, _)| !wanted.contains(*run)).map(|(_, token)| token)
             {
                 token.cancel();
             }
         }
         while self.role != Role::Work || self.running.len() < BOUNDED_STEPS {
-            let Some(task) = self.store.claim(place, self.role.name()).await? else { return Ok(()) };
-            self.begin(place, task, steps).await;
+            let Some((run, body)) = place.claim()? else { return Ok(()) };
+            self.begin(place, run, &body, steps).await;
         }
         Ok(())
     }
 
-    async fn begin(&mut self, place: &Arc<Enlisted>, task: Task, steps: &mut JoinSet<String>) {
-        let job: Job = match serde_json::from_str(&task.body) {
-            Ok(job) => job,
+    async fn begin(&mut self, place: &Arc<Place>, run: String, body: &str, steps: &mut JoinSet<String>) {
+        let Task { epoch, job } = match serde_json::from_str(body) {
+            Ok(task) => task,
             Err(error) => {
                 let message =
                     format!("this process does not understand the step, is it of another version? {error}");
                 let outcome =
                     RunOutcome::Failed { kind: ErrorKind::External, code: "HM-X009".to_owned(), message };
                 let said = Said::Finished { facts: Vec::new(), outcome, took_ms: 0 };
-                say(&self.store, place, &task.run, &said, &CancellationToken::new()).await;
+                say(place, &run, &said, &CancellationToken::new()).await;
                 return;
             }
         };
         let token = CancellationToken::new();
-        self.running.insert(task.run.clone(), token.clone());
-        let context = Context { epoch: task.epoch, ..self.context.clone() };
-        let (store, place, run, cancel) =
-            (self.store.clone(), Arc::clone(place), task.run.clone(), token.clone());
+        self.running.insert(run.clone(), token.clone());
+        let context = Context { epoch, ..self.context.clone() };
+        let (place, cancel) = (Arc::clone(place), token.clone());
         steps.spawn_on(
             async move {
                 let say = |said: Said| {
-                    let (store, place, run, cancel) =
-                        (store.clone(), place.clone(), run.clone(), cancel.clone());
-                    async move { say(&store, &place, &run, &said, &cancel).await }
+                    let (place, run, cancel) = (place.clone(), run.clone(), cancel.clone());
+                    async move { say(&place, &run, &said, &cancel).await }
                 };
                 perform(context, job, token, say).await;
-                run.clone()
+                run
             },
             &self.threads,
         );
@@ -179,13 +175,13 @@ impl Worker {
 }
 
 /// Leaves a report, however long control or the disk take; a step that is no longer ours is stopped.
-async fn say(store: &Store, place: &Enlisted, run: &str, said: &Said, cancel: &CancellationToken) {
+async fn say(place: &Place, run: &str, said: &Said, cancel: &CancellationToken) {
     let Ok(body) = serde_json::to_string(said) else {
         tracing::error!(run, "a report cannot be written as JSON");
         return cancel.cancel();
     };
     loop {
-        match store.report(place, run, &body).await {
+        match place.report(run, &body) {
             Ok(Reported::Kept) => return,
             Ok(Reported::NotOurs) => return cancel.cancel(),
             Ok(Reported::Full) => {}

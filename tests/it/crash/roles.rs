@@ -145,18 +145,8 @@ fn a_stopped_worker_that_wakes_up_disturbs_nothing() {
         let (version, _) = state.table(SALES);
         if version >= 3 { Ok(()) } else { Err(format!("version {version}")) }
     });
-    // Between two of its writes to the ledger's file: in the middle of one it would hold up every other writer until it
-    // wakes or ends (docs/ARCHITECTURE.md, what does not hold yet).
-    let stopped = (0..20).any(|_| {
-        state.signal_beside("work", "STOP");
-        let free = state.can_write();
-        if !free {
-            state.signal_beside("work", "CONT");
-            std::thread::sleep(Duration::from_millis(30));
-        }
-        free
-    });
-    assert!(stopped, "it was writing at every look");
+    // In whatever it does: nobody waits for it.
+    state.signal_beside("work", "STOP");
     // Its successor takes over once it has been silent for too long, and does everything.
     state.start_beside_as("successor", "work");
     state.settle();

@@ -148,20 +148,6 @@ impl State<'_> {
         String::from_utf8_lossy(&answer).into_owned()
     }
 
-    /// Returns whether another process can write to the ledger's file now.
-    pub fn can_write(&self) -> bool {
-        let options = sqlx::sqlite::SqliteConnectOptions::new()
-            .filename(self.folder.join("ledger.db"))
-            .busy_timeout(Duration::from_millis(500));
-        wait_for(async {
-            use sqlx::{ConnectOptions as _, Connection as _};
-            let mut connection = options.connect().await.expect("the ledger's file");
-            let begun = sqlx::raw_sql("BEGIN IMMEDIATE; ROLLBACK").execute(&mut connection).await.is_ok();
-            connection.close().await.expect("closed");
-            begun
-        })
-    }
-
     /// Returns the subjects of all mails, in order of the alphabet.
     pub fn mails(&self) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(self.folder.join("mail")) else { return Vec::new() };
@@ -256,7 +242,8 @@ impl State<'_> {
             let plan = state.plan()?;
             let due = plan["due"].as_array().expect("due");
             let finite = due.iter().any(|it| !it["step"].as_str().expect("a step").ends_with("@follow"));
-            let quiet = plan["changes"] == serde_json::json!([]) && plan["broken"] == serde_json::json!([]);
+            // What waits, such as for the next attempt of a step whose worker is gone, is not over either.
+            let quiet = ["changes", "broken", "waiting"].iter().all(|it| plan[it] == serde_json::json!([]));
             // Before the first commit is seen nothing is deployed and nothing due.
             let status = state.json(&["status"])?;
             if quiet && !finite && status["commit"]["outcome"] == "applied" {
