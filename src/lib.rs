@@ -6,6 +6,7 @@ pub mod apply;
 pub mod cli;
 pub mod clock;
 pub mod control;
+mod cores;
 pub mod demo;
 pub mod engine;
 pub mod lake;

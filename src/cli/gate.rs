@@ -7,12 +7,14 @@ use hydromesh_core::control::Question;
 use hydromesh_core::ids::ProductId;
 use hydromesh_core::ledger::LedgerState;
 use hydromesh_core::plan::{ChangeKind, Plan};
+use hydromesh_core::spread::Spread as _;
 use serde_json::{Value, json};
 
 use super::Failure;
 use super::output::{Paint, Tone};
 use super::policy::open_set;
 use crate::control::{GateInputs, Judge, Reading};
+use crate::cores::AllCores;
 use crate::policy::{Decision, Violation};
 
 /// The gate's answers to the changes of a plan, in its order.
@@ -34,7 +36,7 @@ impl Answers {
     ) -> Result<Self, Failure> {
         let judge = Judge::new(&open_set(policies)?, &reading.policies);
         let inputs = GateInputs::new(&reading.desired, ledger, &plan.environment);
-        let answers = plan.changes.iter().map(|change| {
+        let answers = AllCores.map(&plan.changes, |change| {
             let question = Question {
                 product: change.product.clone(),
                 action: if change.kind == ChangeKind::Retire { "retire" } else { "deploy" }.to_owned(),
@@ -45,7 +47,7 @@ impl Answers {
             let document = inputs.document(&question, judge.digest(), now_ms);
             (change.product.clone(), judge.gate().decide(&document))
         });
-        Ok(Self(answers.collect()))
+        Ok(Self(answers))
     }
 
     /// Returns whether anything would be denied.

@@ -7,17 +7,16 @@ use hydromesh_core::diag::{Diagnostic, Severity, Spot, codes};
 use hydromesh_core::ids::{PortId, ProductId};
 use hydromesh_core::model::{self, Loaded, Mesh, Product};
 use hydromesh_core::plan::{Desired, PortPrint, dependency_order, print_mesh};
+use hydromesh_core::spread::Spread as _;
 
+use crate::cores::AllCores;
 use crate::engine::{Describer, SqlProblemKind, arrow_schema};
-use crate::repo::{Reason, RepoSnapshot};
+use crate::repo::{FileEntry, Reason, RepoSnapshot};
 
 /// Texts that are read whole; anything else is data, known by its blob id alone.
 const TEXTS: [&str; 4] = ["yaml", "yml", "sql", "rego"];
 /// The largest text: a manifest or a query beyond it is a mistake or an attack.
 const MOST_TEXT_BYTES: u64 = 1 << 20;
-
-/// Stacks of the threads that describe queries.
-const DESCRIBE_STACK_BYTES: usize = 8 << 20;
 
 /// What a commit asks for, and everything that is wrong with it.
 #[derive(Debug)]
@@ -55,33 +54,22 @@ pub fn read(snapshot: &RepoSnapshot, commit: &str, deployed: &BTreeMap<PortId, P
             Diagnostic::new(code, rejected.path.clone(), Spot::FILE, rejected.reason.to_string())
         })
         .collect();
+    let listed: Vec<(&String, &FileEntry)> = snapshot.files.iter().collect();
+    let texts = AllCores.map(&listed, |(path, entry)| text(snapshot, path, entry));
     let mut files = BTreeMap::new();
     let mut policies = Vec::new();
-    for (path, entry) in &snapshot.files {
-        let extension = path.rsplit_once('.').map_or("", |(_, extension)| extension);
-        let text = if !TEXTS.contains(&extension) {
-            Ok(String::new())
-        } else if entry.size > MOST_TEXT_BYTES {
-            given.push(Diagnostic::new(
-                codes::YAML_LIMIT,
-                path.clone(),
-                Spot::FILE,
-                "the file is larger than 1 MiB",
-            ));
-            Err("larger than 1 MiB".to_owned())
-        } else {
-            snapshot
-                .read(path)
-                .map_err(|error| error.to_string())
-                .and_then(|bytes| String::from_utf8(bytes).map_err(|error| error.utf8_error().to_string()))
-        };
+    for ((path, entry), text) in listed.into_iter().zip(texts) {
+        if entry.size > MOST_TEXT_BYTES && is_text(path) {
+            let message = "the file is larger than 1 MiB";
+            given.push(Diagnostic::new(codes::YAML_LIMIT, path.clone(), Spot::FILE, message));
+        }
         if let (true, Ok(text)) = (is_policy(path), &text) {
             policies.push((path.clone(), text.clone()));
         }
         files.insert(path.clone(), Loaded { text, oid: entry.oid.clone() });
     }
     let readable = files.contains_key("mesh.yaml");
-    let loaded = model::load_with(&files, given);
+    let loaded = model::load_with(&files, given, &AllCores);
     let (mut mesh, mut findings) = (loaded.mesh, loaded.findings);
     let mut broken: BTreeMap<ProductId, Vec<Diagnostic>> = loaded
         .broken
@@ -103,9 +91,25 @@ pub fn read(snapshot: &RepoSnapshot, commit: &str, deployed: &BTreeMap<PortId, P
         .filter_map(|(key, shape)| Some((key, shape.ok()?)))
         .collect();
     let order = dependency_order(mesh.products.values());
-    let prints = print_mesh(&mesh, &order, &shapes, deployed);
+    let prints = print_mesh(&mesh, &order, &shapes, deployed, &AllCores);
     let desired = Desired { commit: commit.to_owned(), mesh, shapes, prints, broken };
     Reading { desired, findings, policies, readable }
+}
+
+/// Returns a file's text, which is empty for data, or why it has none.
+fn text(snapshot: &RepoSnapshot, path: &str, entry: &FileEntry) -> Result<String, String> {
+    if !is_text(path) {
+        return Ok(String::new());
+    }
+    if entry.size > MOST_TEXT_BYTES {
+        return Err("larger than 1 MiB".to_owned());
+    }
+    let bytes = snapshot.read(path).map_err(|error| error.to_string())?;
+    String::from_utf8(bytes).map_err(|error| error.utf8_error().to_string())
+}
+
+fn is_text(path: &str) -> bool {
+    TEXTS.contains(&path.rsplit_once('.').map_or("", |(_, extension)| extension))
 }
 
 /// A mesh's own rules lie in `policies/` and in each domain's `policies/`.
@@ -126,36 +130,13 @@ fn leave_out(mesh: &mut Mesh, id: &ProductId) {
 }
 
 /// Describes every query of a mesh against the contracts of its inputs, on all cores.
-///
-/// # Panics
-/// When describing a query does.
 #[must_use]
 pub fn shapes(mesh: &Mesh) -> ShapeResults {
     let products: Vec<&Product> = mesh.products.values().collect();
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    // Few queries are described sooner than threads start.
-    let share = products.len().div_ceil(cores).max(16);
-    std::thread::scope(|scope| {
-        let parts: Vec<_> = products
-            .chunks(share)
-            .map(|part| {
-                std::thread::Builder::new()
-                    .name("hydromesh-describe".to_owned())
-                    // Plans of deep queries recurse.
-                    .stack_size(DESCRIBE_STACK_BYTES)
-                    .spawn_scoped(scope, || shapes_of(mesh, part))
-            })
-            .collect();
-        let mut results = ShapeResults::new();
-        for (part, spawned) in products.chunks(share).zip(parts) {
-            results.extend(match spawned {
-                Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-                // No thread to be had: then here.
-                Err(_) => shapes_of(mesh, part),
-            });
-        }
-        results
-    })
+    // A few shares per core, so that none waits long for the last; not one per product, because each makes a session.
+    let share = products.len().div_ceil(4 * AllCores::count()).max(16);
+    let shares: Vec<&[&Product]> = products.chunks(share).collect();
+    AllCores.map(&shares, |share| shapes_of(mesh, share)).into_iter().flatten().collect()
 }
 
 fn shapes_of(mesh: &Mesh, products: &[&Product]) -> ShapeResults {

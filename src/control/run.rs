@@ -160,7 +160,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     let context = context(&options, settings, watcher.blobs(), lease.epoch).await?;
     let mailer = Mailer::from_settings(&context.settings, &state)?;
     let judge = Judge::new(&central, &[]);
-    let mut control = Control::new(ledger_state, &options.environment, judge.digest(), Limits::default());
+    let mut control = Control::new(ledger_state, &options.environment, Limits::default());
     let (events, mut inbox) = mpsc::channel(1_024);
     let (show_ledger, ledger_shown) = watch::channel(Arc::new(control.ledger.clone()));
     let (show_mesh, mesh_shown) = watch::channel(None);
@@ -199,8 +199,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
                     hands.adopt_policies(&own);
                 }
                 for event in events {
-                    let effects = control.step(options.clock.now_ms(), event);
-                    hands.perform(&mut control, effects).await?;
+                    hands.take(&mut control, event).await?;
                 }
                 let deferred: Vec<Effect> = hands.deferred.drain(..).map(Effect::Decide).collect();
                 hands.perform(&mut control, deferred).await?;
@@ -218,8 +217,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
                     Ok(commands) => for command in commands {
                         commands_read = command.id;
                         if let Some(event) = asked(&command.body, &control) {
-                            let effects = control.step(options.clock.now_ms(), event);
-                            hands.perform(&mut control, effects).await?;
+                            hands.take(&mut control, event).await?;
                         }
                     },
                     Err(error) => tracing::warn!(%error, "could not read commands"),

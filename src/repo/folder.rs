@@ -4,11 +4,13 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use git2::{ObjectType, Oid};
+use hydromesh_core::spread::Spread as _;
+use sha1::{Digest as _, Sha1};
 
 use super::names::{LFS_POINTER_BYTES, is_lfs_pointer};
 use super::snapshot::{Listing, Source, join};
-use super::{FileEntry, MAX_DEPTH, MAX_FILE_BYTES, Reason, RepoError, RepoSnapshot, git, io};
+use super::{FileEntry, MAX_DEPTH, MAX_FILE_BYTES, MAX_FILES, Reason, RepoError, RepoSnapshot, io};
+use crate::cores::AllCores;
 
 /// A folder on this machine. Its own `.git` is ignored; ignore files are not read, so what `check` sees here is what
 /// is there. The rules are those of a commit: no links followed, the same names refused.
@@ -37,7 +39,14 @@ impl FolderSource {
     /// Lists the folder and hashes every file, so that a later [`RepoSnapshot::read`] notices an edit in between.
     pub fn snapshot(&self) -> Result<RepoSnapshot, RepoError> {
         let mut listing = Listing::default();
-        walk(&self.root, "", 0, &mut listing)?;
+        let mut seen = Vec::new();
+        walk(&self.root, "", 0, &mut listing, &mut seen)?;
+        for (file, looked) in seen.iter().zip(AllCores.map(&seen, look_at)) {
+            match looked? {
+                Ok(entry) => listing.accept(file.path.clone(), entry)?,
+                Err(reason) => listing.reject(file.path.clone(), reason)?,
+            }
+        }
         let (files, rejected) = listing.finish();
         Ok(RepoSnapshot {
             commit: None,
@@ -49,7 +58,20 @@ impl FolderSource {
     }
 }
 
-fn walk(dir: &Path, folder: &str, depth: usize, listing: &mut Listing) -> Result<(), RepoError> {
+/// A plain file that a walk came by.
+struct Seen {
+    path: String,
+    on_disk: PathBuf,
+    about: fs::Metadata,
+}
+
+fn walk(
+    dir: &Path,
+    folder: &str,
+    depth: usize,
+    listing: &mut Listing,
+    seen: &mut Vec<Seen>,
+) -> Result<(), RepoError> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(error) if depth > 0 => return listing.reject(folder.to_owned(), unreadable(&error)),
@@ -79,10 +101,13 @@ fn walk(dir: &Path, folder: &str, depth: usize, listing: &mut Listing) -> Result
             } else if on_disk.join(".git").symlink_metadata().is_ok() {
                 listing.reject(path, Reason::Submodule)?;
             } else {
-                walk(&on_disk, &path, depth + 1, listing)?;
+                walk(&on_disk, &path, depth + 1, listing, seen)?;
             }
         } else if kind.is_file() {
-            file(&on_disk, path, &kind, listing)?;
+            if seen.len() >= MAX_FILES {
+                return Err(RepoError::TooManyFiles { limit: MAX_FILES });
+            }
+            seen.push(Seen { path, on_disk, about: kind });
         } else {
             listing.reject(path, Reason::Special)?;
         }
@@ -90,22 +115,30 @@ fn walk(dir: &Path, folder: &str, depth: usize, listing: &mut Listing) -> Result
     Ok(())
 }
 
-fn file(on_disk: &Path, path: String, seen: &fs::Metadata, listing: &mut Listing) -> Result<(), RepoError> {
-    let size = seen.len();
+/// Reads and hashes a file, or says why it is left out.
+fn look_at(seen: &Seen) -> Result<Result<FileEntry, Reason>, RepoError> {
+    let size = seen.about.len();
     if size > MAX_FILE_BYTES {
-        return listing.reject(path, Reason::TooLarge { size, limit: MAX_FILE_BYTES });
+        return Ok(Err(Reason::TooLarge { size, limit: MAX_FILE_BYTES }));
     }
-    let bytes = match read_plain(on_disk) {
+    let bytes = match read_plain(&seen.on_disk) {
         Ok(bytes) => bytes,
-        Err(RepoError::Io { source, .. }) => return listing.reject(path, unreadable(&source)),
+        Err(RepoError::Io { source, .. }) => return Ok(Err(unreadable(&source))),
         Err(other) => return Err(other),
     };
     if LFS_POINTER_BYTES.contains(&size) && is_lfs_pointer(&bytes) {
-        return listing.reject(path, Reason::LfsPointer);
+        return Ok(Err(Reason::LfsPointer));
     }
-    let oid = Oid::hash_object(ObjectType::Blob, &bytes).map_err(git("hash a file"))?;
-    let entry = FileEntry { oid: oid.to_string(), size: bytes.len() as u64, executable: is_executable(seen) };
-    listing.accept(path, entry)
+    let executable = is_executable(&seen.about);
+    Ok(Ok(FileEntry { oid: blob_id(&bytes), size: bytes.len() as u64, executable }))
+}
+
+/// Returns the id that git gives these bytes. libgit2 would open a TLS library, with all certificates, before its first hash.
+fn blob_id(bytes: &[u8]) -> String {
+    let mut hasher = Sha1::new();
+    hasher.update(format!("blob {}\0", bytes.len()));
+    hasher.update(bytes);
+    hex::encode(hasher.finalize())
 }
 
 fn unreadable(error: &std::io::Error) -> Reason {
@@ -115,8 +148,7 @@ fn unreadable(error: &std::io::Error) -> Reason {
 /// Reads a file that the listing accepted, and checks that it is still that file.
 pub(super) fn read_listed(root: &Path, path: &str, entry: &FileEntry) -> Result<Vec<u8>, RepoError> {
     let bytes = read_plain(&root.join(path))?;
-    let oid = Oid::hash_object(ObjectType::Blob, &bytes).map_err(git("hash a file"))?;
-    if oid.to_string() == entry.oid { Ok(bytes) } else { Err(RepoError::Changed { path: path.to_owned() }) }
+    if blob_id(&bytes) == entry.oid { Ok(bytes) } else { Err(RepoError::Changed { path: path.to_owned() }) }
 }
 
 /// Reads at most one byte more than the cap, and only if what was opened is the plain file that the name still

@@ -14,6 +14,7 @@ pub mod lineage;
 pub mod model;
 pub mod plan;
 pub mod slo;
+pub mod spread;
 pub mod sql;
 pub mod syntax;
 pub mod tile;

@@ -10,6 +10,7 @@ use crate::ledger::{Decision, Fact, Outcome};
 use crate::plan::{
     Change, ChangeKind, Desired, Plan, PortPrint, Print, admit, dependency_order, plan, print_mesh,
 };
+use crate::spread::InOrder;
 
 /// How often a head with refused products is judged again: rules may speak of the time, and waivers run out.
 const JUDGE_AGAIN_MS: i64 = 10 * 60_000;
@@ -230,7 +231,7 @@ impl Control {
             .into_iter()
             .filter(|id| !refused.contains_key(id))
             .collect();
-        print_mesh(&desired.mesh, &order, &desired.shapes, &deployed)
+        print_mesh(&desired.mesh, &order, &desired.shapes, &deployed, &InOrder)
     }
 
     /// Deploys a plan of which everything may advance, and says what became of everything.

@@ -205,12 +205,9 @@ pub struct Control {
 }
 
 impl Control {
-    /// Returns a controller over a replayed ledger.
-    ///
-    /// `_policy` is the digest of the policies at the start: decisions carry their own, and after a start the gate is
-    /// asked again about whatever is not deployed.
+    /// Returns a controller over a replayed ledger. After a start the gate is asked again about whatever is not deployed.
     #[must_use]
-    pub fn new(ledger: LedgerState, environment: &str, _policy: &str, limits: Limits) -> Self {
+    pub fn new(ledger: LedgerState, environment: &str, limits: Limits) -> Self {
         let now_ms = ledger.at_ms;
         let commands = ledger.pending.keys().cloned().collect();
         Self {

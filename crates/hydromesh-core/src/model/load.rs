@@ -8,6 +8,7 @@ use super::read::{self, Around, RawPipeline, RawPort, RawProduct, SqlFile};
 use super::{Contract, Domain, Mesh};
 use crate::diag::{self, Diagnostic, Related, Severity, Spot, codes};
 use crate::ids::{DomainName, PortName, ProductId, ProductName};
+use crate::spread::{InOrder, Spread};
 use crate::syntax::{self, Node, Sink};
 
 /// One file of the repository.
@@ -33,22 +34,27 @@ pub struct LoadResult {
 
 /// Returns the mesh that the files describe.
 pub fn load(files: &BTreeMap<String, Loaded>) -> LoadResult {
-    load_with(files, Vec::new())
+    load_with(files, Vec::new(), &InOrder)
 }
 
 /// Returns the mesh that the files describe; `given` is what the reader of the repository found already (symbolic
 /// links, submodules). An error below a product's folder breaks that product.
-pub fn load_with(files: &BTreeMap<String, Loaded>, given: Vec<Diagnostic>) -> LoadResult {
+pub fn load_with(
+    files: &BTreeMap<String, Loaded>,
+    given: Vec<Diagnostic>,
+    spread: &impl Spread,
+) -> LoadResult {
     let mut findings = Findings::default();
     let mut mesh = mesh_file(files, &mut findings);
-    let mut drafts: BTreeMap<ProductId, Draft> = BTreeMap::new();
+    let mut products: Vec<(DomainName, String)> = Vec::new();
     for (domain, folders) in folders(files) {
         let Some(domain) = domain_of(files, &domain, &folders, &mut mesh, &mut findings) else { continue };
-        for folder in folders {
-            if let Some(draft) = draft(files, &domain, &folder, &mut findings) {
-                drafts.insert(draft.id.clone(), draft);
-            }
-        }
+        products.extend(folders.into_iter().map(|folder| (domain.clone(), folder)));
+    }
+    let mut drafts: BTreeMap<ProductId, Draft> = BTreeMap::new();
+    for (draft, found) in spread.map(&products, |(domain, folder)| draft(files, domain, folder)) {
+        findings.extend(found);
+        drafts.extend(draft.map(|draft| (draft.id.clone(), draft)));
     }
     for diagnostic in given {
         let owners = drafts
@@ -58,7 +64,7 @@ pub fn load_with(files: &BTreeMap<String, Loaded>, given: Vec<Diagnostic>) -> Lo
             .collect();
         findings.add(diagnostic, owners);
     }
-    super::resolve::resolve(&mut mesh, &drafts, &mut findings);
+    super::resolve::resolve(&mut mesh, &drafts, &mut findings, spread);
     unknown_domains(&mesh, &mut findings);
     let (findings, broken) = findings.finish();
     LoadResult { mesh, findings, broken }
@@ -77,6 +83,11 @@ impl Findings {
             self.broken.extend(owners.iter().cloned());
         }
         self.all.push((diagnostic, owners));
+    }
+
+    pub(super) fn extend(&mut self, other: Self) {
+        self.all.extend(other.all);
+        self.broken.extend(other.broken);
     }
 
     pub(super) fn of(&mut self, product: &ProductId, diagnostic: Diagnostic) {
@@ -238,12 +249,9 @@ fn domain_of(
     Some(name)
 }
 
-fn draft(
-    files: &BTreeMap<String, Loaded>,
-    domain: &DomainName,
-    name: &str,
-    findings: &mut Findings,
-) -> Option<Draft> {
+/// Reads a product's own files, and tells what is wrong with them.
+fn draft(files: &BTreeMap<String, Loaded>, domain: &DomainName, name: &str) -> (Option<Draft>, Findings) {
+    let mut findings = Findings::default();
     let folder = format!("domains/{domain}/{name}");
     let file = format!("{folder}/product.odps.yaml");
     let sink = Sink::new(file.clone());
@@ -252,7 +260,7 @@ fn draft(
         Err(error) => {
             sink.tell(codes::BAD_NAME, Spot::FILE, format!("the folder {folder}: {error}"));
             findings.take(None, sink.into_found());
-            return None;
+            return (None, findings);
         }
     };
     let prefix = format!("{folder}/");
@@ -274,8 +282,9 @@ fn draft(
         ports.iter().filter_map(|port| PortName::new(port.name.as_str()).ok()).collect()
     };
     let (inputs, outputs) = (ports(&raw.inputs), ports(&raw.outputs));
-    let contracts = contracts(files, &id, &folder, &inputs, &outputs, &mut used, findings);
-    let (pipeline_file, pipelines) = pipelines(files, &id, &folder, &inputs, &outputs, &mut used, findings);
+    let contracts = contracts(files, &id, &folder, &inputs, &outputs, &mut used, &mut findings);
+    let (pipeline_file, pipelines) =
+        pipelines(files, &id, &folder, &inputs, &outputs, &mut used, &mut findings);
     // A file that nothing refers to is only told of where the product itself could be read.
     if !findings.is_broken(&id) {
         for path in held.keys() {
@@ -286,7 +295,7 @@ fn draft(
             }
         }
     }
-    Some(Draft { id, folder, file, raw, contracts, pipeline_file, pipelines, files: held })
+    (Some(Draft { id, folder, file, raw, contracts, pipeline_file, pipelines, files: held }), findings)
 }
 
 fn contracts(

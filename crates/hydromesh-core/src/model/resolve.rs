@@ -10,16 +10,27 @@ use super::{
 };
 use crate::diag::{Diagnostic, Spot, codes};
 use crate::ids::{PipelineName, PortId, PortName, ProductId};
+use crate::spread::Spread;
 use crate::{lineage, sql};
 
 /// Resolves every draft; products without an error go into the mesh.
-pub(super) fn resolve(mesh: &mut Mesh, drafts: &BTreeMap<ProductId, Draft>, findings: &mut Findings) {
+pub(super) fn resolve(
+    mesh: &mut Mesh,
+    drafts: &BTreeMap<ProductId, Draft>,
+    findings: &mut Findings,
+    spread: &impl Spread,
+) {
     identities(drafts, findings);
     let ports: BTreeSet<PortId> = drafts.values().flat_map(output_ids).collect();
     let mut products: BTreeMap<ProductId, Product> = BTreeMap::new();
-    for draft in drafts.values() {
-        let product = Resolver { mesh, draft, drafts, ports: &ports, findings }.product();
-        products.insert(draft.id.clone(), product);
+    let all: Vec<&Draft> = drafts.values().collect();
+    let resolved = spread.map(&all, |draft| {
+        let found = Findings::default();
+        Resolver { mesh, draft, drafts, ports: &ports, before: findings, found }.product()
+    });
+    for (product, found) in resolved {
+        findings.extend(found);
+        products.insert(product.id.clone(), product);
     }
     cycles(&products, drafts, findings);
     withhold(mesh, products, drafts, findings);
@@ -63,15 +74,17 @@ struct Resolver<'a> {
     draft: &'a Draft,
     drafts: &'a BTreeMap<ProductId, Draft>,
     ports: &'a BTreeSet<PortId>,
-    findings: &'a mut Findings,
+    /// What is wrong with the files alone.
+    before: &'a Findings,
+    found: Findings,
 }
 
 impl Resolver<'_> {
     fn tell(&mut self, diagnostic: Diagnostic) {
-        self.findings.of(&self.draft.id, diagnostic);
+        self.found.of(&self.draft.id, diagnostic);
     }
 
-    fn product(mut self) -> Product {
+    fn product(mut self) -> (Product, Findings) {
         let (draft, mesh) = (self.draft, self.mesh);
         let raw = &draft.raw;
         for (stated, wanted, what) in
@@ -96,7 +109,7 @@ impl Resolver<'_> {
         let inputs = self.inputs();
         let outputs = self.outputs();
         let pipelines = self.pipelines(&inputs, &outputs);
-        Product {
+        let product = Product {
             id: draft.id.clone(),
             title: raw.title.clone().unwrap_or_else(|| humanise(draft.id.name.as_str())),
             description: raw.description.clone(),
@@ -110,7 +123,8 @@ impl Resolver<'_> {
             pipelines,
             files: draft.files.clone(),
             folder: draft.folder.clone(),
-        }
+        };
+        (product, self.found)
     }
 
     fn port_name<T>(&mut self, port: &RawPort, taken: &BTreeMap<PortName, T>) -> Option<PortName> {
@@ -294,7 +308,8 @@ impl Resolver<'_> {
             pipelines.insert(pipeline.name().clone(), pipeline.clone());
         }
         // Where pipeline.yaml or product.odps.yaml could not be read, idle ports are a consequence and not told.
-        if !self.findings.has_error_in(&draft.pipeline_file) && !self.findings.has_error_in(&draft.file) {
+        let unread = |file: &str| self.before.has_error_in(file) || self.found.has_error_in(file);
+        if !unread(&draft.pipeline_file) && !unread(&draft.file) {
             for raw in &draft.raw.outputs {
                 if !filled.keys().any(|port| port.as_str() == raw.name) {
                     let message = format!("no pipeline has `output: {}`", raw.name);
@@ -387,7 +402,7 @@ impl Resolver<'_> {
             Pipeline::Embedding(_) => return,
         };
         let faults = sql::diagnose(sql, readable);
-        self.findings.take(Some(&self.draft.id), faults);
+        self.found.take(Some(&self.draft.id), faults);
     }
 }
 

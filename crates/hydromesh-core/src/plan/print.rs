@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::ids::{PipelineName, PortId, PortName, ProductId};
 use crate::model::{InputSource, Mesh, Pipeline, Product, QueryShape, SourceColumn};
+use crate::spread::Spread;
 
 /// Version of everything hashed here. Hashes of different versions are never compared: both sides are derived anew.
 const PRINT_VERSION: &str = "1";
@@ -151,11 +152,14 @@ pub fn print_mesh(
     order: &[ProductId],
     shapes: &BTreeMap<(ProductId, PipelineName), QueryShape>,
     deployed: &BTreeMap<PortId, PortPrint>,
+    spread: &impl Spread,
 ) -> BTreeMap<ProductId, Print> {
     let mut ports = deployed.clone();
     let mut prints = BTreeMap::new();
-    for id in order {
-        let Some(product) = mesh.products.get(id) else { continue };
+    let products: Vec<&Product> = order.iter().filter_map(|id| mesh.products.get(id)).collect();
+    let definitions = spread.map(&products, |product| definition(product));
+    for (product, definition) in products.into_iter().zip(definitions) {
+        let id = &product.id;
         let own: BTreeMap<&str, PortPrint> = product
             .inputs
             .values()
@@ -178,20 +182,23 @@ pub fn print_mesh(
             let print = pipeline_print(product, pipeline, shape, &inputs, &ports);
             outputs.insert(pipeline.output().clone(), print);
         }
-        let definition =
-            product.outputs.values().map(|port| (&port.name, &port.contract, port.format, &port.access));
-        let all = hash(&[
-            &json(&definition.collect::<Vec<_>>()),
-            &json(&(&product.version, &product.status, product.tier, &product.owners, &product.runbook)),
-            &json(&product.pipelines.values().map(settings).collect::<Vec<_>>()),
-            &json(&outputs),
-        ]);
+        let all = hash(&[&definition, &json(&outputs)]);
         for (name, print) in &outputs {
             ports.insert(product.port(name), print.clone());
         }
         prints.insert(id.clone(), Print { all, ports: outputs, reads, aligned });
     }
     prints
+}
+
+/// Returns a hash of what a product says of itself, whatever it reads.
+fn definition(product: &Product) -> String {
+    let ports = product.outputs.values().map(|port| (&port.name, &port.contract, port.format, &port.access));
+    hash(&[
+        &json(&ports.collect::<Vec<_>>()),
+        &json(&(&product.version, &product.status, product.tier, &product.owners, &product.runbook)),
+        &json(&product.pipelines.values().map(settings).collect::<Vec<_>>()),
+    ])
 }
 
 fn note_reads(

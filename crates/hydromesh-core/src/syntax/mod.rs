@@ -2,6 +2,7 @@
 //!
 //! Nothing here fails: a text yields what could be read of it and the diagnostics on the rest.
 
+mod plain;
 mod reader;
 mod yaml;
 

@@ -5,12 +5,13 @@ use std::fmt;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Error, Location, Spanned};
 
+use super::plain;
 use crate::diag::{Code, Diagnostic, Spot, codes};
 
 /// A manifest is written by hand; the largest contracts known have 200 KiB.
 const MAX_BYTES: usize = 1024 * 1024;
 /// Twice the nesting of any known contract. Reading recurses: 64 levels overflow a stack of 2 MiB in the dev profile.
-const MAX_DEPTH: usize = 32;
+pub(super) const MAX_DEPTH: usize = 32;
 /// Aliases are rare in manifests; many of them multiply.
 const MAX_ALIASES: usize = 64;
 
@@ -137,22 +138,31 @@ pub fn parse(file: &str, text: &str) -> (Vec<Node>, Vec<Diagnostic>) {
         found.push(Diagnostic::new(codes::YAML_LIMIT, file, Spot::FILE, message));
         return (Vec::new(), found);
     }
-    let options = serde_saphyr::options! {
-        budget: serde_saphyr::budget! { max_depth: MAX_DEPTH, max_aliases: MAX_ALIASES, max_nodes: 200_000 },
-        strict_booleans: true,
-        with_snippet: false,
-    };
-    match serde_saphyr::from_multiple_with_options::<Raw>(text, options) {
+    if let Some(documents) = plain::documents(text) {
+        return (documents, found);
+    }
+    match with_library(text) {
         Ok(documents) if documents.is_empty() => {
             found.push(Diagnostic::new(codes::EMPTY_FILE, file, Spot::FILE, "the file holds no document"));
             (Vec::new(), found)
         }
-        Ok(documents) => (documents.into_iter().map(|raw| raw.node(text)).collect(), found),
+        Ok(documents) => (documents, found),
         Err(error) => {
             found.push(diagnose(file, text, &error));
             (Vec::new(), found)
         }
     }
+}
+
+/// Returns what a text means, or what is wrong with it.
+fn with_library(text: &str) -> Result<Vec<Node>, Error> {
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! { max_depth: MAX_DEPTH, max_aliases: MAX_ALIASES, max_nodes: 200_000 },
+        strict_booleans: true,
+        with_snippet: false,
+    };
+    let documents = serde_saphyr::from_multiple_with_options::<Raw>(text, options)?;
+    Ok(documents.into_iter().map(|raw| raw.node(text)).collect())
 }
 
 fn diagnose(file: &str, text: &str, error: &Error) -> Diagnostic {
@@ -351,6 +361,132 @@ mod tests {
         (found[0].code.id(), found[0].line)
     }
 
+    /// Scalars, some of which only look like what they are not.
+    fn scalar() -> impl Strategy<Value = String> {
+        prop_oneof![
+            prop::sample::select(vec![
+                "",
+                "~",
+                "null",
+                "Null",
+                "true",
+                "FALSE",
+                "yes",
+                "0",
+                "-0",
+                "007",
+                "-7",
+                "42",
+                "+1",
+                "1.10",
+                "-0.5",
+                "0.50",
+                "00.5",
+                "1.2.3",
+                ".5",
+                "5.",
+                "1e3",
+                "1_000",
+                "0x1F",
+                "0o17",
+                "0b1",
+                "0x",
+                ".inf",
+                "-.inf",
+                ".nan",
+                "inf",
+                "2026-08-01",
+                "2026-08-01T00:00:00Z",
+                "12:30",
+                "7d",
+                "30m",
+                "10 GB",
+                "1d2",
+                "1e",
+                "1f32",
+                "2d",
+                "-x",
+                "--x",
+                "- x",
+                "-",
+                "<<",
+                "=",
+                "*a",
+                "&a x",
+                "!!str 1",
+                "! 1",
+                "'q'",
+                "\"d\\n\"",
+                "a: b",
+                "a #b",
+                "#c",
+                "|",
+                "@x",
+                "9223372036854775807",
+                "9223372036854775808",
+                "123456789012345678",
+                "0.1234567890123456789",
+                "1.5s",
+                "3h",
+            ])
+            .prop_map(str::to_owned),
+            "[0-9]{1,4}[-.:_ edhmwxob/]{0,2}[0-9a-f]{0,3}",
+            "-?[0-9]{0,17}\\.?[0-9]{0,17}",
+            "[a-z][a-z0-9 _./-]{0,8}",
+        ]
+    }
+
+    /// Texts of the shape of manifests, right and wrong ones.
+    fn manifest() -> impl Strategy<Value = String> {
+        let line = prop_oneof![
+            (0usize..4, "[a-c]|'[a-c]'|1|true|~|<<|\\? a", scalar())
+                .prop_map(|(deep, key, value)| format!("{}{key}: {value}\n", "  ".repeat(deep))),
+            (0usize..4, scalar()).prop_map(|(deep, value)| format!("{}- {value}\n", "  ".repeat(deep))),
+            (0usize..3, "[a-c]").prop_map(|(deep, key)| format!("{}{key}:\n", "  ".repeat(deep))),
+            (0usize..3, "[a-c]", scalar(), scalar()).prop_map(|(deep, key, one, two)| format!(
+                "{}{key}: {{x: {one}, y: [{two}, z]}}\n",
+                "  ".repeat(deep)
+            )),
+            (0usize..3, "[a-c]", "[|>][-+]?").prop_map(|(deep, key, sign)| format!(
+                "{0}{key}: {sign}\n{0}    some text\n\n{0}    more\n",
+                "  ".repeat(deep)
+            )),
+            prop::sample::select(vec!["---\n", "...\n", "# note\n", "\n", "%YAML 1.2\n---\n", "\t\n"])
+                .prop_map(str::to_owned),
+        ];
+        prop::collection::vec(line, 0..8).prop_map(|lines| lines.concat())
+    }
+
+    /// Texts as people write manifests.
+    fn usual() -> impl Strategy<Value = String> {
+        let value = prop::sample::select(vec![
+            "orders",
+            "2026-08-01",
+            "7d",
+            "1.10",
+            "1.2.3",
+            "42",
+            "true",
+            "null",
+            "'quoted: text'",
+            "\"a\\tb\"",
+            "v1 # note",
+            "[a, b]",
+            "{by: day, every: 1}",
+            "mara@example.com",
+            "0.95",
+            "-3",
+            "some words, and more",
+        ]);
+        prop::collection::vec(value, 3..9).prop_map(|values| {
+            let mut text = "# A manifest.\nversion: 1.10\nitems:\n".to_owned();
+            for (number, value) in values.iter().enumerate() {
+                text += &format!("  - name: {value}\n    key_{number}: {value}\n    deep:\n      select: |\n        SELECT 1\n        FROM x\n");
+            }
+            text + "---\nkind: second\n"
+        })
+    }
+
     #[test]
     fn every_value_knows_its_place() {
         let node = one("a: 1\nb:\n  - {c: x, d: [true, ~]}\n");
@@ -414,6 +550,19 @@ mod tests {
         #[test]
         fn no_text_makes_it_panic(text in "[a-c:\\[\\]{}&*!|>'\"#%@`,?\\-~ \t\n0-9]{0,80}") {
             let _ = parse("f", &text);
+        }
+
+        #[test]
+        fn what_is_read_straight_is_what_the_library_reads(text in manifest()) {
+            let library = with_library(&text);
+            if let Some(straight) = plain::documents(&text) {
+                prop_assert_eq!(Some(straight), library.ok());
+            }
+        }
+
+        #[test]
+        fn usual_texts_are_read_straight(text in usual()) {
+            prop_assert_eq!(plain::documents(&text), with_library(&text).ok());
         }
 
         #[test]

@@ -6,6 +6,7 @@ use std::path::Path;
 use hydromesh_core::check::{SqlProblem, check_shapes};
 use hydromesh_core::diag::{Diagnostic, all_codes};
 use hydromesh_core::model::{ColumnShape, Loaded, LogicalType, QueryShape, load, load_with};
+use hydromesh_core::spread::InOrder;
 
 use crate::support;
 
@@ -275,7 +276,7 @@ fn shape_codes() -> BTreeSet<&'static str> {
 fn what_the_reader_of_the_repository_found_breaks_only_its_product() {
     use hydromesh_core::diag::{Spot, codes};
     let link = Diagnostic::new(codes::SYMLINK, "domains/shop/totals/data.sql", Spot::FILE, "a symbolic link");
-    let result = load_with(&base(), vec![link]);
+    let result = load_with(&base(), vec![link], &InOrder);
     let broken: Vec<String> = result.broken.keys().map(ToString::to_string).collect();
     assert_eq!(broken, ["shop/totals"]);
     assert_eq!(result.mesh.products.len(), 2);

@@ -12,6 +12,7 @@ use crate::model::{
     TrainingPipeline,
 };
 use crate::plan::{Desired, PortPrint, dependency_order, print_mesh};
+use crate::spread::InOrder;
 use crate::time::{Grain, Span};
 
 /// How a product is made.
@@ -463,6 +464,6 @@ pub fn desired(tree: &Tree, commit: &str, deployed: &BTreeMap<PortId, PortPrint>
         .map(|spec| ((spec.id.clone(), name(spec.id.name.as_str())), shape(spec)))
         .collect();
     let order = dependency_order(mesh.products.values());
-    let prints = print_mesh(&mesh, &order, &shapes, deployed);
+    let prints = print_mesh(&mesh, &order, &shapes, deployed, &InOrder);
     Desired { commit: commit.to_owned(), mesh, shapes, prints, broken }
 }

@@ -87,7 +87,7 @@ pub struct World {
 impl World {
     pub fn new() -> Self {
         let mut world = Self {
-            control: Control::new(LedgerState::default(), "dev", "rules", Limits::default()),
+            control: Control::new(LedgerState::default(), "dev", Limits::default()),
             now_ms: MORNING_MS,
             entries: Vec::new(),
             durable: LedgerState::default(),
@@ -525,7 +525,7 @@ impl World {
         self.inbox.clear();
         self.running.clear();
         self.epoch += 1;
-        self.control = Control::new(self.durable.clone(), "dev", "rules", Limits::default());
+        self.control = Control::new(self.durable.clone(), "dev", Limits::default());
         let effects = self.control.open(self.now_ms, self.epoch, "test");
         self.perform_all(effects);
         self.look();

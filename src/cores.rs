@@ -1,0 +1,39 @@
+//! All cores, for work that falls into parts.
+
+use std::sync::LazyLock;
+
+use hydromesh_core::spread::{InOrder, Spread};
+use rayon::prelude::*;
+
+/// Plans of deep queries recurse.
+const STACK_BYTES: usize = 8 << 20;
+
+/// The threads, started when they are first used; none where the system gives none.
+static POOL: LazyLock<Option<rayon::ThreadPool>> = LazyLock::new(|| {
+    rayon::ThreadPoolBuilder::new()
+        .stack_size(STACK_BYTES)
+        .thread_name(|number| format!("hydromesh-{number}"))
+        .build()
+        .ok()
+});
+
+/// Spreads work over all cores.
+#[derive(Debug, Clone, Copy)]
+pub struct AllCores;
+
+impl Spread for AllCores {
+    fn map<T: Sync, R: Send>(&self, items: &[T], each: impl Fn(&T) -> R + Sync) -> Vec<R> {
+        match &*POOL {
+            Some(pool) => pool.install(|| items.par_iter().map(&each).collect()),
+            None => InOrder.map(items, each),
+        }
+    }
+}
+
+impl AllCores {
+    /// Returns how many threads there are.
+    #[must_use]
+    pub fn count() -> usize {
+        POOL.as_ref().map_or(1, rayon::ThreadPool::current_num_threads)
+    }
+}
