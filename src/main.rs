@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
-/// Reading a mesh and planning its queries are many small allocations on many threads.
+/// Planning queries is many small allocations on many threads, and what a step has used goes back to the system soon after
+/// (docs/decisions/0022-all-cores.md).
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     hydromesh::cli::main()
