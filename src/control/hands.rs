@@ -61,11 +61,23 @@ impl Hands<'_> {
 
     /// Takes what other processes said of their steps, and the ends of those whose process is gone.
     pub(super) async fn hear(&mut self, control: &mut Control, lease: &mut Lease) -> Result<(), UpError> {
+        match self.listen(control, lease).await {
+            // The disk is full, or too much is open: the next look is a moment away.
+            Err(UpError::Board(error)) if error.is_transient() => {
+                tracing::warn!("the board cannot be used, tried again: {}", crate::apply::chain(&error));
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    async fn listen(&mut self, control: &mut Control, lease: &mut Lease) -> Result<(), UpError> {
+        // Before the reports: what a process said before it ended counts.
+        let mut lost = self.desk.lost(Clock::system().now_ms())?;
         for event in self.desk.heard()? {
             self.take(control, event).await?;
         }
-        // After the reports: what a process said before it ended counts.
-        let lost = self.desk.lost(Clock::system().now_ms())?;
+        lost.retain(|run| self.desk.is_out(run));
         if lost.is_empty() {
             return Ok(());
         }

@@ -104,7 +104,8 @@ fn walk(
                 walk(&on_disk, &path, depth + 1, listing, seen)?;
             }
         } else if kind.is_file() {
-            if seen.len() >= MAX_FILES {
+            // The listing bounds what is accepted and what is rejected, each at this number; this bounds the walk.
+            if seen.len() >= 2 * MAX_FILES {
                 return Err(RepoError::TooManyFiles { limit: MAX_FILES });
             }
             seen.push(Seen { path, on_disk, about: kind });

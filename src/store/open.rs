@@ -26,7 +26,7 @@ const READERS: u32 = 4;
 
 /// Step n takes schema n to n + 1, in one transaction together with the new version number. A released step is
 /// never edited, because its result is out there.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE ledger (
         seq   INTEGER PRIMARY KEY CHECK (seq > 0),
@@ -54,11 +54,33 @@ const MIGRATIONS: [&str; 2] = [
         body  TEXT NOT NULL CHECK (json_valid(body))
     ) STRICT;
 ",
-    // For a while the steps of other processes lay in tables here; they have a folder of their own (work/board.rs).
+    // The board of steps that other processes perform. Nothing here outlives the controller that wrote it.
     "
-    DROP TABLE IF EXISTS worker;
-    DROP TABLE IF EXISTS task;
-    DROP TABLE IF EXISTS report;
+    CREATE TABLE worker (
+        id         TEXT PRIMARY KEY,
+        role       TEXT NOT NULL,
+        expires_ms INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE task (
+        id     INTEGER PRIMARY KEY AUTOINCREMENT,
+        run    TEXT NOT NULL UNIQUE,
+        role   TEXT NOT NULL,
+        epoch  INTEGER NOT NULL,
+        body   TEXT NOT NULL CHECK (json_valid(body)),
+        worker TEXT,
+        cancel INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE TABLE report (
+        id   INTEGER PRIMARY KEY AUTOINCREMENT,
+        run  TEXT NOT NULL,
+        body TEXT NOT NULL CHECK (json_valid(body))
+    ) STRICT;
+",
+    // The board has a folder of its own (work/board.rs).
+    "
+    DROP TABLE worker;
+    DROP TABLE task;
+    DROP TABLE report;
 ",
 ];
 

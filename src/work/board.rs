@@ -40,6 +40,15 @@ pub enum BoardError {
         /// Of this controller.
         epoch: u64,
     },
+    /// The ledger is older than the folder around it.
+    #[error("{} is of a later epoch than this controller's {epoch}: its ledger was put back to an older one. Remove that \
+             folder when no other controller runs here", path.display())]
+    OfLater {
+        /// Of this controller.
+        epoch: u64,
+        /// The later board.
+        path: PathBuf,
+    },
     /// A step that has no form as text.
     #[error("the step {run} cannot be written as JSON")]
     Unwritable {
@@ -61,11 +70,12 @@ pub enum BoardError {
 }
 
 impl BoardError {
-    /// Returns whether the same call may succeed later with nothing repaired: the disk is full.
+    /// Returns whether the same call may succeed later with nothing repaired: the disk is full, or too much is open.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Io { source, .. }
-            if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
+        let Self::Io { source, .. } = self else { return false };
+        matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::Interrupted)
+            || matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
     }
 }
 
@@ -105,20 +115,22 @@ impl Board {
     /// Makes the board of a new controller, and removes what those before it left.
     ///
     /// # Errors
-    /// When its folder cannot be made.
+    /// When its folder cannot be made, or there is one of a later epoch.
     pub fn new(state: &Path, epoch: u64) -> Result<Self, BoardError> {
         let root = root(state);
         let board = Self { epoch, folder: root.join(epoch.to_string()), places: root.join("places") };
+        for (number, path) in boards(&root)? {
+            if number > epoch {
+                return Err(BoardError::OfLater { epoch, path });
+            }
+            // Its own number is another history's. A worker that writes at this moment may leave something behind; the next
+            // controller removes it.
+            let _ = fs::remove_dir_all(path);
+        }
         for folder in ["todo", "taken", "reports"].map(|name| board.folder.join(name)) {
             fs::create_dir_all(&folder).map_err(io("create", &folder))?;
         }
         fs::create_dir_all(&board.places).map_err(io("create", &board.places))?;
-        for (number, folder) in boards(&root)? {
-            if number < epoch {
-                // A worker that writes at this moment may leave one behind; the next controller removes it.
-                let _ = fs::remove_dir_all(folder);
-            }
-        }
         for worker in names(&board.places)? {
             if board.is_gone(&worker)? {
                 let _ = fs::remove_file(board.places.join(worker));
@@ -141,22 +153,20 @@ impl Board {
         if self.remove("todo", run)? {
             return Ok(Cancelled::Unbegun);
         }
-        let taken = self.folder.join("taken");
-        let Some(name) = names(&taken)?.into_iter().find(|name| parts(name).0 == run) else {
-            return Ok(Cancelled::Gone);
-        };
-        if !name.ends_with(STOP) {
-            let path = taken.join(&name);
-            fs::rename(&path, taken.join(format!("{name}{STOP}"))).map_err(io("mark", &path))?;
+        let Some(path) = self.find("taken", run)? else { return Ok(Cancelled::Gone) };
+        if !path.to_string_lossy().ends_with(STOP) {
+            let mut marked = path.clone().into_os_string();
+            marked.push(STOP);
+            fs::rename(&path, marked).map_err(io("mark", &path))?;
         }
         Ok(Cancelled::Asked)
     }
 
-    /// Takes at most `limit` reports off the board, each worker's in its order: each with its run.
-    pub(super) fn reports(&self, limit: usize) -> Result<Vec<(String, String)>, BoardError> {
+    /// Takes every report off the board, each worker's in its order: each with its run.
+    pub(super) fn reports(&self) -> Result<Vec<(String, String)>, BoardError> {
         let folder = self.folder.join("reports");
         let mut reports = Vec::new();
-        for name in names(&folder)?.into_iter().take(limit) {
+        for name in names(&folder)? {
             let path = folder.join(&name);
             let body = fs::read_to_string(&path).map_err(io("read", &path));
             let taken =
@@ -173,12 +183,9 @@ impl Board {
         Ok(reports)
     }
 
-    /// Removes steps that have ended or are given up; what is still reported of them counts no more.
-    pub(super) fn end<'a>(&self, runs: impl IntoIterator<Item = &'a String>) -> Result<(), BoardError> {
-        for run in runs {
-            self.remove("taken", run)?;
-        }
-        Ok(())
+    /// Removes a step that has ended or is given up; what is still reported of it counts no more.
+    pub(super) fn end(&self, run: &str) -> Result<(), BoardError> {
+        self.remove("taken", run).map(drop)
     }
 
     /// Returns the runs whose worker is gone: its process ended, or it has not been heard of until `now_ms`.
@@ -230,19 +237,19 @@ impl Board {
 
     /// Removes a run's file; returns whether there was one.
     fn remove(&self, folder: &str, run: &str) -> Result<bool, BoardError> {
-        let folder = self.folder.join(folder);
-        for name in names(&folder)? {
-            if parts(&name).0 == run {
-                let path = folder.join(&name);
-                match fs::remove_file(&path) {
-                    Ok(()) => return Ok(true),
-                    // Begun, or marked, in this moment.
-                    Err(error) if error.kind() == ErrorKind::NotFound => {}
-                    Err(source) => return Err(io("remove", &path)(source)),
-                }
-            }
+        let Some(path) = self.find(folder, run)? else { return Ok(false) };
+        match fs::remove_file(&path) {
+            Ok(()) => Ok(true),
+            // Begun in this moment.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(source) => Err(io("remove", &path)(source)),
         }
-        Ok(false)
+    }
+
+    fn find(&self, folder: &str, run: &str) -> Result<Option<PathBuf>, BoardError> {
+        let folder = self.folder.join(folder);
+        let name = names(&folder)?.into_iter().find(|name| parts(name).0 == run);
+        Ok(name.map(|name| folder.join(name)))
     }
 }
 
@@ -293,11 +300,10 @@ impl Place {
                 continue;
             }
             let (from, to) = (board.join("todo").join(&name), self.taken(&board, run, ""));
-            match fs::rename(&from, &to) {
-                Ok(()) => {
-                    let body = fs::read_to_string(&to).map_err(io("read", &to))?;
-                    return Ok(Some((run.to_owned(), body)));
-                }
+            // Read before it is ours: afterwards control may mark it or take it back at any moment.
+            let claimed = fs::read_to_string(&from).and_then(|body| fs::rename(&from, &to).map(|()| body));
+            match claimed {
+                Ok(body) => return Ok(Some((run.to_owned(), body))),
                 // Another worker was quicker, or control took it back.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(source) => return Err(io("take", &from)(source)),
@@ -324,13 +330,16 @@ impl Place {
         if names(&reports)?.len() >= MOST_REPORTS {
             return Ok(Reported::Full);
         }
-        let number = self.said.fetch_add(1, Ordering::Relaxed);
+        let number = self.said.load(Ordering::Relaxed);
         let name = format!("{}.{number:012}.{run}", self.worker);
         match put(&reports, &name, body) {
             Err(BoardError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
                 Ok(Reported::NotOurs)
             }
-            put => put.map(|()| Reported::Kept),
+            put => put.map(|()| {
+                self.said.fetch_add(1, Ordering::Relaxed);
+                Reported::Kept
+            }),
         }
     }
 
@@ -384,8 +393,12 @@ fn parts(name: &str) -> (&str, &str) {
 /// Writes a file that appears whole or not at all.
 fn put(folder: &Path, name: &str, body: &str) -> Result<(), BoardError> {
     let part = folder.join(format!("{PART}{name}"));
-    fs::write(&part, body).map_err(io("write", &part))?;
-    fs::rename(&part, folder.join(name)).map_err(io("name", &part))
+    let put = fs::write(&part, body).and_then(|()| fs::rename(&part, folder.join(name)));
+    put.map_err(|source| {
+        // On a full disk it would keep what little room there is.
+        let _ = fs::remove_file(&part);
+        io("write", &part)(source)
+    })
 }
 
 fn at(ms: i64) -> SystemTime {

@@ -16,8 +16,6 @@ use crate::apply::{Context, Job};
 pub const HEARTBEAT_MS: i64 = 10_000;
 /// Between two tries to write to a full disk.
 const FULL_PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
-/// Reports taken at once.
-const REPORTS: usize = 200;
 
 /// Where steps go.
 pub struct Desk {
@@ -93,7 +91,7 @@ impl Desk {
             return Ok(Vec::new());
         }
         let mut events = Vec::new();
-        for (run, body) in self.board.reports(REPORTS)? {
+        for (run, body) in self.board.reports()? {
             if !self.posted.contains(&run) {
                 continue;
             }
@@ -107,7 +105,7 @@ impl Desk {
             };
             if matches!(said, Said::Finished { .. }) {
                 self.posted.remove(&run);
-                if let Err(error) = self.board.end([&run]) {
+                if let Err(error) = self.board.end(&run) {
                     tracing::warn!(run, "a step stays on the board: {}", crate::apply::chain(&error));
                 }
             }
@@ -116,17 +114,18 @@ impl Desk {
         Ok(events)
     }
 
-    /// Returns the runs whose process is gone.
+    /// Returns the runs whose process is gone. Ask before [`Desk::heard`]: what a process said before it ended counts.
     ///
     /// # Errors
     /// When the board cannot be read.
     pub fn lost(&self, now_ms: i64) -> Result<BTreeSet<String>, BoardError> {
-        if self.posted.is_empty() {
-            return Ok(BTreeSet::new());
-        }
-        let mut lost = self.board.lost(now_ms)?;
-        lost.retain(|run| self.posted.contains(run));
-        Ok(lost)
+        if self.posted.is_empty() { Ok(BTreeSet::new()) } else { self.board.lost(now_ms) }
+    }
+
+    /// Returns whether a step is out with another process.
+    #[must_use]
+    pub fn is_out(&self, run: &str) -> bool {
+        self.posted.contains(run)
     }
 
     /// Takes lost steps off the board and returns their ends, which let them be tried again. The lease's epoch is
@@ -136,9 +135,9 @@ impl Desk {
     /// # Errors
     /// When the board cannot be written.
     pub fn give_up(&mut self, runs: BTreeSet<String>) -> Result<Vec<Event>, BoardError> {
-        self.board.end(&runs)?;
         let mut events = Vec::new();
         for run in runs {
+            self.board.end(&run)?;
             tracing::warn!(run, "the process that performed a step is gone; the step is tried again");
             self.posted.remove(&run);
             events.push(ended(run, lost("the process that performed it ended".to_owned())));

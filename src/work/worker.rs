@@ -145,7 +145,11 @@ impl Worker {
                 let outcome =
                     RunOutcome::Failed { kind: ErrorKind::External, code: "HM-X009".to_owned(), message };
                 let said = Said::Finished { facts: Vec::new(), outcome, took_ms: 0 };
-                say(place, &run, &said, &CancellationToken::new()).await;
+                let place = Arc::clone(place);
+                steps.spawn(async move {
+                    say(&place, &run, &said, &CancellationToken::new()).await;
+                    run
+                });
                 return;
             }
         };

@@ -44,15 +44,27 @@ pub struct PortPrint {
 }
 
 fn hash(parts: &[&str]) -> String {
+    finished(hashing(parts))
+}
+
+/// Returns a hash that more parts may follow.
+fn hashing(parts: &[&str]) -> Sha256 {
     let mut hasher = Sha256::new();
     hasher.update(PRINT_VERSION);
     for part in parts {
-        // The length keeps ("ab", "c") and ("a", "bc") apart.
-        hasher.update((part.len() as u64).to_le_bytes());
-        hasher.update(part);
+        add(&mut hasher, part);
     }
-    let digest = hasher.finalize();
-    digest.iter().take(16).fold(String::with_capacity(32), |mut text, byte| {
+    hasher
+}
+
+fn add(hasher: &mut Sha256, part: &str) {
+    // The length keeps ("ab", "c") and ("a", "bc") apart.
+    hasher.update((part.len() as u64).to_le_bytes());
+    hasher.update(part);
+}
+
+fn finished(hasher: Sha256) -> String {
+    hasher.finalize().iter().take(16).fold(String::with_capacity(32), |mut text, byte| {
         use std::fmt::Write as _;
         let _ = write!(text, "{byte:02x}");
         text
@@ -182,7 +194,9 @@ pub fn print_mesh(
             let print = pipeline_print(product, pipeline, shape, &inputs, &ports);
             outputs.insert(pipeline.output().clone(), print);
         }
-        let all = hash(&[&definition, &json(&outputs)]);
+        let mut all = definition;
+        add(&mut all, &json(&outputs));
+        let all = finished(all);
         for (name, print) in &outputs {
             ports.insert(product.port(name), print.clone());
         }
@@ -191,10 +205,10 @@ pub fn print_mesh(
     prints
 }
 
-/// Returns a hash of what a product says of itself, whatever it reads.
-fn definition(product: &Product) -> String {
+/// Begins the hash of a product with what it says of itself, whatever it reads.
+fn definition(product: &Product) -> Sha256 {
     let ports = product.outputs.values().map(|port| (&port.name, &port.contract, port.format, &port.access));
-    hash(&[
+    hashing(&[
         &json(&ports.collect::<Vec<_>>()),
         &json(&(&product.version, &product.status, product.tier, &product.owners, &product.runbook)),
         &json(&product.pipelines.values().map(settings).collect::<Vec<_>>()),

@@ -14,6 +14,10 @@ use crate::diag::Spot;
 const MOST_DIGITS: usize = 15;
 /// Beyond it the library counts.
 const MOST_NODES: usize = 100_000;
+/// The library stops at twice as many.
+const MOST_DOCUMENTS: usize = 512;
+/// Beyond it looking for a repeated key one by one is slower than the library.
+const MOST_KEYS: usize = 64;
 
 /// Returns the documents of a text, or nothing when it holds anything unusual or wrong.
 pub(super) fn documents(text: &str) -> Option<Vec<Node>> {
@@ -25,7 +29,7 @@ pub(super) fn documents(text: &str) -> Option<Vec<Node>> {
             (Event::DocumentStart(_, None), _) => {
                 let node = reader.next().and_then(|event| reader.node(event, 0))?;
                 // An empty document is skipped, or is the only one: not for here.
-                if node.value == NodeKind::Null {
+                if node.value == NodeKind::Null || documents.len() >= MOST_DOCUMENTS {
                     return None;
                 }
                 documents.push(node);
@@ -82,7 +86,7 @@ impl<'a> Reader<'a> {
                 }
                 _ => return None,
             };
-            if entries.iter().any(|(known, _)| known.text == key.text) {
+            if entries.len() >= MOST_KEYS || entries.iter().any(|(known, _)| known.text == key.text) {
                 return None;
             }
             let value = self.next().and_then(|event| self.node(event, depth + 1))?;
@@ -99,7 +103,10 @@ fn spot(span: &Span) -> Option<Spot> {
 /// A key that means its text and nothing else, such as a merge or a number.
 fn is_usual_key(text: &str, style: ScalarStyle) -> bool {
     match style {
-        ScalarStyle::Plain => text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_'),
+        ScalarStyle::Plain => {
+            text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+                && !text.eq_ignore_ascii_case("null")
+        }
         ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => true,
         _ => false,
     }

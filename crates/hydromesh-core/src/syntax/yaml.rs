@@ -439,7 +439,7 @@ mod tests {
     /// Texts of the shape of manifests, right and wrong ones.
     fn manifest() -> impl Strategy<Value = String> {
         let line = prop_oneof![
-            (0usize..4, "[a-c]|'[a-c]'|1|true|~|<<|\\? a", scalar())
+            (0usize..4, "[a-c]|'[a-c]'|1|true|null|NULL|~|<<|\\? a", scalar())
                 .prop_map(|(deep, key, value)| format!("{}{key}: {value}\n", "  ".repeat(deep))),
             (0usize..4, scalar()).prop_map(|(deep, value)| format!("{}- {value}\n", "  ".repeat(deep))),
             (0usize..3, "[a-c]").prop_map(|(deep, key)| format!("{}{key}:\n", "  ".repeat(deep))),
