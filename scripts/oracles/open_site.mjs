@@ -155,6 +155,13 @@ async function open(browser, site, page, variant, pictures) {
         if (errorText) return [...found, `does not open: ${errorText}`];
         loader = loaderId;
         if (!seen.has(loaderId)) await within(silence, "the page to become quiet");
+        // Timers run in the order in which they are due: what the page put off while it loaded has run after this one, also
+        // on a busy machine.
+        if (variant.scripts !== false)
+            await tab.send("Runtime.evaluate", {
+                expression: "new Promise((done) => setTimeout(done, 50))",
+                awaitPromise: true,
+            });
         const ask = JSON.stringify({ width: variant.width, structure: variant.structure === true });
         const { result, exceptionDetails } = await tab.send("Runtime.evaluate", {
             expression: `(${inspect})(${ask})`,
