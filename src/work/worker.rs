@@ -77,7 +77,7 @@ impl Worker {
                     Ok(())
                 }
                 _ = beat.tick() => place.beat(Clock::system().now_ms(), HEARTBEAT_MS),
-                _ = look.tick() => self.look(&place, &mut steps).await,
+                _ = look.tick() => self.look(&place, &mut steps),
             };
             match turn {
                 Err(error) if !error.is_transient() => return Err(error),
@@ -121,7 +121,7 @@ impl Worker {
     }
 
     /// Stops what is no longer wanted, and begins what waits.
-    async fn look(&mut self, place: &Arc<Place>, steps: &mut JoinSet<String>) -> Result<(), BoardError> {
+    fn look(&mut self, place: &Arc<Place>, steps: &mut JoinSet<String>) -> Result<(), BoardError> {
         if !self.running.is_empty() {
             let wanted = place.wanted()?;
             for token in self.running.iter().filter(|(run, _)| !wanted.contains(*run)).map(|(_, token)| token)
@@ -131,12 +131,12 @@ impl Worker {
         }
         while self.role != Role::Work || self.running.len() < BOUNDED_STEPS {
             let Some((run, body)) = place.claim()? else { return Ok(()) };
-            self.begin(place, run, &body, steps).await;
+            self.begin(place, run, &body, steps);
         }
         Ok(())
     }
 
-    async fn begin(&mut self, place: &Arc<Place>, run: String, body: &str, steps: &mut JoinSet<String>) {
+    fn begin(&mut self, place: &Arc<Place>, run: String, body: &str, steps: &mut JoinSet<String>) {
         let Task { epoch, job } = match serde_json::from_str(body) {
             Ok(task) => task,
             Err(error) => {
