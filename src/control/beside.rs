@@ -110,17 +110,20 @@ async fn ledger(options: &UpOptions, shutdown: &CancellationToken) -> Result<Opt
             Err(error) if error.is_transient() => {}
             Err(error) => return Err(error.into()),
         }
-        wait_for_control(&mut said);
-        tokio::select! {
-            () = shutdown.cancelled() => return Ok(None),
-            () = tokio::time::sleep(LOOK) => {}
+        if !wait_for_control(&mut said, shutdown).await {
+            return Ok(None);
         }
     }
 }
 
-fn wait_for_control(said: &mut bool) {
+/// Waits for a moment, saying so once; returns whether to look again, which is not so when asked to end meanwhile.
+async fn wait_for_control(said: &mut bool, shutdown: &CancellationToken) -> bool {
     if !std::mem::replace(said, true) {
         tracing::warn!("waiting for a controller on this state folder: `hydromesh up --role control`");
+    }
+    tokio::select! {
+        () = shutdown.cancelled() => false,
+        () = tokio::time::sleep(LOOK) => true,
     }
 }
 
@@ -165,10 +168,8 @@ impl Tail {
                 let settings = settings(options, &desired.mesh.environments)?;
                 return Ok(Some((settings, Some(desired))));
             }
-            wait_for_control(&mut said);
-            tokio::select! {
-                () = shutdown.cancelled() => return Ok(None),
-                () = tokio::time::sleep(LOOK) => {}
+            if !wait_for_control(&mut said, shutdown).await {
+                return Ok(None);
             }
         }
     }

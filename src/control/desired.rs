@@ -59,7 +59,7 @@ pub fn read(snapshot: &RepoSnapshot, commit: &str, deployed: &BTreeMap<PortId, P
     let mut files = BTreeMap::new();
     let mut policies = Vec::new();
     for ((path, entry), text) in listed.into_iter().zip(texts) {
-        if entry.size > MOST_TEXT_BYTES && is_text(path) {
+        if text.is_err() && entry.size > MOST_TEXT_BYTES {
             let message = "the file is larger than 1 MiB";
             given.push(Diagnostic::new(codes::YAML_LIMIT, path.clone(), Spot::FILE, message));
         }
@@ -98,7 +98,8 @@ pub fn read(snapshot: &RepoSnapshot, commit: &str, deployed: &BTreeMap<PortId, P
 
 /// Returns a file's text, which is empty for data, or why it has none.
 fn text(snapshot: &RepoSnapshot, path: &str, entry: &FileEntry) -> Result<String, String> {
-    if !is_text(path) {
+    let extension = path.rsplit_once('.').map_or("", |(_, extension)| extension);
+    if !TEXTS.contains(&extension) {
         return Ok(String::new());
     }
     if entry.size > MOST_TEXT_BYTES {
@@ -106,10 +107,6 @@ fn text(snapshot: &RepoSnapshot, path: &str, entry: &FileEntry) -> Result<String
     }
     let bytes = snapshot.read(path).map_err(|error| error.to_string())?;
     String::from_utf8(bytes).map_err(|error| error.utf8_error().to_string())
-}
-
-fn is_text(path: &str) -> bool {
-    TEXTS.contains(&path.rsplit_once('.').map_or("", |(_, extension)| extension))
 }
 
 /// A mesh's own rules lie in `policies/` and in each domain's `policies/`.
