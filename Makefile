@@ -15,7 +15,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 # Options for the target's command: make demo ARGS="--once --format json"
 ARGS ?=
 
-.PHONY: help demo test bench lint fmt deny ci
+.PHONY: help demo test sim bench lint fmt deny ci
 
 help: ## Print this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | while IFS=$$'\t' read -r name what; do printf '  make %-6s %s\n' "$$name" "$$what"; done
@@ -29,6 +29,12 @@ demo: ## Play the whole story on the example mesh; needs no server, no Java, no 
 test: ## Run all tests of the workspace
 	@scripts/setup.sh test </dev/null >&2
 	cargo test --workspace -- $(ARGS)
+
+# Ten million turns take five minutes on two cores.
+SEEDS ?= 0..5000
+
+sim: ## Play the control plane in random worlds full of faults; SEEDS="0..5000" or one seed
+	HYDROMESH_SIM_SEEDS="$(SEEDS)" cargo test --release -p hydromesh-core --lib -- --nocapture hunt
 
 bench: ## Measure in the release profile; ARGS=start (check, memory, lookups) for one figure
 	@scripts/setup.sh bench </dev/null >&2

@@ -13,6 +13,7 @@ pub mod ledger;
 pub mod lineage;
 pub mod model;
 pub mod plan;
+mod planted;
 pub mod slo;
 pub mod spread;
 pub mod sql;

@@ -113,7 +113,8 @@ impl Control {
         let (summary, details) = self.describe(about, sign);
         let alert = Alert {
             episode: held.map_or_else(
-                || format!("{product}:{}:{subject}:{}", kind_name(*kind), self.now_ms),
+                // By the fact's place, which nothing else has. Time stands while a clock that was set back catches up.
+                || format!("{product}:{}:{subject}:{}", kind_name(*kind), self.ledger.seq + 1),
                 |held| held.episode.clone(),
             ),
             product: product.clone(),

@@ -10,6 +10,7 @@ use crate::ledger::{Decision, Fact, Outcome};
 use crate::plan::{
     Change, ChangeKind, Desired, Plan, PortPrint, Print, admit, dependency_order, plan, print_mesh,
 };
+use crate::planted::{self, Bug};
 use crate::spread::InOrder;
 
 /// How often a head with refused products is judged again: rules may speak of the time, and waivers run out.
@@ -78,6 +79,9 @@ impl Control {
 
     /// Gives every commit that was seen and never decided about its outcome.
     fn pass_over(&mut self, by: &str) {
+        if planted::is(Bug::CommitForgotten) {
+            return;
+        }
         let undecided: Vec<String> = self
             .ledger
             .commits
@@ -187,7 +191,9 @@ impl Control {
         for change in &pending.plan.changes {
             let id = &change.product;
             match pending.answer(change) {
-                Some(decision) if decision.allow => _ = allowed.insert(id.clone()),
+                Some(decision) if decision.allow || planted::is(Bug::DeniedIsAllowed) => {
+                    _ = allowed.insert(id.clone());
+                }
                 Some(decision) => {
                     _ = found.insert(id.clone(), (Outcome::Denied, format!("{id}: {}", denial(decision))));
                 }
@@ -196,7 +202,7 @@ impl Control {
         }
         let ideal = std::mem::replace(&mut desired.prints, std::mem::take(&mut pending.prints));
         let admission = admit(&pending.plan, &desired, &self.ledger, &allowed);
-        for (id, why) in admission.held {
+        for (id, why) in admission.held.into_iter().filter(|_| !planted::is(Bug::NobodyIsHeld)) {
             let why = format!("{id}: {why}");
             found.insert(id, (Outcome::Held, why));
         }
@@ -294,7 +300,7 @@ impl Control {
             return self.record(Fact::Retired { product: id.clone(), commit, decision });
         }
         let (Some(product), Some(print)) = (desired.mesh.products.get(id), prints.get(id)) else { return };
-        let generation = self.ledger.deployed.get(id).map_or(0, |deployed| deployed.generation) + 1;
+        let generation = self.ledger.generations.get(id).copied().unwrap_or(0) + 1;
         let product = Box::new(product.clone());
         self.record(Fact::Deployed { generation, commit, decision, product, print: print.clone() });
     }

@@ -24,6 +24,7 @@ use crate::diag::Diagnostic;
 use crate::ids::{PipelineId, ProductId};
 use crate::ledger::{Alert, Command, Decision, Entry, Fact, LedgerState, RunOutcome};
 use crate::plan::{Desired, DueWork, StepKey};
+use crate::planted::{self, Bug};
 
 use commit::Pending;
 use gate::Asked;
@@ -257,7 +258,7 @@ impl Control {
             self.ledger.running.iter().map(|(run, step)| (run.clone(), step.clone())).collect();
         self.record(Fact::Opened { environment, epoch, version: version.to_owned() });
         // Whatever the last writer had in flight ended with it: every run has an end.
-        for (run, step) in orphans {
+        for (run, step) in orphans.into_iter().filter(|_| !planted::is(Bug::OrphansStay)) {
             self.record(Fact::RunFinished { run, step, outcome: RunOutcome::Cancelled, took_ms: 0 });
         }
         self.settle();
@@ -269,7 +270,7 @@ impl Control {
     /// The clock never runs backwards here: an earlier `now_ms` counts as the latest one seen.
     #[must_use]
     pub fn step(&mut self, now_ms: i64, event: Event) -> Vec<Effect> {
-        self.now_ms = self.now_ms.max(now_ms);
+        self.now_ms = if planted::is(Bug::TimeRunsBack) { now_ms } else { self.now_ms.max(now_ms) };
         match event {
             Event::Tick => self.judge_again(),
             Event::Commit { commit, r#ref, message, author, desired } => {
@@ -306,7 +307,9 @@ impl Control {
     fn record(&mut self, fact: Fact) {
         let entry = Entry { seq: self.ledger.seq + 1, at_ms: self.now_ms, fact };
         self.ledger.apply(&entry);
-        self.due.note(&entry.fact);
+        if !(planted::is(Bug::DueForgotten) && matches!(entry.fact, Fact::Published(_))) {
+            self.due.note(&entry.fact);
+        }
         self.batch.push(entry);
         self.changed = true;
     }
@@ -319,7 +322,9 @@ impl Control {
     }
 
     fn effect(&mut self, effect: Effect) {
-        self.flush();
+        if !planted::is(Bug::EffectBeforeFact) {
+            self.flush();
+        }
         self.effects.push(effect);
     }
 }

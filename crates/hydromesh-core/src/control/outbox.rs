@@ -4,6 +4,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Control, Effect};
 use crate::ledger::Fact;
+use crate::planted::{self, Bug};
 
 /// After a refusal: long enough for a mail server to come back, short enough for a page.
 const AFTER_REFUSAL_MS: i64 = 60_000;
@@ -33,7 +34,8 @@ impl Control {
     pub(super) fn deliver(&mut self) {
         let mut effects = Vec::new();
         for (place, unsent) in &self.ledger.outbox {
-            let Some(transition) = unsent.front() else { continue };
+            let first = if planted::is(Bug::ResolvedFirst) { unsent.back() } else { unsent.front() };
+            let Some(transition) = first else { continue };
             let handed = self.delivering.get(place).filter(|handed| handed.transition == *transition);
             if handed.is_some_and(|handed| handed.again_ms > self.now_ms) {
                 continue;
@@ -69,7 +71,8 @@ impl Control {
 
     pub(super) fn not_sent(&mut self, outbox: &str) {
         if let Some(handed) = self.delivering.values_mut().find(|handed| handed.outbox == outbox) {
-            handed.again_ms = self.now_ms + AFTER_REFUSAL_MS;
+            let lost = planted::is(Bug::RefusedIsLost);
+            handed.again_ms = if lost { i64::MAX } else { self.now_ms + AFTER_REFUSAL_MS };
         }
     }
 }

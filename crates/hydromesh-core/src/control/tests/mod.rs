@@ -1,6 +1,11 @@
 //! The machine over a world in memory, single-threaded, in virtual time.
 
+mod faults;
+mod found;
+mod hunt;
 mod mesh;
+mod oracles;
 mod simulation;
+mod steps;
 mod story;
 mod world;

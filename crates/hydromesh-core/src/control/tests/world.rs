@@ -1,97 +1,121 @@
-//! A world in memory: it performs effects, keeps tables and topics, and can lose, repeat and delay what it answers.
+//! A world in memory: it performs effects, keeps what is durable, and lets processes die, sleep and take over.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::super::{Control, Effect, Event, Limits, Question, Start, outbox_id};
+use super::faults::{Chaos, Fault};
 use super::mesh::{self, Tree};
-use crate::checkpoint::{CHECKPOINT_FORMAT, CheckpointRecord};
+use super::steps::{Fate, Running, Table};
 use crate::ids::{PortId, ProductId};
 use crate::ledger::{
-    Alert, Command, Decision, Entry, Epoch, ErrorKind, Fact, FeatureDrift, Finding, LedgerState, Published,
-    RunOutcome, StreamRows, Trained, Verb,
+    Alert, AlertState, Command, Decision, Entry, ErrorKind, Fact, Finding, LedgerState, RunOutcome, Verb,
 };
-use crate::model::{Pipeline, Product};
-use crate::plan::{Desired, Plan, Print, Work, dependency_order, partition_bounds_ms, plan};
-use crate::time::{Partition, PartitionSet};
+use crate::model::Product;
+use crate::plan::{Desired, Plan, Print, dependency_order, plan};
+use crate::planted::{self, Bug};
 
 pub const MINUTE_MS: i64 = 60_000;
 pub const HOUR_MS: i64 = 60 * MINUTE_MS;
 pub const DAY_MS: i64 = 24 * HOUR_MS;
 
+/// Stopped processes, and steps taken for dead, at once: enough for them to meet, few enough to come to act.
+const SLEEPERS: usize = 2;
+const GHOSTS: usize = 4;
+
 /// 2026-11-01T06:00Z: 90 days after the first partition.
 pub const MORNING_MS: i64 = 1_793_512_800_000;
 
-/// What one table holds, as the lake knows it.
-#[derive(Debug, Default)]
-pub struct Table {
-    pub version: i64,
-    /// By partition: what its newest commit said.
-    pub partitions: BTreeMap<String, Published>,
-}
-
-/// A step at work.
-#[derive(Debug)]
-struct Running {
-    start: Start,
-    product: Product,
-    print: Print,
-    /// Versions of the inputs that it reads, pinned when it began.
-    inputs: BTreeMap<PortId, i64>,
-    /// Partitions left to publish.
-    left: VecDeque<Option<String>>,
-    cancelled: bool,
-}
-
 type Policy = Box<dyn Fn(&Question, Option<&Product>) -> Vec<&'static str>>;
 
+/// A process that is stopped, with what it was about to do. It does not know that another has taken over.
+pub struct Process {
+    control: Control,
+    epoch: u64,
+    inbox: VecDeque<Event>,
+    late: Vec<(i64, Event)>,
+    running: BTreeMap<String, Running>,
+    todo: VecDeque<Effect>,
+}
+
 pub struct World {
+    // The process at work.
     pub control: Control,
-    pub now_ms: i64,
-    /// The durable ledger.
+    /// Its epoch.
+    pub epoch: u64,
+    /// Answers on their way to control.
+    pub inbox: VecDeque<Event>,
+    /// Answers that take their time, with when they come.
+    late: Vec<(i64, Event)>,
+    pub running: BTreeMap<String, Running>,
+    /// What is still to be performed of the last event, of a process that was stopped in the middle of it.
+    todo: VecDeque<Effect>,
+    /// It was refused by the store and ends.
+    pub ended: bool,
+
+    // Other processes.
+    pub asleep: Vec<Process>,
+    /// Steps that everybody takes for dead.
+    pub ghosts: Vec<Running>,
+
+    // What is durable.
     pub entries: Vec<Entry>,
     /// The durable ledger folded: what the next process starts from.
     pub durable: LedgerState,
-    epoch: u64,
+    /// The epoch of the last writer that took the lease.
+    pub newest_epoch: u64,
+    pub lake: BTreeMap<PortId, Table>,
+    pub models: u64,
+
+    // Everything around.
+    pub now_ms: i64,
+    /// How far the clock is from the time.
+    pub skew_ms: i64,
     /// Commits in order, with what the repository holds at each.
     pub commits: Vec<(String, Tree)>,
     readings: BTreeMap<String, Box<Desired>>,
     /// Rules that deny an action on a product.
     pub policy: Policy,
-    /// Answers on their way to control.
-    pub inbox: VecDeque<Event>,
-    running: BTreeMap<String, Running>,
-    pub lake: BTreeMap<PortId, Table>,
     /// Newest event of the topic.
     pub newest_event_ms: i64,
     pub source_stopped: bool,
     /// When the world became another one.
     pub shifted_ms: Option<i64>,
-    models: u64,
     /// How the next models do against the champion.
     pub challenger: f64,
     /// Mails that were accepted, in order.
     pub mails: Vec<(String, Alert)>,
     pub mail_down: bool,
+    /// Steps that fail next, by product.
+    pub failures: BTreeMap<ProductId, VecDeque<(ErrorKind, &'static str)>>,
+    pub chaos: Option<Chaos>,
+
+    // What the tests look at.
     /// Steps begun, in order.
     pub started: Vec<Start>,
-    pub published: u64,
     /// Contracts that a deployed reader was checked against: reader, port, column, type.
     checked: BTreeMap<ProductId, Vec<(PortId, String, crate::model::LogicalType)>>,
     decided: BTreeSet<(ProductId, String, String)>,
-    /// Steps that fail next, by product.
-    pub failures: BTreeMap<ProductId, VecDeque<(ErrorKind, &'static str)>>,
-    /// After so many more effects the process ends.
-    pub fuse: Option<usize>,
 }
 
 impl World {
     pub fn new() -> Self {
         let mut world = Self {
             control: Control::new(LedgerState::default(), "dev", Limits::default()),
-            now_ms: MORNING_MS,
+            epoch: 1,
+            inbox: VecDeque::new(),
+            late: Vec::new(),
+            running: BTreeMap::new(),
+            todo: VecDeque::new(),
+            ended: false,
+            asleep: Vec::new(),
+            ghosts: Vec::new(),
             entries: Vec::new(),
             durable: LedgerState::default(),
-            epoch: 1,
+            newest_epoch: 1,
+            lake: BTreeMap::new(),
+            models: 0,
+            now_ms: MORNING_MS,
+            skew_ms: 0,
             commits: Vec::new(),
             readings: BTreeMap::new(),
             policy: Box::new(|_, product| {
@@ -102,22 +126,17 @@ impl World {
                 let exposed = columns.into_iter().any(|column| column.classification.is_some());
                 if exposed { vec!["no_pii"] } else { vec![] }
             }),
-            inbox: VecDeque::new(),
-            running: BTreeMap::new(),
-            lake: BTreeMap::new(),
             newest_event_ms: MORNING_MS,
             source_stopped: false,
             shifted_ms: None,
-            models: 0,
             challenger: 0.8,
             mails: Vec::new(),
             mail_down: false,
+            failures: BTreeMap::new(),
+            chaos: None,
             started: Vec::new(),
-            published: 0,
             checked: BTreeMap::new(),
             decided: BTreeSet::new(),
-            failures: BTreeMap::new(),
-            fuse: None,
         };
         let effects = world.control.open(world.now_ms, world.epoch, "test");
         world.perform_all(effects);
@@ -165,64 +184,136 @@ impl World {
     }
 
     pub fn step(&mut self, event: Event) {
-        let effects = self.control.step(self.now_ms, event);
+        let effects = self.control.step(self.now_ms + self.skew_ms, event);
         self.perform_all(effects);
     }
 
     pub fn perform_all(&mut self, effects: Vec<Effect>) {
-        for effect in effects {
-            match &mut self.fuse {
-                Some(0) => return,
-                Some(left) => *left -= 1,
-                None => {}
+        let mut todo: VecDeque<Effect> = effects.into();
+        while let Some(effect) = todo.pop_front() {
+            let fault = self.chaos.as_mut().and_then(|chaos| chaos.strike(&effect));
+            match fault {
+                Some(Fault::CrashBefore) => return self.crash(),
+                Some(Fault::CrashAfter) => {
+                    self.perform(effect, None);
+                    return self.crash();
+                }
+                Some(Fault::Paused) => {
+                    todo.push_front(effect);
+                    return self.take_over(todo);
+                }
+                Some(Fault::ClockForward) => self.skew_ms += 3 * HOUR_MS,
+                Some(Fault::ClockBack) => self.skew_ms -= 2 * HOUR_MS,
+                Some(Fault::Slow) => self.advance(3 * MINUTE_MS),
+                _ => {}
             }
-            self.perform(effect);
+            self.perform(effect, fault);
+            if self.ended {
+                return;
+            }
         }
     }
 
-    pub fn perform(&mut self, effect: Effect) {
+    fn perform(&mut self, effect: Effect, fault: Option<Fault>) {
+        let fails = fault == Some(Fault::Fails);
         match effect {
             Effect::Append(entries) => {
-                let deploys =
-                    |entry: &Entry| matches!(entry.fact, Fact::Deployed { .. } | Fact::Retired { .. });
-                let deployed = entries.iter().any(deploys);
-                for entry in entries {
-                    assert_eq!(entry.seq, self.entries.len() as u64 + 1, "the ledger has no gaps");
-                    self.check(&entry);
-                    self.durable.apply(&entry);
-                    self.entries.push(entry);
+                // A full disk is waited out.
+                if fails {
+                    self.advance(5_000);
                 }
-                if deployed {
-                    self.assert_readers_check();
-                }
+                self.append(entries);
             }
             Effect::Decide(question) => {
-                let decision = self.decide(&question);
-                self.inbox.push_back(Event::Decided(decision));
+                let decision = self.decide(&question, fails);
+                self.answer(Event::Decided(decision), fault);
             }
-            Effect::Start(start) => self.start(start),
+            Effect::Start(start) => {
+                let run = start.run.clone();
+                self.start(start);
+                match fault {
+                    Some(Fault::Fails) => {
+                        let message = "no thread".to_owned();
+                        let (kind, code) = (ErrorKind::External, "HM-X001".to_owned());
+                        self.finish(&run, Vec::new(), RunOutcome::Failed { kind, code, message });
+                    }
+                    Some(Fault::AnswerLost) => self.lose(&run),
+                    Some(Fault::AnswerTwice) => self.fate(&run, Fate::Twice),
+                    Some(Fault::AnswerLate) => self.fate(&run, Fate::Late),
+                    _ => {}
+                }
+            }
             Effect::Cancel { run } => {
-                if let Some(running) = self.running.get_mut(&run) {
+                if let Some(running) = self.running.get_mut(&run).filter(|_| !fails) {
                     running.cancelled = true;
                 }
             }
             Effect::Deliver { outbox, to, alert } => {
                 assert_eq!(outbox, outbox_id(&alert.episode, alert.transition, &to));
-                if self.mail_down {
-                    self.inbox.push_back(Event::NotSent { outbox, why: "connection refused".to_owned() });
-                    return;
+                self.assert_told(&alert);
+                if self.mail_down || fails {
+                    let why = "connection refused".to_owned();
+                    return self.answer(Event::NotSent { outbox, why }, fault);
                 }
                 let (episode, transition) = (alert.episode.clone(), alert.transition);
                 self.mails.push((to.clone(), alert));
                 let receipt = "250 ok".to_owned();
-                self.inbox.push_back(Event::Sent { outbox, episode, transition, to, receipt });
+                self.answer(Event::Sent { outbox, episode, transition, to, receipt }, fault);
             }
-            Effect::Publish => self.published += 1,
+            Effect::Publish => {}
         }
+    }
+
+    fn append(&mut self, entries: Vec<Entry>) {
+        // The store compares the writer's epoch in the transaction of the append.
+        if self.epoch < self.newest_epoch && !planted::is(Bug::StaleWriter) {
+            self.ended = true;
+            return;
+        }
+        let deploys = |entry: &Entry| matches!(entry.fact, Fact::Deployed { .. } | Fact::Retired { .. });
+        let deployed = entries.iter().any(deploys);
+        for entry in entries {
+            assert_eq!(entry.seq, self.entries.len() as u64 + 1, "P9: the ledger has one writer");
+            self.check(&entry);
+            self.durable.apply(&entry);
+            self.entries.push(entry);
+        }
+        if deployed {
+            self.assert_readers_check();
+        }
+    }
+
+    fn answer(&mut self, event: Event, fault: Option<Fault>) {
+        match fault {
+            Some(Fault::AnswerLost) => {}
+            Some(Fault::AnswerTwice) => self.inbox.extend([event.clone(), event]),
+            Some(Fault::AnswerLate) => self.tell_late(event),
+            _ => self.inbox.push_back(event),
+        }
+    }
+
+    pub fn tell_late(&mut self, event: Event) {
+        self.late.push((self.now_ms + 20 * MINUTE_MS, event));
+    }
+
+    fn fate(&mut self, run: &str, fate: Fate) {
+        if let Some(running) = self.running.get_mut(run) {
+            running.fate = fate;
+        }
+    }
+
+    /// No message without its fact: a crash after it must not make it again under another name.
+    fn assert_told(&self, alert: &Alert) {
+        let known = self.durable.episodes.get(&alert.episode);
+        let found =
+            known.and_then(|it| it.transitions.iter().find(|(_, it)| it.transition == alert.transition));
+        assert_eq!(found.map(|(_, alert)| alert), Some(alert), "P5: a message without its fact");
+        assert_ne!(alert.state, AlertState::Held, "what is held back is not told");
     }
 
     /// Checks what must hold of every fact when it becomes durable.
     fn check(&mut self, entry: &Entry) {
+        assert!(entry.at_ms >= self.durable.at_ms, "I18: time runs back");
         match &entry.fact {
             Fact::Decided(decision) if decision.allow => {
                 let about = (decision.product.clone(), decision.action.clone(), decision.fingerprint.clone());
@@ -274,10 +365,11 @@ impl World {
         }
     }
 
-    fn decide(&self, question: &Question) -> Decision {
+    /// Returns the gate's answer; a gate that fails denies.
+    fn decide(&self, question: &Question, fails: bool) -> Decision {
         let desired = self.control.desired().and_then(|desired| desired.mesh.products.get(&question.product));
         let deployed = self.ledger().deployed.get(&question.product).map(|it| &it.product);
-        let rules = (self.policy)(question, desired.or(deployed));
+        let rules = if fails { vec!["gate"] } else { (self.policy)(question, desired.or(deployed)) };
         let finding = |rule: &&str| Finding {
             rule: (*rule).to_owned(),
             message: format!("{rule} says no"),
@@ -296,187 +388,6 @@ impl World {
             policy_digest: "rules".to_owned(),
             input_hash: String::new(),
         }
-    }
-
-    fn start(&mut self, start: Start) {
-        for other in self.running.values().filter(|other| other.start.run != start.run) {
-            assert!(
-                !other.start.key.overlaps(&start.key),
-                "{} begins while {} is under way",
-                start.key,
-                other.start.key
-            );
-        }
-        self.started.push(start.clone());
-        let deployed = &self.control.ledger.deployed[&start.key.pipeline.product];
-        let (product, print) = (deployed.product.clone(), deployed.print.clone());
-        let versions = &self.control.ledger.ports;
-        let inputs = crate::plan::upstream_ports(&product)
-            .into_iter()
-            .filter_map(|port| Some((port.clone(), versions.get(&port)?.version)))
-            .collect();
-        let left = match (&start.key.work, &product.pipelines[&start.key.pipeline.name]) {
-            (Work::Partitions { from, to }, Pipeline::Batch(batch)) => {
-                let every = batch.partition.as_ref().expect("partitioned").every;
-                let parse = |key: &str| Partition::parse(every, key).expect("a key");
-                let set = PartitionSet::between(parse(from), parse(to)).expect("one grain");
-                set.iter().map(|key| Some(key.to_string())).collect()
-            }
-            (Work::Whole | Work::Embed | Work::Train, _) => [None].into(),
-            _ => VecDeque::new(),
-        };
-        let running = Running { start, product, print, inputs, left, cancelled: false };
-        self.running.insert(running.start.run.clone(), running);
-    }
-
-    /// Runs of steps that are at work.
-    pub fn runs(&self) -> Vec<String> {
-        self.running.keys().cloned().collect()
-    }
-
-    /// Lets a step do a little; its reports and its end go to the inbox. Returns whether it did anything.
-    pub fn work(&mut self, run: &str) -> bool {
-        let Some(running) = self.running.get(run) else { return false };
-        let id = running.start.key.pipeline.product.clone();
-        if running.cancelled {
-            self.finish(run, Vec::new(), RunOutcome::Cancelled);
-            return true;
-        }
-        let follows = running.start.key.work == Work::Follow;
-        if let Some((kind, code)) = self.failures.get_mut(&id).and_then(VecDeque::pop_front) {
-            let message = "injected".to_owned();
-            self.finish(run, Vec::new(), RunOutcome::Failed { kind, code: code.to_owned(), message });
-            return true;
-        }
-        if follows {
-            return self.follow(run);
-        }
-        let running = self.running.get_mut(run).expect("looked up above");
-        if running.start.key.work == Work::Drift {
-            let facts = vec![self.drift(&id)];
-            self.finish(run, facts, RunOutcome::Succeeded { rows: 0 });
-            return true;
-        }
-        let Some(partition) = running.left.pop_front() else {
-            self.finish(run, Vec::new(), RunOutcome::Succeeded { rows: 1 });
-            return true;
-        };
-        let facts = self.publish(run, partition);
-        self.inbox.push_back(Event::Progress { run: run.to_owned(), facts });
-        true
-    }
-
-    fn finish(&mut self, run: &str, facts: Vec<Fact>, outcome: RunOutcome) {
-        self.running.remove(run);
-        self.inbox.push_back(Event::Finished { run: run.to_owned(), facts, outcome, took_ms: 5 });
-    }
-
-    /// Commits a partition to its table; the same content again is no new version.
-    fn publish(&mut self, run: &str, partition: Option<String>) -> Vec<Fact> {
-        let running = &self.running[run];
-        let key = &running.start.key;
-        let pipeline = &running.product.pipelines[&key.pipeline.name];
-        let port = running.product.port(pipeline.output());
-        let data = running.print.ports[pipeline.output()].data.clone();
-        let data_time_ms = match (pipeline, &partition) {
-            (Pipeline::Batch(batch), Some(key)) => {
-                batch.partition.as_ref().and_then(|cut| partition_bounds_ms(cut, key)).map(|(_, end)| end)
-            }
-            _ => Some(self.now_ms),
-        };
-        let table = self.lake.entry(port.clone()).or_default();
-        let slot = partition.clone().unwrap_or_default();
-        let same = table
-            .partitions
-            .get(&slot)
-            .filter(|it| it.data == data && it.inputs == running.inputs && key.work != Work::Train);
-        let version = same.map_or(table.version + 1, |it| it.version);
-        table.version = table.version.max(version);
-        let published = Published {
-            port,
-            partition,
-            version,
-            rows: 10,
-            data_time_ms,
-            data,
-            inputs: running.inputs.clone(),
-            run: run.to_owned(),
-        };
-        table.partitions.insert(slot, published.clone());
-        let mut facts = vec![Fact::Published(published)];
-        if key.work == Work::Train {
-            self.models += 1;
-            let id = key.pipeline.product.clone();
-            let champion = self.control.ledger.models.get(&id).and_then(|models| models.champion);
-            facts.push(Fact::Trained(Trained {
-                product: id,
-                version: self.models,
-                run: run.to_owned(),
-                metric: "auc".to_owned(),
-                value: self.challenger,
-                champion_value: champion.map(|_| 0.8),
-                metrics: BTreeMap::new(),
-                rows: (800, 200),
-                inputs: BTreeMap::new(),
-                path: format!("models/{}", self.models),
-                reason: running.start.reason.clone(),
-            }));
-        }
-        facts
-    }
-
-    fn drift(&self, id: &ProductId) -> Fact {
-        let models = self.ledger().models.get(id);
-        let trained_ms = models.and_then(|models| models.trained.last()).map_or(0, |(at, _)| *at);
-        let drifted = self.shifted_ms.is_some_and(|shifted_ms| shifted_ms > trained_ms);
-        let verdict = FeatureDrift {
-            feature: "spend_7d".to_owned(),
-            test: "psi".to_owned(),
-            statistic: if drifted { 0.4 } else { 0.02 },
-            p_value: if drifted { 1e-9 } else { 0.6 },
-            effect: 0.3,
-            verdict: if drifted { "drifted" } else { "stable" }.to_owned(),
-            samples: (5_000, 600),
-        };
-        Fact::Drift { product: id.clone(), verdicts: vec![verdict], drifted }
-    }
-
-    /// Commits an epoch when the topic has something new.
-    fn follow(&mut self, run: &str) -> bool {
-        let running = &self.running[run];
-        let pipeline = &running.product.pipelines[&running.start.key.pipeline.name];
-        let port = running.product.port(pipeline.output());
-        let source = running.product.reads().next().cloned();
-        let data = running.print.ports[pipeline.output()].data.clone();
-        let newest = match &source {
-            None => Some(self.newest_event_ms),
-            Some(archive) => self.ledger().ports.get(archive).and_then(|state| state.newest_data_ms),
-        };
-        let before = self.ledger().streams.get(&running.start.key.pipeline);
-        let known = before.filter(|before| before.data == data).and_then(|before| before.newest_event_ms);
-        let Some(newest) = newest.filter(|newest| Some(*newest) > known) else { return false };
-        let table = self.lake.entry(port.clone()).or_default();
-        table.version += 1;
-        let epoch = Epoch {
-            pipeline: running.start.key.pipeline.clone(),
-            port,
-            checkpoint: CheckpointRecord {
-                pipeline: running.start.key.pipeline.to_string(),
-                epoch: u64::try_from(table.version).expect("positive"),
-                fence: self.epoch,
-                topic_id: "t".to_owned(),
-                ranges: Vec::new(),
-                definition: data.clone(),
-                watermark_ms: Some(newest - 30_000),
-                format: CHECKPOINT_FORMAT,
-            },
-            version: table.version,
-            rows: StreamRows { accepted: 1, ..StreamRows::default() },
-            newest_event_ms: Some(newest),
-            data,
-        };
-        self.inbox.push_back(Event::Progress { run: run.to_owned(), facts: vec![Fact::Epoch(epoch)] });
-        true
     }
 
     /// Delivers the next answer; returns whether there was one.
@@ -515,6 +426,8 @@ impl World {
 
     pub fn advance(&mut self, by_ms: i64) {
         self.now_ms += by_ms;
+        let now_ms = self.now_ms;
+        self.inbox.extend(self.late.extract_if(.., |(at_ms, _)| *at_ms <= now_ms).map(|(_, event)| event));
         if !self.source_stopped {
             self.newest_event_ms = self.now_ms;
         }
@@ -522,13 +435,91 @@ impl World {
 
     /// Ends the process and starts another on what is durable. What was in flight may have reached the lake.
     pub fn crash(&mut self) {
-        self.inbox.clear();
-        self.running.clear();
-        self.epoch += 1;
-        self.control = Control::new(self.durable.clone(), "dev", Limits::default());
-        let effects = self.control.open(self.now_ms, self.epoch, "test");
+        self.newest_epoch = self.newest_epoch.max(self.epoch) + 1;
+        let mut process = self.process(self.newest_epoch);
+        self.exchange(&mut process);
+        if let Some(chaos) = &mut self.chaos {
+            // Processes of their own outlive it and finish what they are at.
+            let alive = process.running.into_values().filter(|_| chaos.random.chance(50));
+            self.ghosts.extend(alive);
+            self.ghosts.truncate(GHOSTS);
+        }
+        self.open();
+    }
+
+    /// Stops the process in the middle of what it does; when its lease has run out, another takes over.
+    fn take_over(&mut self, todo: VecDeque<Effect>) {
+        self.advance(MINUTE_MS);
+        self.newest_epoch = self.newest_epoch.max(self.epoch) + 1;
+        let mut process = self.process(self.newest_epoch);
+        self.exchange(&mut process);
+        process.todo = todo;
+        self.asleep.push(process);
+        if self.asleep.len() > SLEEPERS {
+            self.asleep.remove(0);
+        }
+        self.open();
+    }
+
+    /// Lets a stopped process go on for a while, until it notices that it may not.
+    pub fn wake(&mut self, at: usize, turns: usize) {
+        if self.asleep.is_empty() {
+            return;
+        }
+        let mut other = self.asleep.remove(at % self.asleep.len());
+        self.exchange(&mut other);
+        let chaos = self.chaos.take();
+        let todo = std::mem::take(&mut self.todo);
+        self.perform_all(todo.into());
+        for turn in 0..turns {
+            if self.ended {
+                break;
+            }
+            match self.runs().get(turn) {
+                Some(run) => _ = self.work(run),
+                None if !self.deliver() => self.step(Event::Tick),
+                None => {}
+            }
+        }
+        self.chaos = chaos;
+        let ended = std::mem::take(&mut self.ended);
+        self.exchange(&mut other);
+        if ended {
+            self.ghosts.extend(other.running.into_values());
+            self.ghosts.truncate(GHOSTS);
+        } else {
+            self.asleep.push(other);
+        }
+    }
+
+    fn process(&self, epoch: u64) -> Process {
+        Process {
+            control: Control::new(self.durable.clone(), "dev", Limits::default()),
+            epoch,
+            inbox: VecDeque::new(),
+            late: Vec::new(),
+            running: BTreeMap::new(),
+            todo: VecDeque::new(),
+        }
+    }
+
+    fn exchange(&mut self, process: &mut Process) {
+        std::mem::swap(&mut self.control, &mut process.control);
+        std::mem::swap(&mut self.epoch, &mut process.epoch);
+        std::mem::swap(&mut self.inbox, &mut process.inbox);
+        std::mem::swap(&mut self.late, &mut process.late);
+        std::mem::swap(&mut self.running, &mut process.running);
+        std::mem::swap(&mut self.todo, &mut process.todo);
+    }
+
+    fn open(&mut self) {
+        let epoch = self.epoch;
+        let effects = self.control.open(self.now_ms + self.skew_ms, epoch, "test");
         self.perform_all(effects);
-        self.look();
+        // Unless it died, or was stopped, while it opened: then another has looked already.
+        if self.epoch == epoch {
+            self.look();
+        }
     }
 
     pub fn ask(&mut self, command: &str, verb: Verb) {

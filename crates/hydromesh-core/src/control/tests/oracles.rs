@@ -1,0 +1,154 @@
+//! What must hold, whatever went wrong.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::simulation::Simulation;
+use super::world::DAY_MS;
+use crate::ledger::{AlertState, Fact, Outcome};
+use crate::model::Pipeline;
+use crate::plan::{Work, due_steps, ended_partitions};
+
+impl Simulation {
+    /// Asks everything about a world that was healed and came to rest.
+    pub fn check(&self) {
+        self.check_at_rest();
+        self.check_outcomes();
+        self.check_mails();
+        self.check_runs();
+        self.check_commands();
+    }
+
+    /// P3, P4, P10: everything is as the last commit says, in the ledger and in the tables.
+    fn check_at_rest(&self) {
+        let world = &self.world;
+        let ledger = world.ledger();
+        assert!(world.plan().is_empty(), "{:?}", world.plan().changes);
+        let (head, _) = world.commits.last().expect("pushed");
+        assert_eq!(ledger.outcome(head), Some(Outcome::Applied));
+        assert_eq!(ledger.deployed.len(), 9);
+        let (due, _) = due_steps(ledger, world.now_ms);
+        for step in &due {
+            let follows = step.key.work == Work::Follow;
+            assert!(follows, "{} is still due: {}", step.key, step.reason);
+            assert!(
+                world.control.in_flight().any(|(key, _)| *key == step.key),
+                "{} is not followed",
+                step.key
+            );
+        }
+        assert!(ledger.failed.is_empty(), "{:?}", ledger.failed);
+        assert!(ledger.pending.is_empty(), "{:?}", ledger.pending);
+        assert!(ledger.open.is_empty(), "{:?}", ledger.open);
+        assert!(ledger.outbox.is_empty(), "{:?}", ledger.outbox);
+        for deployed in ledger.deployed.values() {
+            for pipeline in deployed.product.pipelines.values() {
+                let port = deployed.product.port(pipeline.output());
+                let data = &deployed.print.ports[pipeline.output()].data;
+                let keys: Vec<String> = match pipeline {
+                    Pipeline::Batch(batch) => match &batch.partition {
+                        // The last partition may wait for its schedule.
+                        Some(cut) => {
+                            let ended = ended_partitions(cut, world.now_ms - DAY_MS);
+                            ended.iter().map(|key| key.to_string()).collect()
+                        }
+                        None => vec![String::new()],
+                    },
+                    Pipeline::Embedding(_) | Pipeline::Training(_) => vec![String::new()],
+                    Pipeline::Stream(_) | Pipeline::Feature(_) => {
+                        assert_eq!(
+                            &ledger
+                                .streams
+                                .iter()
+                                .find(|(key, _)| key.product == port.product)
+                                .expect("followed")
+                                .1
+                                .data,
+                            data
+                        );
+                        continue;
+                    }
+                };
+                for key in keys {
+                    let known = &ledger.ports[&port].partitions[&key].published;
+                    assert_eq!(&known.data, data, "{port} {key} is of another definition");
+                    let real = &world.lake[&port].partitions[&key];
+                    assert_eq!((known.version, &known.data), (real.version, &real.data), "{port} {key}");
+                }
+            }
+        }
+    }
+
+    /// P1: every commit that was seen got its outcome; one more only when it was judged otherwise.
+    fn check_outcomes(&self) {
+        let mut last: BTreeMap<&str, Option<Outcome>> = BTreeMap::new();
+        for entry in &self.world.entries {
+            match &entry.fact {
+                Fact::CommitSeen { commit, .. } => _ = last.insert(commit, None),
+                Fact::CommitOutcome { commit, product: None, outcome, .. } => {
+                    let before = last.insert(commit, Some(*outcome)).expect("seen before");
+                    assert_ne!(before, Some(*outcome), "{commit} is told twice");
+                }
+                _ => {}
+            }
+        }
+        assert!(last.values().all(Option::is_some), "{last:?}");
+    }
+
+    /// P7: for every place, fired comes before resolved and both come, or neither.
+    fn check_mails(&self) {
+        let mut told: BTreeMap<(&str, &str), Vec<AlertState>> = BTreeMap::new();
+        for (to, alert) in &self.world.mails {
+            let states = told.entry((&alert.episode, to)).or_default();
+            if !states.contains(&alert.state) {
+                states.push(alert.state);
+            }
+        }
+        for states in told.values() {
+            assert_eq!(states, &[AlertState::Firing, AlertState::Resolved]);
+        }
+        for (episode, record) in &self.world.ledger().episodes {
+            let fired = record.transitions.iter().find(|(_, alert)| alert.state == AlertState::Firing);
+            let targets = fired.map(|(_, alert)| alert.targets.as_slice()).unwrap_or_default();
+            let places = told.keys().filter(|(of, _)| of == episode).count();
+            assert_eq!(places, targets.len(), "{episode}: everyone is told, and nobody else");
+        }
+    }
+
+    /// Every run that began ended exactly once, but for those that follow.
+    fn check_runs(&self) {
+        let mut open = BTreeSet::new();
+        for entry in &self.world.entries {
+            match &entry.fact {
+                Fact::RunStarted { run, .. } => assert!(open.insert(run.clone()), "{run} begins twice"),
+                Fact::RunFinished { run, .. } => assert!(open.remove(run), "{run} ends twice"),
+                _ => {}
+            }
+        }
+        let running: BTreeSet<String> = self.world.ledger().running.keys().cloned().collect();
+        assert_eq!(open, running);
+    }
+
+    /// What control derived bit by bit is what is derived from the whole.
+    pub fn check_derived(&self) {
+        let control = &self.world.control;
+        let (due, waiting) = due_steps(&control.ledger, control.now_ms());
+        assert_eq!(control.due.steps().cloned().collect::<Vec<_>>(), due);
+        assert_eq!(control.due.waiting().cloned().collect::<Vec<_>>(), waiting);
+    }
+
+    /// Every command was answered once.
+    fn check_commands(&self) {
+        let (mut known, mut open) = (BTreeSet::new(), BTreeSet::new());
+        for entry in &self.world.entries {
+            match &entry.fact {
+                Fact::Command(command) => {
+                    assert!(known.insert(command.id.clone()), "{} comes twice", command.id);
+                    open.insert(command.id.clone());
+                }
+                Fact::CommandAnswered { id, .. } => assert!(open.remove(id), "{id} is answered twice"),
+                _ => {}
+            }
+        }
+        assert!(open.is_empty(), "{open:?} is not answered");
+    }
+}

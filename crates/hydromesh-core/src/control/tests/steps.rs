@@ -1,0 +1,310 @@
+//! Steps at work and the tables that they write, in memory.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::super::{Event, Start};
+use super::world::World;
+use crate::checkpoint::{CHECKPOINT_FORMAT, CheckpointRecord};
+use crate::ids::{PortId, ProductId};
+use crate::ledger::{Epoch, ErrorKind, Fact, FeatureDrift, Published, RunOutcome, StreamRows, Trained};
+use crate::model::{Pipeline, Product};
+use crate::plan::{Print, Work, partition_bounds_ms};
+use crate::planted::{self, Bug};
+use crate::time::{Partition, PartitionSet};
+
+/// What one table holds, as the lake knows it.
+#[derive(Debug, Default)]
+pub struct Table {
+    pub version: i64,
+    /// By partition: what its newest commit said.
+    pub partitions: BTreeMap<String, Published>,
+    /// Idempotency keys of commits, with the version that carries each.
+    pub keys: BTreeMap<String, i64>,
+    /// The highest epoch that committed: a lower one is refused.
+    pub fence: u64,
+}
+
+/// What becomes of a step's end on its way to control.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Fate {
+    #[default]
+    Told,
+    Twice,
+    Late,
+}
+
+/// A step at work.
+#[derive(Debug)]
+pub struct Running {
+    pub start: Start,
+    product: Product,
+    print: Print,
+    /// The epoch of the writer that it works for.
+    epoch: u64,
+    /// Versions of the inputs that it reads, pinned when it began.
+    inputs: BTreeMap<PortId, i64>,
+    /// Partitions left to publish.
+    left: VecDeque<Option<String>>,
+    pub cancelled: bool,
+    pub fate: Fate,
+}
+
+impl World {
+    pub fn start(&mut self, start: Start) {
+        // Of a process that was stopped right before, another writer may have ended the run meanwhile.
+        let stale = self.epoch < self.newest_epoch;
+        let durable = stale || self.durable.running.contains_key(&start.run);
+        assert!(durable, "{} begins before the fact is durable", start.run);
+        for other in self.running.values().filter(|other| other.start.run != start.run) {
+            assert!(
+                !other.start.key.overlaps(&start.key),
+                "{} begins while {} is under way",
+                start.key,
+                other.start.key
+            );
+        }
+        self.started.push(start.clone());
+        // The shell ends a step whose product was retired in the same breath before it begins.
+        let Some(deployed) = self.control.ledger.deployed.get(&start.key.pipeline.product) else {
+            return self.tell_end(&start.run, Fate::Told, Vec::new(), RunOutcome::Cancelled);
+        };
+        let (product, print) = (deployed.product.clone(), deployed.print.clone());
+        let versions = &self.control.ledger.ports;
+        let inputs = crate::plan::upstream_ports(&product)
+            .into_iter()
+            .filter_map(|port| Some((port.clone(), versions.get(&port)?.version)))
+            .collect();
+        let left = match (&start.key.work, &product.pipelines[&start.key.pipeline.name]) {
+            (Work::Partitions { from, to }, Pipeline::Batch(batch)) => {
+                let every = batch.partition.as_ref().expect("partitioned").every;
+                let parse = |key: &str| Partition::parse(every, key).expect("a key");
+                let set = PartitionSet::between(parse(from), parse(to)).expect("one grain");
+                set.iter().map(|key| Some(key.to_string())).collect()
+            }
+            (Work::Whole | Work::Embed | Work::Train, _) => [None].into(),
+            _ => VecDeque::new(),
+        };
+        let epoch = self.epoch;
+        let fate = Fate::Told;
+        let running = Running { start, product, print, epoch, inputs, left, cancelled: false, fate };
+        self.running.insert(running.start.run.clone(), running);
+    }
+
+    /// Runs of steps that are at work.
+    pub fn runs(&self) -> Vec<String> {
+        self.running.keys().cloned().collect()
+    }
+
+    /// Lets a step do a little; its reports and its end go to the inbox. Returns whether it did anything.
+    pub fn work(&mut self, run: &str) -> bool {
+        let Some(running) = self.running.get(run) else { return false };
+        let id = running.start.key.pipeline.product.clone();
+        if running.cancelled {
+            self.finish(run, Vec::new(), RunOutcome::Cancelled);
+            return true;
+        }
+        let follows = running.start.key.work == Work::Follow;
+        if let Some((kind, code)) = self.failures.get_mut(&id).and_then(VecDeque::pop_front) {
+            let message = "injected".to_owned();
+            self.finish(run, Vec::new(), RunOutcome::Failed { kind, code: code.to_owned(), message });
+            return true;
+        }
+        if follows {
+            return self.follow(run);
+        }
+        let running = self.running.get_mut(run).expect("looked up above");
+        if running.start.key.work == Work::Drift {
+            let facts = vec![self.drift(&id)];
+            self.finish(run, facts, RunOutcome::Succeeded { rows: 0 });
+            return true;
+        }
+        let Some(partition) = running.left.pop_front() else {
+            self.finish(run, Vec::new(), RunOutcome::Succeeded { rows: 1 });
+            return true;
+        };
+        let running = self.running.remove(run).expect("looked up above");
+        let facts = self.publish(&running, partition);
+        self.running.insert(run.to_owned(), running);
+        match facts {
+            Some(facts) => self.inbox.push_back(Event::Progress { run: run.to_owned(), facts }),
+            None => self.fenced(run),
+        }
+        true
+    }
+
+    /// A table refused a commit, because a newer writer has committed to it.
+    fn fenced(&mut self, run: &str) {
+        let (kind, code) = (ErrorKind::External, "HM-L002".to_owned());
+        let message = "a newer writer has committed".to_owned();
+        self.finish(run, Vec::new(), RunOutcome::Failed { kind, code, message });
+    }
+
+    /// A process that performs a step for another is gone as far as control can see: the step is given up under a new
+    /// epoch, and whatever is left of it may go on.
+    pub fn lose(&mut self, run: &str) {
+        let Some(running) = self.running.remove(run) else { return };
+        // Control raises its epoch first, which only the current writer can.
+        if self.epoch < self.newest_epoch {
+            self.ended = true;
+            return;
+        }
+        self.newest_epoch += 1;
+        self.epoch = self.newest_epoch;
+        self.ghosts.push(running);
+        let (kind, code) = (ErrorKind::External, "HM-X009".to_owned());
+        let message = "the process that performed it ended".to_owned();
+        self.tell_end(run, Fate::Told, Vec::new(), RunOutcome::Failed { kind, code, message });
+    }
+
+    /// Something that everybody takes for dead goes on with its step. Nobody hears of it.
+    pub fn haunt(&mut self, at: usize) {
+        if self.ghosts.is_empty() {
+            return;
+        }
+        let at = at % self.ghosts.len();
+        let mut ghost = self.ghosts.swap_remove(at);
+        if let Some(partition) = ghost.left.pop_front()
+            && self.publish(&ghost, partition).is_some()
+        {
+            self.ghosts.push(ghost);
+        }
+    }
+
+    pub fn finish(&mut self, run: &str, facts: Vec<Fact>, outcome: RunOutcome) {
+        let fate = self.running.remove(run).map(|running| running.fate).unwrap_or_default();
+        self.tell_end(run, fate, facts, outcome);
+    }
+
+    fn tell_end(&mut self, run: &str, fate: Fate, facts: Vec<Fact>, outcome: RunOutcome) {
+        let event = Event::Finished { run: run.to_owned(), facts, outcome, took_ms: 5 };
+        match fate {
+            Fate::Told => self.inbox.push_back(event),
+            Fate::Twice => self.inbox.extend([event.clone(), event]),
+            Fate::Late => self.tell_late(event),
+        }
+    }
+
+    /// Commits a partition to its table, unless a newer writer has; the same commit again is no new version.
+    fn publish(&mut self, running: &Running, partition: Option<String>) -> Option<Vec<Fact>> {
+        let key = &running.start.key;
+        let pipeline = &running.product.pipelines[&key.pipeline.name];
+        let port = running.product.port(pipeline.output());
+        let data = running.print.ports[pipeline.output()].data.clone();
+        let data_time_ms = match (pipeline, &partition) {
+            (Pipeline::Batch(batch), Some(key)) => {
+                batch.partition.as_ref().and_then(|cut| partition_bounds_ms(cut, key)).map(|(_, end)| end)
+            }
+            _ => Some(self.now_ms),
+        };
+        let table = self.lake.entry(port.clone()).or_default();
+        let slot = partition.clone().unwrap_or_default();
+        // As the lake does it: the key of a commit is remembered for ever, and looked at before the fence.
+        let inputs: Vec<String> =
+            running.inputs.iter().map(|(port, version)| format!("{port}@{version}")).collect();
+        let mut name = format!("{slot}/{}/{data}/{}", running.start.generation, inputs.join(","));
+        if key.work == Work::Train {
+            name.push_str(&running.start.run);
+        }
+        let repeated = table.keys.get(&name).copied();
+        if repeated.is_none() && running.epoch < table.fence && !planted::is(Bug::StaleCommit) {
+            return None;
+        }
+        let version = repeated.unwrap_or(table.version + 1);
+        let published = Published {
+            port,
+            partition,
+            version,
+            rows: 10,
+            data_time_ms,
+            data,
+            inputs: running.inputs.clone(),
+            run: running.start.run.clone(),
+        };
+        if repeated.is_none() {
+            table.version = version;
+            table.fence = table.fence.max(running.epoch);
+            table.keys.insert(name, version);
+            table.partitions.insert(slot, published.clone());
+        }
+        let mut facts = vec![Fact::Published(published)];
+        if key.work == Work::Train {
+            self.models += 1;
+            let id = key.pipeline.product.clone();
+            let champion = self.control.ledger.models.get(&id).and_then(|models| models.champion);
+            facts.push(Fact::Trained(Trained {
+                product: id,
+                version: self.models,
+                run: running.start.run.clone(),
+                metric: "auc".to_owned(),
+                value: self.challenger,
+                champion_value: champion.map(|_| 0.8),
+                metrics: BTreeMap::new(),
+                rows: (800, 200),
+                inputs: BTreeMap::new(),
+                path: format!("models/{}", self.models),
+                reason: running.start.reason.clone(),
+            }));
+        }
+        Some(facts)
+    }
+
+    fn drift(&self, id: &ProductId) -> Fact {
+        let models = self.ledger().models.get(id);
+        let trained_ms = models.and_then(|models| models.trained.last()).map_or(0, |(at, _)| *at);
+        let drifted = self.shifted_ms.is_some_and(|shifted_ms| shifted_ms > trained_ms);
+        let verdict = FeatureDrift {
+            feature: "spend_7d".to_owned(),
+            test: "psi".to_owned(),
+            statistic: if drifted { 0.4 } else { 0.02 },
+            p_value: if drifted { 1e-9 } else { 0.6 },
+            effect: 0.3,
+            verdict: if drifted { "drifted" } else { "stable" }.to_owned(),
+            samples: (5_000, 600),
+        };
+        Fact::Drift { product: id.clone(), verdicts: vec![verdict], drifted }
+    }
+
+    /// Commits an epoch when the topic has something new.
+    fn follow(&mut self, run: &str) -> bool {
+        let running = &self.running[run];
+        let pipeline = &running.product.pipelines[&running.start.key.pipeline.name];
+        let port = running.product.port(pipeline.output());
+        let source = running.product.reads().next().cloned();
+        let data = running.print.ports[pipeline.output()].data.clone();
+        let newest = match &source {
+            None => Some(self.newest_event_ms),
+            Some(archive) => self.ledger().ports.get(archive).and_then(|state| state.newest_data_ms),
+        };
+        let before = self.ledger().streams.get(&running.start.key.pipeline);
+        let known = before.filter(|before| before.data == data).and_then(|before| before.newest_event_ms);
+        let Some(newest) = newest.filter(|newest| Some(*newest) > known) else { return false };
+        let (name, fence) = (running.start.key.pipeline.clone(), running.epoch);
+        let table = self.lake.entry(port.clone()).or_default();
+        if fence < table.fence && !planted::is(Bug::StaleCommit) {
+            self.fenced(run);
+            return true;
+        }
+        table.fence = fence.max(table.fence);
+        table.version += 1;
+        let epoch = Epoch {
+            pipeline: name.clone(),
+            port,
+            checkpoint: CheckpointRecord {
+                pipeline: name.to_string(),
+                epoch: u64::try_from(table.version).expect("positive"),
+                fence,
+                topic_id: "t".to_owned(),
+                ranges: Vec::new(),
+                definition: data.clone(),
+                watermark_ms: Some(newest - 30_000),
+                format: CHECKPOINT_FORMAT,
+            },
+            version: table.version,
+            rows: StreamRows { accepted: 1, ..StreamRows::default() },
+            newest_event_ms: Some(newest),
+            data,
+        };
+        self.inbox.push_back(Event::Progress { run: run.to_owned(), facts: vec![Fact::Epoch(epoch)] });
+        true
+    }
+}
