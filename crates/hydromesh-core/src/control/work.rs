@@ -9,6 +9,9 @@ use crate::plan::{DueStep, StepKey, Work};
 /// How long a step rests that ended well and is due again at once: what it did was not what was wanted.
 const REST_MS: i64 = 10_000;
 
+/// A step that was stopped and has not ended may not have heard it: it is stopped again.
+const STOP_AGAIN_MS: i64 = 60_000;
+
 /// A step in flight.
 #[derive(Debug)]
 pub(super) struct Flight {
@@ -17,6 +20,8 @@ pub(super) struct Flight {
     generation: u64,
     basis: Basis,
     cancelled: bool,
+    /// When to stop it again, once it was stopped.
+    stop_again_ms: i64,
 }
 
 /// What a step works from; another deploy of the same leaves it alone.
@@ -97,7 +102,14 @@ impl Control {
         self.last_begun.insert(key.pipeline.clone(), self.ledger.seq);
         self.flights.insert(
             key.clone(),
-            Flight { run: run.clone(), began_ms: self.now_ms, generation, basis, cancelled: false },
+            Flight {
+                run: run.clone(),
+                began_ms: self.now_ms,
+                generation,
+                basis,
+                cancelled: false,
+                stop_again_ms: 0,
+            },
         );
         self.effect(Effect::Start(Start { run, key, attempt, generation, decision, reason }));
         true
@@ -109,8 +121,10 @@ impl Control {
             let deployed = self.ledger.deployed.get(&key.pipeline.product);
             let same = deployed.is_some_and(|it| it.generation == flight.generation)
                 || basis(&self.ledger, key).as_ref() == Some(&flight.basis);
-            if !flight.cancelled && !same {
+            let stop = if flight.cancelled { self.now_ms >= flight.stop_again_ms } else { !same };
+            if stop {
                 flight.cancelled = true;
+                flight.stop_again_ms = self.now_ms + STOP_AGAIN_MS;
                 outdated.push(flight.run.clone());
             }
         }
