@@ -138,6 +138,15 @@ impl State<'_> {
         send(self.beside[name].id(), signal);
     }
 
+    /// Returns whether some worker has a step in its hands.
+    pub fn is_a_step_taken(&self) -> bool {
+        let board = self.folder.join("board");
+        folders(&board).iter().any(|epoch| {
+            let taken = std::fs::read_dir(board.join(epoch).join("taken"));
+            taken.is_ok_and(|mut steps| steps.next().is_some())
+        })
+    }
+
     /// Returns the whole answer to a request, head and body.
     pub fn get(&self, path: &str) -> String {
         let mut connection = TcpStream::connect(&self.listen).expect("somebody listens");
