@@ -19,9 +19,14 @@ pub(super) struct Flight {
     pub began_ms: i64,
     generation: u64,
     basis: Basis,
-    cancelled: bool,
     /// When to stop it again, once it was stopped.
-    stop_again_ms: i64,
+    stop_again_ms: Option<i64>,
+}
+
+impl Flight {
+    fn is_stopped(&self) -> bool {
+        self.stop_again_ms.is_some()
+    }
 }
 
 /// What a step works from; another deploy of the same leaves it alone.
@@ -102,14 +107,7 @@ impl Control {
         self.last_begun.insert(key.pipeline.clone(), self.ledger.seq);
         self.flights.insert(
             key.clone(),
-            Flight {
-                run: run.clone(),
-                began_ms: self.now_ms,
-                generation,
-                basis,
-                cancelled: false,
-                stop_again_ms: 0,
-            },
+            Flight { run: run.clone(), began_ms: self.now_ms, generation, basis, stop_again_ms: None },
         );
         self.effect(Effect::Start(Start { run, key, attempt, generation, decision, reason }));
         true
@@ -121,10 +119,8 @@ impl Control {
             let deployed = self.ledger.deployed.get(&key.pipeline.product);
             let same = deployed.is_some_and(|it| it.generation == flight.generation)
                 || basis(&self.ledger, key).as_ref() == Some(&flight.basis);
-            let stop = if flight.cancelled { self.now_ms >= flight.stop_again_ms } else { !same };
-            if stop {
-                flight.cancelled = true;
-                flight.stop_again_ms = self.now_ms + STOP_AGAIN_MS;
+            if flight.stop_again_ms.map_or(!same, |again_ms| again_ms <= self.now_ms) {
+                flight.stop_again_ms = Some(self.now_ms + STOP_AGAIN_MS);
                 outdated.push(flight.run.clone());
             }
         }
@@ -158,16 +154,16 @@ impl Control {
         }
         let outcome = match outcome {
             // What failed is no longer wanted.
-            RunOutcome::Failed { .. } if flight.cancelled => RunOutcome::Cancelled,
+            RunOutcome::Failed { .. } if flight.is_stopped() => RunOutcome::Cancelled,
             other => other,
         };
         let failed = matches!(outcome, RunOutcome::Failed { .. });
         let succeeded = matches!(outcome, RunOutcome::Succeeded { .. });
         self.record(Fact::RunFinished { run: run.to_owned(), step: key.clone(), outcome, took_ms });
-        if key.work == Work::Drift && succeeded && !flight.cancelled {
+        if key.work == Work::Drift && succeeded && !flight.is_stopped() {
             self.weigh_retraining(&key.pipeline.product);
         }
-        if !failed && !flight.cancelled {
+        if !failed && !flight.is_stopped() {
             let inputs = self.ledger.input_versions(&key.pipeline.product);
             let rest = Rest { until_ms: self.now_ms + REST_MS, basis: basis(&self.ledger, &key), inputs };
             self.resting.insert(key, rest);

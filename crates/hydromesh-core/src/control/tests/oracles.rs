@@ -31,7 +31,7 @@ impl Simulation {
             let follows = step.key.work == Work::Follow;
             assert!(follows, "{} is still due: {}", step.key, step.reason);
             assert!(
-                world.control.in_flight().any(|(key, _)| *key == step.key),
+                world.at_work.control.in_flight().any(|(key, _)| *key == step.key),
                 "{} is not followed",
                 step.key
             );
@@ -69,10 +69,7 @@ impl Simulation {
                     }
                 };
                 for key in keys {
-                    let known = &ledger.ports[&port].partitions[&key].published;
-                    assert_eq!(&known.data, data, "{port} {key} is of another definition");
-                    let real = &world.lake[&port].partitions[&key];
-                    assert_eq!((known.version, &known.data), (real.version, &real.data), "{port} {key}");
+                    world.assert_shows(&port, &key, data);
                 }
             }
         }
@@ -130,7 +127,7 @@ impl Simulation {
 
     /// What control derived bit by bit is what is derived from the whole.
     pub fn check_derived(&self) {
-        let control = &self.world.control;
+        let control = &self.world.at_work.control;
         let (due, waiting) = due_steps(&control.ledger, control.now_ms());
         assert_eq!(control.due.steps().cloned().collect::<Vec<_>>(), due);
         assert_eq!(control.due.waiting().cloned().collect::<Vec<_>>(), waiting);

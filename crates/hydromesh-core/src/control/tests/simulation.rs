@@ -112,22 +112,22 @@ impl Simulation {
         }
     }
 
-    /// Delivers an answer: in order for each run, else in any order; some are lost and some come twice.
+    /// Delivers an answer: in order for each run, else in any order.
     fn deliver(&mut self) {
-        if self.world.inbox.is_empty() {
+        if self.world.at_work.inbox.is_empty() {
             return;
         }
         let run = |event: &Event| match event {
             Event::Progress { run, .. } | Event::Finished { run, .. } => Some(run.clone()),
             _ => None,
         };
-        let at = self.random.below(self.world.inbox.len());
-        let chosen = run(&self.world.inbox[at]);
+        let at = self.random.below(self.world.at_work.inbox.len());
+        let chosen = run(&self.world.at_work.inbox[at]);
         let at = match chosen {
-            Some(_) => self.world.inbox.iter().position(|event| run(event) == chosen).unwrap_or(at),
+            Some(_) => self.world.at_work.inbox.iter().position(|event| run(event) == chosen).unwrap_or(at),
             None => at,
         };
-        let Some(event) = self.world.inbox.remove(at) else { return };
+        let Some(event) = self.world.at_work.inbox.remove(at) else { return };
         self.world.step(event);
     }
 
@@ -250,7 +250,7 @@ impl Simulation {
         world.ghosts.clear();
         // Clocks agree again; control's time does not run back to them.
         world.skew_ms = 0;
-        world.advance((world.control.now_ms() - world.now_ms).max(0) + 30 * MINUTE_MS);
+        world.advance((world.at_work.control.now_ms() - world.now_ms).max(0) + 30 * MINUTE_MS);
         world.failures.clear();
         world.mail_down = false;
         world.source_stopped = false;
@@ -327,7 +327,7 @@ pub fn play(seed: u64, turns: usize) -> Matrix {
     let matrix = simulation.world.chaos.take().map(|chaos| chaos.matrix).unwrap_or_default();
     let replayed = LedgerState::replay(&simulation.world.entries);
     assert_eq!(replayed, simulation.world.durable, "the ledger folds to the same again");
-    assert_eq!(replayed, simulation.world.control.ledger, "the ledger folds to what control knows");
+    assert_eq!(replayed, simulation.world.at_work.control.ledger, "the ledger folds to what control knows");
     simulation.heal();
     simulation.check();
     matrix

@@ -52,10 +52,10 @@ pub struct Running {
 impl World {
     pub fn start(&mut self, start: Start) {
         // Of a process that was stopped right before, another writer may have ended the run meanwhile.
-        let stale = self.epoch < self.newest_epoch;
+        let stale = self.at_work.epoch < self.newest_epoch;
         let durable = stale || self.durable.running.contains_key(&start.run);
         assert!(durable, "{} begins before the fact is durable", start.run);
-        for other in self.running.values().filter(|other| other.start.run != start.run) {
+        for other in self.at_work.running.values().filter(|other| other.start.run != start.run) {
             assert!(
                 !other.start.key.overlaps(&start.key),
                 "{} begins while {} is under way",
@@ -65,11 +65,11 @@ impl World {
         }
         self.started.push(start.clone());
         // The shell ends a step whose product was retired in the same breath before it begins.
-        let Some(deployed) = self.control.ledger.deployed.get(&start.key.pipeline.product) else {
+        let Some(deployed) = self.at_work.control.ledger.deployed.get(&start.key.pipeline.product) else {
             return self.tell_end(&start.run, Fate::Told, Vec::new(), RunOutcome::Cancelled);
         };
         let (product, print) = (deployed.product.clone(), deployed.print.clone());
-        let versions = &self.control.ledger.ports;
+        let versions = &self.at_work.control.ledger.ports;
         let inputs = crate::plan::upstream_ports(&product)
             .into_iter()
             .filter_map(|port| Some((port.clone(), versions.get(&port)?.version)))
@@ -84,20 +84,20 @@ impl World {
             (Work::Whole | Work::Embed | Work::Train, _) => [None].into(),
             _ => VecDeque::new(),
         };
-        let epoch = self.epoch;
+        let epoch = self.at_work.epoch;
         let fate = Fate::Told;
         let running = Running { start, product, print, epoch, inputs, left, cancelled: false, fate };
-        self.running.insert(running.start.run.clone(), running);
+        self.at_work.running.insert(running.start.run.clone(), running);
     }
 
     /// Runs of steps that are at work.
     pub fn runs(&self) -> Vec<String> {
-        self.running.keys().cloned().collect()
+        self.at_work.running.keys().cloned().collect()
     }
 
     /// Lets a step do a little; its reports and its end go to the inbox. Returns whether it did anything.
     pub fn work(&mut self, run: &str) -> bool {
-        let Some(running) = self.running.get(run) else { return false };
+        let Some(running) = self.at_work.running.get(run) else { return false };
         let id = running.start.key.pipeline.product.clone();
         if running.cancelled {
             self.finish(run, Vec::new(), RunOutcome::Cancelled);
@@ -112,7 +112,7 @@ impl World {
         if follows {
             return self.follow(run);
         }
-        let running = self.running.get_mut(run).expect("looked up above");
+        let running = self.at_work.running.get_mut(run).expect("looked up above");
         if running.start.key.work == Work::Drift {
             let facts = vec![self.drift(&id)];
             self.finish(run, facts, RunOutcome::Succeeded { rows: 0 });
@@ -122,11 +122,11 @@ impl World {
             self.finish(run, Vec::new(), RunOutcome::Succeeded { rows: 1 });
             return true;
         };
-        let running = self.running.remove(run).expect("looked up above");
+        let running = self.at_work.running.remove(run).expect("looked up above");
         let facts = self.publish(&running, partition);
-        self.running.insert(run.to_owned(), running);
+        self.at_work.running.insert(run.to_owned(), running);
         match facts {
-            Some(facts) => self.inbox.push_back(Event::Progress { run: run.to_owned(), facts }),
+            Some(facts) => self.at_work.inbox.push_back(Event::Progress { run: run.to_owned(), facts }),
             None => self.fenced(run),
         }
         true
@@ -142,14 +142,14 @@ impl World {
     /// A process that performs a step for another is gone as far as control can see: the step is given up under a new
     /// epoch, and whatever is left of it may go on.
     pub fn lose(&mut self, run: &str) {
-        let Some(running) = self.running.remove(run) else { return };
+        let Some(running) = self.at_work.running.remove(run) else { return };
         // Control raises its epoch first, which only the current writer can.
-        if self.epoch < self.newest_epoch {
-            self.ended = true;
+        if self.at_work.epoch < self.newest_epoch {
+            self.at_work.ended = true;
             return;
         }
         self.newest_epoch += 1;
-        self.epoch = self.newest_epoch;
+        self.at_work.epoch = self.newest_epoch;
         self.ghosts.push(running);
         let (kind, code) = (ErrorKind::External, "HM-X009".to_owned());
         let message = "the process that performed it ended".to_owned();
@@ -171,15 +171,15 @@ impl World {
     }
 
     pub fn finish(&mut self, run: &str, facts: Vec<Fact>, outcome: RunOutcome) {
-        let fate = self.running.remove(run).map(|running| running.fate).unwrap_or_default();
+        let fate = self.at_work.running.remove(run).map(|running| running.fate).unwrap_or_default();
         self.tell_end(run, fate, facts, outcome);
     }
 
     fn tell_end(&mut self, run: &str, fate: Fate, facts: Vec<Fact>, outcome: RunOutcome) {
         let event = Event::Finished { run: run.to_owned(), facts, outcome, took_ms: 5 };
         match fate {
-            Fate::Told => self.inbox.push_back(event),
-            Fate::Twice => self.inbox.extend([event.clone(), event]),
+            Fate::Told => self.at_work.inbox.push_back(event),
+            Fate::Twice => self.at_work.inbox.extend([event.clone(), event]),
             Fate::Late => self.tell_late(event),
         }
     }
@@ -230,7 +230,7 @@ impl World {
         if key.work == Work::Train {
             self.models += 1;
             let id = key.pipeline.product.clone();
-            let champion = self.control.ledger.models.get(&id).and_then(|models| models.champion);
+            let champion = self.at_work.control.ledger.models.get(&id).and_then(|models| models.champion);
             facts.push(Fact::Trained(Trained {
                 product: id,
                 version: self.models,
@@ -266,7 +266,7 @@ impl World {
 
     /// Commits an epoch when the topic has something new.
     fn follow(&mut self, run: &str) -> bool {
-        let running = &self.running[run];
+        let running = &self.at_work.running[run];
         let pipeline = &running.product.pipelines[&running.start.key.pipeline.name];
         let port = running.product.port(pipeline.output());
         let source = running.product.reads().next().cloned();
@@ -304,7 +304,9 @@ impl World {
             newest_event_ms: Some(newest),
             data,
         };
-        self.inbox.push_back(Event::Progress { run: run.to_owned(), facts: vec![Fact::Epoch(epoch)] });
+        self.at_work
+            .inbox
+            .push_back(Event::Progress { run: run.to_owned(), facts: vec![Fact::Epoch(epoch)] });
         true
     }
 }

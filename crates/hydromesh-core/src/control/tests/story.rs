@@ -165,7 +165,7 @@ fn a_commit_that_is_overtaken_is_superseded() {
     let overtaken = world.push(|tree| tree.get_mut(&id("support/articles")).expect("there").add("title"));
     world.look();
     // The gate has not answered; the next commit comes.
-    world.inbox.clear();
+    world.at_work.inbox.clear();
     let newest = world.push(|tree| tree.get_mut(&id("support/articles")).expect("there").add("language"));
     world.look();
     world.rest();

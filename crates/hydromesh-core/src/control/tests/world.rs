@@ -27,20 +27,10 @@ pub const MORNING_MS: i64 = 1_793_512_800_000;
 
 type Policy = Box<dyn Fn(&Question, Option<&Product>) -> Vec<&'static str>>;
 
-/// A process that is stopped, with what it was about to do. It does not know that another has taken over.
+/// A process with the role of control. One that is stopped does not know that another has taken over.
 pub struct Process {
-    control: Control,
-    epoch: u64,
-    inbox: VecDeque<Event>,
-    late: Vec<(i64, Event)>,
-    running: BTreeMap<String, Running>,
-    todo: VecDeque<Effect>,
-}
-
-pub struct World {
-    // The process at work.
     pub control: Control,
-    /// Its epoch.
+    /// The writer's epoch.
     pub epoch: u64,
     /// Answers on their way to control.
     pub inbox: VecDeque<Event>,
@@ -51,6 +41,25 @@ pub struct World {
     todo: VecDeque<Effect>,
     /// It was refused by the store and ends.
     pub ended: bool,
+}
+
+impl Process {
+    /// Returns a process that starts from what is durable.
+    fn new(durable: LedgerState, epoch: u64) -> Self {
+        Self {
+            control: Control::new(durable, "dev", Limits::default()),
+            epoch,
+            inbox: VecDeque::new(),
+            late: Vec::new(),
+            running: BTreeMap::new(),
+            todo: VecDeque::new(),
+            ended: false,
+        }
+    }
+}
+
+pub struct World {
+    pub at_work: Process,
 
     // Other processes.
     pub asleep: Vec<Process>,
@@ -100,13 +109,7 @@ pub struct World {
 impl World {
     pub fn new() -> Self {
         let mut world = Self {
-            control: Control::new(LedgerState::default(), "dev", Limits::default()),
-            epoch: 1,
-            inbox: VecDeque::new(),
-            late: Vec::new(),
-            running: BTreeMap::new(),
-            todo: VecDeque::new(),
-            ended: false,
+            at_work: Process::new(LedgerState::default(), 1),
             asleep: Vec::new(),
             ghosts: Vec::new(),
             entries: Vec::new(),
@@ -138,13 +141,14 @@ impl World {
             checked: BTreeMap::new(),
             decided: BTreeSet::new(),
         };
-        let effects = world.control.open(world.now_ms, world.epoch, "test");
+        let epoch = world.at_work.epoch;
+        let effects = world.at_work.control.open(world.now_ms, epoch, "test");
         world.perform_all(effects);
         world
     }
 
     pub fn ledger(&self) -> &LedgerState {
-        &self.control.ledger
+        &self.at_work.control.ledger
     }
 
     /// Pushes a commit; returns its id. Control sees it with [`World::look`].
@@ -184,7 +188,7 @@ impl World {
     }
 
     pub fn step(&mut self, event: Event) {
-        let effects = self.control.step(self.now_ms + self.skew_ms, event);
+        let effects = self.at_work.control.step(self.now_ms + self.skew_ms, event);
         self.perform_all(effects);
     }
 
@@ -208,7 +212,7 @@ impl World {
                 _ => {}
             }
             self.perform(effect, fault);
-            if self.ended {
+            if self.at_work.ended {
                 return;
             }
         }
@@ -244,7 +248,7 @@ impl World {
                 }
             }
             Effect::Cancel { run } => {
-                if let Some(running) = self.running.get_mut(&run).filter(|_| !fails) {
+                if let Some(running) = self.at_work.running.get_mut(&run).filter(|_| !fails) {
                     running.cancelled = true;
                 }
             }
@@ -266,8 +270,8 @@ impl World {
 
     fn append(&mut self, entries: Vec<Entry>) {
         // The store compares the writer's epoch in the transaction of the append.
-        if self.epoch < self.newest_epoch && !planted::is(Bug::StaleWriter) {
-            self.ended = true;
+        if self.at_work.epoch < self.newest_epoch && !planted::is(Bug::StaleWriter) {
+            self.at_work.ended = true;
             return;
         }
         let deploys = |entry: &Entry| matches!(entry.fact, Fact::Deployed { .. } | Fact::Retired { .. });
@@ -286,20 +290,28 @@ impl World {
     fn answer(&mut self, event: Event, fault: Option<Fault>) {
         match fault {
             Some(Fault::AnswerLost) => {}
-            Some(Fault::AnswerTwice) => self.inbox.extend([event.clone(), event]),
+            Some(Fault::AnswerTwice) => self.at_work.inbox.extend([event.clone(), event]),
             Some(Fault::AnswerLate) => self.tell_late(event),
-            _ => self.inbox.push_back(event),
+            _ => self.at_work.inbox.push_back(event),
         }
     }
 
     pub fn tell_late(&mut self, event: Event) {
-        self.late.push((self.now_ms + 20 * MINUTE_MS, event));
+        self.at_work.late.push((self.now_ms + 20 * MINUTE_MS, event));
     }
 
     fn fate(&mut self, run: &str, fate: Fate) {
-        if let Some(running) = self.running.get_mut(run) {
+        if let Some(running) = self.at_work.running.get_mut(run) {
             running.fate = fate;
         }
+    }
+
+    /// Asserts that a table shows what the ledger says of a partition, made by the definition with this data fingerprint.
+    pub fn assert_shows(&self, port: &PortId, key: &str, data: &str) {
+        let known = &self.ledger().ports[port].partitions[key].published;
+        assert_eq!(known.data, data, "{port} {key} is of another definition");
+        let real = &self.lake[port].partitions[key];
+        assert_eq!((known.version, &known.data), (real.version, &real.data), "{port} {key}");
     }
 
     /// No message without its fact: a crash after it must not make it again under another name.
@@ -335,7 +347,7 @@ impl World {
 
     /// Remembers what a reader was checked against: the contracts of the commit that it comes from.
     fn note_checked(&mut self, id: &ProductId, print: &Print) {
-        let Some(desired) = self.control.desired() else { return };
+        let Some(desired) = self.at_work.control.desired() else { return };
         let mut checked = Vec::new();
         for (port, columns) in &print.reads {
             let contract = desired.mesh.output(port).map(|output| &output.contract);
@@ -367,7 +379,8 @@ impl World {
 
     /// Returns the gate's answer; a gate that fails denies.
     fn decide(&self, question: &Question, fails: bool) -> Decision {
-        let desired = self.control.desired().and_then(|desired| desired.mesh.products.get(&question.product));
+        let desired =
+            self.at_work.control.desired().and_then(|desired| desired.mesh.products.get(&question.product));
         let deployed = self.ledger().deployed.get(&question.product).map(|it| &it.product);
         let rules = if fails { vec!["gate"] } else { (self.policy)(question, desired.or(deployed)) };
         let finding = |rule: &&str| Finding {
@@ -392,7 +405,7 @@ impl World {
 
     /// Delivers the next answer; returns whether there was one.
     pub fn deliver(&mut self) -> bool {
-        let Some(event) = self.inbox.pop_front() else { return false };
+        let Some(event) = self.at_work.inbox.pop_front() else { return false };
         self.step(event);
         true
     }
@@ -405,7 +418,7 @@ impl World {
             for run in self.runs() {
                 worked |= self.work(&run);
             }
-            if !answered && !worked && self.inbox.is_empty() {
+            if !answered && !worked && self.at_work.inbox.is_empty() {
                 return;
             }
         }
@@ -427,7 +440,9 @@ impl World {
     pub fn advance(&mut self, by_ms: i64) {
         self.now_ms += by_ms;
         let now_ms = self.now_ms;
-        self.inbox.extend(self.late.extract_if(.., |(at_ms, _)| *at_ms <= now_ms).map(|(_, event)| event));
+        self.at_work
+            .inbox
+            .extend(self.at_work.late.extract_if(.., |(at_ms, _)| *at_ms <= now_ms).map(|(_, event)| event));
         if !self.source_stopped {
             self.newest_event_ms = self.now_ms;
         }
@@ -435,9 +450,7 @@ impl World {
 
     /// Ends the process and starts another on what is durable. What was in flight may have reached the lake.
     pub fn crash(&mut self) {
-        self.newest_epoch = self.newest_epoch.max(self.epoch) + 1;
-        let mut process = self.process(self.newest_epoch);
-        self.exchange(&mut process);
+        let process = self.succeed();
         if let Some(chaos) = &mut self.chaos {
             // Processes of their own outlive it and finish what they are at.
             let alive = process.running.into_values().filter(|_| chaos.random.chance(50));
@@ -450,15 +463,18 @@ impl World {
     /// Stops the process in the middle of what it does; when its lease has run out, another takes over.
     fn take_over(&mut self, todo: VecDeque<Effect>) {
         self.advance(MINUTE_MS);
-        self.newest_epoch = self.newest_epoch.max(self.epoch) + 1;
-        let mut process = self.process(self.newest_epoch);
-        self.exchange(&mut process);
-        process.todo = todo;
-        self.asleep.push(process);
+        let process = self.succeed();
+        self.asleep.push(Process { todo, ..process });
         if self.asleep.len() > SLEEPERS {
             self.asleep.remove(0);
         }
         self.open();
+    }
+
+    /// Puts a process that starts from what is durable in the place of the one at work, which is returned.
+    fn succeed(&mut self) -> Process {
+        self.newest_epoch += 1;
+        std::mem::replace(&mut self.at_work, Process::new(self.durable.clone(), self.newest_epoch))
     }
 
     /// Lets a stopped process go on for a while, until it notices that it may not.
@@ -466,13 +482,13 @@ impl World {
         if self.asleep.is_empty() {
             return;
         }
-        let mut other = self.asleep.remove(at % self.asleep.len());
-        self.exchange(&mut other);
+        let stopped = self.asleep.remove(at % self.asleep.len());
+        let current = std::mem::replace(&mut self.at_work, stopped);
         let chaos = self.chaos.take();
-        let todo = std::mem::take(&mut self.todo);
+        let todo = std::mem::take(&mut self.at_work.todo);
         self.perform_all(todo.into());
         for turn in 0..turns {
-            if self.ended {
+            if self.at_work.ended {
                 break;
             }
             match self.runs().get(turn) {
@@ -482,42 +498,21 @@ impl World {
             }
         }
         self.chaos = chaos;
-        let ended = std::mem::take(&mut self.ended);
-        self.exchange(&mut other);
-        if ended {
-            self.ghosts.extend(other.running.into_values());
+        let stopped = std::mem::replace(&mut self.at_work, current);
+        if stopped.ended {
+            self.ghosts.extend(stopped.running.into_values());
             self.ghosts.truncate(GHOSTS);
         } else {
-            self.asleep.push(other);
+            self.asleep.push(stopped);
         }
-    }
-
-    fn process(&self, epoch: u64) -> Process {
-        Process {
-            control: Control::new(self.durable.clone(), "dev", Limits::default()),
-            epoch,
-            inbox: VecDeque::new(),
-            late: Vec::new(),
-            running: BTreeMap::new(),
-            todo: VecDeque::new(),
-        }
-    }
-
-    fn exchange(&mut self, process: &mut Process) {
-        std::mem::swap(&mut self.control, &mut process.control);
-        std::mem::swap(&mut self.epoch, &mut process.epoch);
-        std::mem::swap(&mut self.inbox, &mut process.inbox);
-        std::mem::swap(&mut self.late, &mut process.late);
-        std::mem::swap(&mut self.running, &mut process.running);
-        std::mem::swap(&mut self.todo, &mut process.todo);
     }
 
     fn open(&mut self) {
-        let epoch = self.epoch;
-        let effects = self.control.open(self.now_ms + self.skew_ms, epoch, "test");
+        let epoch = self.at_work.epoch;
+        let effects = self.at_work.control.open(self.now_ms + self.skew_ms, epoch, "test");
         self.perform_all(effects);
         // Unless it died, or was stopped, while it opened: then another has looked already.
-        if self.epoch == epoch {
+        if self.at_work.epoch == epoch {
             self.look();
         }
     }
@@ -529,7 +524,7 @@ impl World {
 
     /// Returns the plan of the newest commit.
     pub fn plan(&self) -> Plan {
-        let desired: &Desired = self.control.desired().expect("a commit was read");
+        let desired: &Desired = self.at_work.control.desired().expect("a commit was read");
         let order = dependency_order(desired.mesh.products.values());
         plan(desired, &order, self.ledger(), "dev", self.now_ms)
     }
