@@ -15,7 +15,7 @@ use hydromesh_core::plan::{Work, partition_bounds_ms};
 use hydromesh_core::time::{Grain, Partition};
 
 use super::inputs::{self, Inputs};
-use super::{Context, Done, Job, Reporter, StepError, lake_format};
+use super::{Context, Done, Job, Reporter, StepError, ensure, lake_format};
 use crate::engine::{PartitionFilter, arrow_schema};
 use crate::lake::{PublishMode, Table, TableSpec};
 
@@ -46,9 +46,9 @@ pub(super) async fn run(context: &Context, job: &Job, reporter: &Reporter) -> Re
     let Inputs { tables, versions, facts } = inputs::open(context, job).await?;
     reporter.report(facts).await;
     let schema = arrow_schema(&output.contract.columns);
-    let table = context.lake.table(&port.to_string(), lake_format(output.format))?;
+    let table = job.table(context, &port, lake_format(output.format))?;
     let partition_by = batch.partition.as_ref().map(|cut| cut.by.clone());
-    table.ensure(&TableSpec { schema: Arc::clone(&schema), partition_by }, context.writer()).await?;
+    ensure(context, &table, &TableSpec { schema: Arc::clone(&schema), partition_by }).await?;
     let target = Target { context, job, reporter, output, port, data, table, schema, versions };
     let filter = filter(&target, batch, &job.start.key.work)?;
     let columns = &output.contract.columns;
@@ -212,7 +212,7 @@ impl Target<'_> {
         let generation = self.job.start.generation;
         let what = key_text.as_deref().unwrap_or("whole");
         let key = format!("{what}/{generation}/{}/{}", self.data, versions.join(","));
-        let meta = self.context.commit(key);
+        let meta = self.context.commit(self.job.key(key));
         let stream = futures::stream::iter(batches.into_iter().map(Ok));
         let stream: Rows = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream));
         let staged = self.table.stage(&meta, stream).await?;
@@ -269,6 +269,7 @@ impl Target<'_> {
             data: self.data.clone(),
             inputs: self.versions.clone(),
             run: self.job.start.run.clone(),
+            key: meta.key_digest(),
         }));
         self.reporter.report(facts).await;
         Ok(rows)

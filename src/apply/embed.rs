@@ -25,7 +25,7 @@ use hydromesh_core::model::{
 use self::pieces::{Piece, pieces, read_source};
 use super::batch::AUDIT_FAILED;
 use super::inputs::{self, Inputs};
-use super::{Context, Done, Job, Reporter, StepError, chain, lake_format};
+use super::{Context, Done, Job, Reporter, StepError, chain, ensure, lake_format};
 use crate::engine::{EngineError, QualityOutcome, arrow_schema, conform_schema};
 use crate::lake::{PublishMode, Table, TableSpec, TableState, Version};
 use crate::vector::{
@@ -99,9 +99,12 @@ async fn refresh(
             .await;
     }
 
-    let table = context.lake.table(&port.to_string(), lake_format(output.format))?;
-    table.ensure(&TableSpec { schema: Arc::clone(&schema), partition_by: None }, context.writer()).await?;
-    let before = Before::read(&table, &layout).await?;
+    let table = job.table(context, &port, lake_format(output.format))?;
+    ensure(context, &table, &TableSpec { schema: Arc::clone(&schema), partition_by: None }).await?;
+    let mut before = Before::read(&table, &layout).await?;
+    if job.afresh {
+        before.rows.clear();
+    }
     let mut vectors = before.vectors(&model);
     let known = vectors.len();
     let missing: Vec<&Piece> = {
@@ -116,13 +119,13 @@ async fn refresh(
     }
 
     let refresh = Refresh { context, job, reporter, output, port, data, table, schema, layout, versions };
-    let unchanged = embedded == 0 && before.shows(&pieces);
-    let version = match before.version {
+    let unchanged = !job.afresh && embedded == 0 && before.shows(&pieces);
+    let (version, key) = match before.version {
         // The index is already what it should be: another commit would tell readers of news that are none.
-        Some(version) if unchanged => refresh.confirm(version).await?,
+        Some(version) if unchanged => (refresh.confirm(version).await?, String::new()),
         version => refresh.publish(&model, &pieces, &vectors, version).await?,
     };
-    let facts = vec![refresh.published(version, pieces.len() as u64)];
+    let facts = vec![refresh.published(version, pieces.len() as u64, key)];
     reporter.report(facts).await;
     tracing::info!(
         port = %refresh.port, version = version.0, model = model.id(), chunks = pieces.len(), embedded,
@@ -238,21 +241,21 @@ impl Refresh<'_> {
         Ok(version)
     }
 
-    /// Writes, audits and publishes the index; returns its version.
+    /// Writes, audits and publishes the index; returns its version, and the digest of the commit's key.
     async fn publish(
         &self,
         model: &Model,
         pieces: &[Piece],
         vectors: &BTreeMap<String, Vec<f32>>,
         before: Option<Version>,
-    ) -> Result<Version, StepError> {
+    ) -> Result<(Version, String), StepError> {
         let inputs: Vec<String> =
             self.versions.iter().map(|(port, version)| format!("{port}@{version}")).collect();
         // The version that is replaced makes a return to an earlier definition a commit of its own: without it, the
         // key would be found in the table's past and the index of the later definition would stay.
         let over = before.map_or_else(|| "nothing".to_owned(), |version| version.0.to_string());
         let key = format!("index/{}/{}/{}/over {over}", self.data, inputs.join(","), model.id());
-        let meta = self.context.commit(key);
+        let meta = self.context.commit(self.job.key(key));
         let batches: Vec<RecordBatch> =
             pieces.chunks(ROWS).map(|pieces| self.batch(pieces, vectors)).collect::<Result<_, _>>()?;
         let batches = futures::stream::iter(batches.into_iter().map(Ok));
@@ -267,7 +270,7 @@ impl Refresh<'_> {
         fail::fail_point!("apply.before-publish");
         let published = self.table.publish(staged, PublishMode::ReplaceAll, &meta).await?;
         fail::fail_point!("apply.after-publish");
-        Ok(published.version)
+        Ok((published.version, meta.key_digest()))
     }
 
     fn batch(
@@ -324,7 +327,7 @@ impl Refresh<'_> {
         Err(StepError::user(AUDIT_FAILED, message))
     }
 
-    fn published(&self, version: Version, rows: u64) -> Fact {
+    fn published(&self, version: Version, rows: u64, key: String) -> Fact {
         Fact::Published(Published {
             port: self.port.clone(),
             partition: None,
@@ -335,6 +338,7 @@ impl Refresh<'_> {
             data: self.data.clone(),
             inputs: self.versions.clone(),
             run: self.job.start.run.clone(),
+            key,
         })
     }
 }

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::engine::{Engine, EngineError};
-use crate::lake::{CommitMeta, Lake, LakeError, TableFormat, Writer};
+use crate::lake::{CommitMeta, Lake, LakeError, Table, TableFormat, TableSpec, Version, Writer};
 use crate::online::Online;
 
 pub use follow::{feature_history, history_rows, keep_online};
@@ -92,6 +92,13 @@ pub struct Job {
     pub versions: BTreeMap<PortId, i64>,
     /// The product's models so far.
     pub models: Champion,
+    /// Where in the ledger somebody else's last change of the table to write is told; 0 without one. Keys of commits
+    /// carry it: what was committed under a key before may not be what the table shows.
+    #[serde(default)]
+    pub altered: u64,
+    /// The table still shows that change: nothing that it holds is to be trusted.
+    #[serde(default)]
+    pub afresh: bool,
 }
 
 impl Job {
@@ -125,6 +132,36 @@ impl Job {
         let data = self.print.ports.get(output).map(|print| print.data.clone()).unwrap_or_default();
         Ok((self.product()?.port(output), data))
     }
+
+    /// Returns the table of the port that the pipeline fills.
+    fn table(&self, context: &Context, port: &PortId, format: TableFormat) -> Result<Table, StepError> {
+        let known = self.versions.get(port).map(|version| Version(*version));
+        Ok(context.lake.table(&port.to_string(), format)?.above(known))
+    }
+
+    /// Returns a commit's idempotency key: what it makes, of which data, from what.
+    fn key(&self, key: String) -> String {
+        if self.altered == 0 { key } else { format!("{key}/after {}", self.altered) }
+    }
+}
+
+/// Makes a table that can be computed anew ready to be written; what somebody else put in its place is moved aside.
+async fn ensure(context: &Context, table: &Table, spec: &TableSpec) -> Result<(), StepError> {
+    match table.ensure(spec, context.writer()).await {
+        Err(LakeError::Replaced { newest, above, .. }) => {
+            let aside = table.set_aside().await?;
+            tracing::warn!(
+                table = table.address(),
+                newest = newest.0,
+                known = above.0,
+                "another table lies in its place; moved to {}",
+                aside.display()
+            );
+            table.ensure(spec, context.writer()).await?;
+        }
+        ensured => _ = ensured?,
+    }
+    Ok(())
 }
 
 /// Why an attempt failed.
@@ -277,7 +314,7 @@ pub fn panicked(panic: &(dyn std::any::Any + Send)) -> RunOutcome {
 }
 
 /// Returns the lake's name for a model's table format.
-fn lake_format(format: hydromesh_core::model::TableFormat) -> TableFormat {
+pub fn lake_format(format: hydromesh_core::model::TableFormat) -> TableFormat {
     match format {
         hydromesh_core::model::TableFormat::Delta => TableFormat::Delta,
         hydromesh_core::model::TableFormat::Iceberg => TableFormat::Iceberg,

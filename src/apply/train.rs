@@ -21,7 +21,7 @@ use hydromesh_core::model::{Pipeline, QualitySeverity, Trainer, TrainingPipeline
 use super::batch::AUDIT_FAILED;
 use super::follow::feature_history;
 use super::inputs::{self, Inputs};
-use super::{Context, Done, Job, Reporter, StepError, chain, lake_format};
+use super::{Context, Done, Job, Reporter, StepError, chain, ensure, lake_format};
 use crate::engine::{EngineError, arrow_schema, conform_schema};
 use crate::lake::{PublishMode, TableSpec};
 use crate::online::current_values;
@@ -243,11 +243,11 @@ async fn publish(
             rows.schema().fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>().join(", ");
         StepError::user("HM-T012", format!("{port}: {error}; a table of models has the columns {known}"))
     })?;
-    let table = context.lake.table(&port.to_string(), lake_format(output.format))?;
-    table.ensure(&TableSpec { schema: Arc::clone(&schema), partition_by: None }, context.writer()).await?;
+    let table = job.table(context, &port, lake_format(output.format))?;
+    ensure(context, &table, &TableSpec { schema: Arc::clone(&schema), partition_by: None }).await?;
     let read: Vec<String> = versions.iter().map(|(port, version)| format!("{port}@{version}")).collect();
     let key = format!("model {}/{data}/{}", trained.version, read.join(","));
-    let meta = context.commit(key);
+    let meta = context.commit(job.key(key));
     let stream = RecordBatchStreamAdapter::new(schema, futures::stream::iter([Ok(rows)]));
     let staged = table.stage(&meta, Box::pin(stream)).await?;
     let count = staged.rows;
@@ -292,6 +292,7 @@ async fn publish(
         data,
         inputs: versions,
         run,
+        key: meta.key_digest(),
     }));
     Ok(facts)
 }

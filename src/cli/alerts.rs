@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use hydromesh_core::control::outbox_id;
 use hydromesh_core::ledger::Verb;
-use hydromesh_core::ledger::{Alert, AlertKind, AlertState, EpisodeRecord};
+use hydromesh_core::ledger::{Alert, AlertState, EpisodeRecord};
 use hydromesh_core::time::Span;
 use serde_json::{Value, json};
 
@@ -76,16 +76,6 @@ pub fn run(verb: &AlertsVerb) -> Result<u8, Failure> {
     }
 }
 
-fn kind(kind: AlertKind) -> &'static str {
-    match kind {
-        AlertKind::Freshness => "freshness",
-        AlertKind::Quality => "quality",
-        AlertKind::Drift => "drift",
-        AlertKind::Run => "run",
-        AlertKind::Deploy => "deploy",
-    }
-}
-
 fn state(state: AlertState) -> (Tone, &'static str) {
     match state {
         AlertState::Firing => (Tone::Bad, "firing"),
@@ -144,7 +134,7 @@ fn list(args: &ListArgs) -> Result<u8, Failure> {
         let since = ago(began(episode), book.now_ms);
         table.row([
             (tone, word.to_owned()),
-            plain(kind(episode.last().kind)),
+            plain(episode.last().kind.as_str()),
             plain(since),
             plain(trouble(episode)),
         ]);

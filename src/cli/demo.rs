@@ -81,6 +81,7 @@ pub fn run(args: &DemoArgs) -> Result<u8, Failure> {
             clock: clock.clone(),
             poll: Duration::from_millis(500),
             tick: Duration::from_millis(250),
+            observe: Duration::from_secs(15),
             brokers: args.kafka.clone(),
             site: Some(format!("http://{}", args.listen)),
             roles: Roles::all(),

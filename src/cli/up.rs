@@ -24,6 +24,9 @@ pub struct UpArgs {
     /// Seconds between two looks at the repository.
     #[arg(long, default_value_t = 10.0)]
     poll: f64,
+    /// Seconds between two looks at the tables: whether they still show what was published.
+    #[arg(long, default_value_t = 30.0, value_name = "SECONDS")]
+    observe: f64,
     /// Address of the site, the look-ups and the metrics.
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: std::net::SocketAddr,
@@ -40,8 +43,10 @@ pub struct UpArgs {
 
 /// Runs the verb.
 pub fn run(args: &UpArgs) -> Result<u8, Failure> {
-    if !(args.poll.is_finite() && args.poll > 0.0) {
-        return Err(Failure::usage("--poll must be more than 0 seconds"));
+    for (name, seconds) in [("poll", args.poll), ("observe", args.observe)] {
+        if !(seconds.is_finite() && seconds > 0.0) {
+            return Err(Failure::usage(format!("--{name} must be more than 0 seconds")));
+        }
     }
     let options = UpOptions {
         repo: args.repo.clone(),
@@ -51,6 +56,7 @@ pub fn run(args: &UpArgs) -> Result<u8, Failure> {
         clock: Clock::system(),
         poll: Duration::from_secs_f64(args.poll),
         tick: Duration::from_millis(500),
+        observe: Duration::from_secs_f64(args.observe),
         brokers: args.kafka.clone(),
         site: Some(format!("http://{}", args.listen)),
         roles: args.roles.iter().copied().collect(),

@@ -156,6 +156,17 @@ fn story(book: &Book, id: &ProductId) -> Vec<Reason> {
             reasons.push(reason("data", Tone::Plain, format!("{port} is usable up to {}", instant(through))));
         }
     }
+    for (port, found) in book.ledger.alterations.iter().filter(|(port, _)| port.product == *id) {
+        let stays = book.ledger.altered.contains_key(port);
+        let since = if stays { "and is not put right yet" } else { "and was published again since" };
+        let tone = if stays { Tone::Bad } else { Tone::Plain };
+        let text = format!(
+            "{port} was changed by somebody else ({}), found {}, {since}",
+            found.what,
+            ago(found.at_ms, book.now_ms)
+        );
+        reasons.push(reason("table", tone, text));
+    }
     for (run, step) in book.ledger.running.iter().filter(|(_, step)| step.pipeline.product == *id) {
         let since =
             book.begun.get(run).map_or_else(String::new, |it| format!(" since {}", instant(it.at_ms)));

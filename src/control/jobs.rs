@@ -33,5 +33,9 @@ pub(super) fn job(start: Start, ledger: &LedgerState) -> Option<Job> {
         .collect();
     let models = ledger.models.get(id).cloned().unwrap_or_default();
     let print = deployed.print.clone();
-    Some(Job { start, products, print, versions, models })
+    let output =
+        deployed.product.pipelines.get(&start.key.pipeline.name).map(|it| deployed.product.port(it.output()));
+    let altered = output.as_ref().map_or(0, |port| ledger.altered_at(port));
+    let afresh = output.is_some_and(|port| ledger.altered.contains_key(&port));
+    Some(Job { start, products, print, versions, models, altered, afresh })
 }

@@ -7,6 +7,7 @@ mod hands;
 mod jobs;
 mod judge;
 mod ledger;
+mod observe;
 mod poll;
 mod run;
 mod watch;

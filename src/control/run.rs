@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 use super::beside::beside;
 use super::hands::Hands;
 use super::judge::Judge;
-use super::ledger;
 use super::poll::{Watching, seen_events};
 use super::watch::Watcher;
+use super::{ledger, observe};
 use crate::apply::{Blobs, Context, keep_online};
 use crate::clock::Clock;
 use crate::engine::{Engine, EngineConfig};
@@ -54,6 +54,8 @@ pub struct UpOptions {
     pub poll: Duration,
     /// How often time alone is looked at.
     pub tick: Duration,
+    /// How often tables are looked at: whether they still show what was published.
+    pub observe: Duration,
     /// Kafka brokers instead of the environment's stream.
     pub brokers: Option<String>,
     /// Address of the status site, for links in mails.
@@ -178,6 +180,8 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     };
     let opening = control.open(options.clock.now_ms(), lease.epoch, env!("CARGO_PKG_VERSION"));
     hands.perform(&mut control, opening).await?;
+    let (tables, known) = (Arc::clone(&context.lake), ledger_shown.clone());
+    let looking = tokio::spawn(observe::watch_tables(tables, known, hands.events.clone(), options.observe));
     let upward = Upward { ledger: ledger_shown, context, store: store.clone(), mesh: mesh_shown };
     let servers = surround(&options, upward, &shutdown, around);
     // Commits that came while nobody looked are passed over now, and told so.
@@ -247,6 +251,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     drain(&mut control, &mut hands, &mut inbox).await;
     show_ledger.send_replace(Arc::new(control.ledger.clone()));
     watching.stop();
+    looking.abort();
     work.shutdown_background();
     servers.end().await;
     if result.is_ok() {

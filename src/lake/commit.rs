@@ -10,7 +10,8 @@ use super::LakeError;
 
 /// A state of one table, totally ordered per table and growing with every commit.
 ///
-/// Delta: the table version. Iceberg: the sequence number of the snapshot.
+/// Delta: the table version, for a table that was made anew counted on from the one before it. Iceberg: the sequence
+/// number of the snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Version(pub i64);
@@ -87,7 +88,9 @@ impl CommitMeta {
         Writer { epoch: self.writer_epoch, at_ms: self.at_ms }
     }
 
-    pub(super) fn key_digest(&self) -> String {
+    /// Returns the digest of the key that the files of the commit are named by.
+    #[must_use]
+    pub fn key_digest(&self) -> String {
         short_digest(self.key.as_bytes())
     }
 }

@@ -39,6 +39,8 @@ use super::{
 
 const EPOCH: &str = "hydromesh/epoch";
 const COMMIT: &str = "hydromesh";
+/// What is added to Delta's versions, which begin at 0, in a table that took the place of a dropped one.
+const BASE: &str = "hydromesh.versionBase";
 /// A table that forgets its transactions would commit a key twice.
 const FORGETS: &str = "delta.setTransactionRetentionDuration";
 
@@ -59,11 +61,12 @@ async fn load(table: &Table, at: Option<Version>) -> Result<Option<DeltaTable>, 
     let mut builder = DeltaTableBuilder::from_url(url(table)?)?;
     if let Some(version) = at {
         let unknown = || LakeError::UnknownVersion { address: table.address.clone(), version };
-        builder = builder.with_version(u64::try_from(version.0).map_err(|_| unknown())?);
+        let wanted = u64::try_from(version.0 - first_base(table).await?).map_err(|_| unknown())?;
+        builder = builder.with_version(wanted);
         // The log is the authority on which versions there are; loading one past the end is an
         // error whose kind differs between releases of the library.
         let log = DeltaTableBuilder::from_url(url(table)?)?.build()?;
-        if log.get_latest_version().await? < u64::try_from(version.0).map_err(|_| unknown())? {
+        if log.get_latest_version().await? < wanted {
             return Err(unknown());
         }
     }
@@ -88,7 +91,31 @@ fn snapshot(loaded: &DeltaTable) -> Result<&EagerSnapshot, LakeError> {
 }
 
 fn version_of(snapshot: &EagerSnapshot) -> Result<Version, LakeError> {
-    i64::try_from(snapshot.version()).map(Version).map_err(|_| LakeError::Conflict)
+    let version = i64::try_from(snapshot.version()).map_err(|_| LakeError::Conflict)?;
+    Ok(Version(version + base_of(snapshot)))
+}
+
+fn base_of(snapshot: &EagerSnapshot) -> i64 {
+    snapshot.metadata().configuration().get(BASE).and_then(|base| base.parse().ok()).unwrap_or(0)
+}
+
+/// Returns what is added to versions, from the commit that made the table: enough to find one version by its number.
+async fn first_base(table: &Table) -> Result<i64, LakeError> {
+    let first = table.dir.join("_delta_log").join(format!("{:020}.json", 0));
+    blocking(move || {
+        let text = match std::fs::read_to_string(&first) {
+            Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+            read => read.map_err(|source| LakeError::io("read", &first, source))?,
+        };
+        for line in text.lines() {
+            let action: Value = serde_json::from_str(line)?;
+            if let Some(base) = action.pointer("/metaData/configuration").and_then(|it| it.get(BASE)) {
+                return Ok(base.as_str().and_then(|base| base.parse().ok()).unwrap_or(0));
+            }
+        }
+        Ok(0)
+    })
+    .await
 }
 
 fn partition_of(snapshot: &EagerSnapshot) -> Option<String> {
@@ -200,7 +227,7 @@ async fn commit(
     actions: Vec<Action>,
     operation: DeltaOperation,
     dir: PathBuf,
-) -> Result<Version, LakeError> {
+) -> Result<(), LakeError> {
     let properties = CommitProperties::default()
         .with_max_retries(0)
         .with_create_checkpoint(true)
@@ -213,8 +240,7 @@ async fn commit(
         Ok(done) => {
             let version = done.version();
             let entry = dir.join("_delta_log").join(format!("{version:020}.json"));
-            blocking(move || sync_file(&entry)).await?;
-            i64::try_from(version).map(Version).map_err(|_| LakeError::Conflict)
+            blocking(move || sync_file(&entry)).await
         }
         Err(
             DeltaTableError::VersionAlreadyExists(_)
@@ -250,6 +276,7 @@ fn metadata(
 pub(super) async fn ensure(table: &Table, spec: &TableSpec, writer: Writer) -> Result<Ensured, LakeError> {
     let Some(loaded) = load(table, None).await? else { return create(table, spec, writer).await };
     let snapshot = snapshot(&loaded)?;
+    table.check_above(version_of(snapshot)?)?;
     let current = schema_of(table, snapshot)?;
     let added = added_columns(&current, partition_of(snapshot).as_deref(), spec)?;
     if added.is_empty() {
@@ -284,7 +311,11 @@ async fn create(table: &Table, spec: &TableSpec, writer: Writer) -> Result<Ensur
     let id = uuid::Uuid::new_v4().to_string();
     // The log is the table's memory of its checkpoints: no reader's maintenance may cut it.
     // A checkpoint now and then bounds what a reader replays; streams commit often.
-    let configuration = json!({"delta.enableExpiredLogCleanup": "false", "delta.checkpointInterval": "20"});
+    let mut configuration =
+        json!({"delta.enableExpiredLogCleanup": "false", "delta.checkpointInterval": "20"});
+    if let Some(above) = table.above {
+        configuration[BASE] = json!((above.0 + 1).to_string());
+    }
     let metadata = metadata(&id, &schema, spec.partition_by.as_deref(), &configuration, Some(writer.at_ms))?;
     // Reader 1, writer 2: every Delta reader there is. Nothing we store needs more.
     let protocol: Protocol = serde_json::from_value(json!({"minReaderVersion": 1, "minWriterVersion": 2}))?;
@@ -369,8 +400,8 @@ pub(super) async fn publish(
     for file in &staged.files {
         actions.push(Action::Add(add(file, staged, meta.at_ms)?));
     }
-    let version = commit(loaded.log_store(), Some(snapshot), actions, operation, table.dir.clone()).await?;
-    Ok(Published { version, outcome: Outcome::Committed })
+    commit(loaded.log_store(), Some(snapshot), actions, operation, table.dir.clone()).await?;
+    Ok(Published { version: Version(next), outcome: Outcome::Committed })
 }
 
 fn replaces(mode: &PublishMode, partition_by: Option<&str>, file: &Remove) -> bool {
@@ -454,7 +485,8 @@ async fn pipeline_last(
         address: loaded.table_url().to_string(),
         why: format!("version {at}, which holds the checkpoint of {pipeline}, is gone from its log"),
     };
-    let meta = read_commit(loaded, u64::try_from(at).map_err(|_| lost())?).await?.ok_or_else(lost)?;
+    let place = u64::try_from(at - base_of(snapshot(loaded)?)).map_err(|_| lost())?;
+    let meta = read_commit(loaded, place).await?.ok_or_else(lost)?;
     Ok(Some((Version(at), meta)))
 }
 
@@ -473,12 +505,14 @@ async fn read_commit(loaded: &DeltaTable, version: u64) -> Result<Option<CommitM
 async fn commits_of(loaded: &DeltaTable, n: usize) -> Result<Vec<(Version, CommitMeta)>, LakeError> {
     let mut found = Vec::new();
     let newest = snapshot(loaded)?.version();
+    let base = base_of(snapshot(loaded)?);
     for version in (0..=newest).rev() {
         if found.len() == n {
             break;
         }
         if let Some(meta) = read_commit(loaded, version).await? {
-            found.push((Version(i64::try_from(version).map_err(|_| LakeError::Conflict)?), meta));
+            let version = i64::try_from(version).map_err(|_| LakeError::Conflict)?;
+            found.push((Version(version + base), meta));
         }
     }
     Ok(found)

@@ -34,6 +34,12 @@ pub enum LakeError {
     WrongPartition { expected: String, found: String },
     #[error("table {address} has no version {}", .version.0)]
     UnknownVersion { address: String, version: Version },
+    #[error(
+        "table {address} is another than it was: its newest version is {}, {} was seen before; move its folder away and retry",
+        .newest.0,
+        .above.0
+    )]
+    Replaced { address: String, newest: Version, above: Version },
     #[error("writer epoch {offered} is stale: the table was committed by epoch {current}")]
     Fenced { offered: u64, current: u64 },
     #[error(

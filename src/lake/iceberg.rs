@@ -232,6 +232,8 @@ pub(super) async fn ensure(table: &Table, spec: &TableSpec, writer: Writer) -> R
         return Ok(Ensured::Added);
     };
     let metadata = &loaded.metadata;
+    // The number that was given last: going back to an older snapshot, as others do, takes none back.
+    table.check_above(Version(metadata.last_sequence_number))?;
     let (known, plain) = schema_of(table, metadata, current(&loaded)?)?;
     let added = added_columns(&plain, partition_by(metadata).as_deref(), spec)?;
     if added.is_empty() {

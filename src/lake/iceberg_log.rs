@@ -190,6 +190,7 @@ pub(super) async fn create(
     metadata.last_column_id = last_column_id;
     metadata.last_partition_id = metadata.last_partition_id.max(999);
     metadata.last_updated_ms = at_ms;
+    metadata.last_sequence_number = table.above.map_or(metadata.last_sequence_number, |above| above.0);
     let loaded = Loaded::new(table.dir.clone(), 0, metadata);
     let updates = plan(&loaded, Plan::Replace(Vec::new())).await?;
     commit(table, loaded, updates, at_ms, HashMap::new()).await

@@ -22,6 +22,7 @@ mod hash;
 mod iceberg;
 mod iceberg_log;
 mod iceberg_types;
+mod observe;
 mod stage;
 mod stats;
 #[cfg(test)]
@@ -113,6 +114,8 @@ pub struct Table {
     address: String,
     dir: PathBuf,
     format: TableFormat,
+    /// The newest version that was ever told of the table, see [`Table::above`].
+    above: Option<Version>,
 }
 
 impl Lake {
@@ -146,7 +149,7 @@ impl Lake {
             }
         }
         let dir = self.root.join(domain).join(port);
-        Ok(Table { address: address.to_owned(), dir, format })
+        Ok(Table { address: address.to_owned(), dir, format, above: None })
     }
 }
 
@@ -167,6 +170,38 @@ impl Table {
         &self.dir
     }
 
+    /// Returns the table as one whose versions were told of up to this one.
+    ///
+    /// When it has to be made anew, because somebody dropped it, its versions go on above: whoever remembers a version
+    /// of the table that was must never take one of the new table for it.
+    #[must_use]
+    pub fn above(self, version: Option<Version>) -> Self {
+        Table { above: version, ..self }
+    }
+
+    /// Moves what lies in the table's place out of the way, under a name of its own beside it, and returns where to.
+    pub async fn set_aside(&self) -> Result<PathBuf, LakeError> {
+        let mark = &uuid::Uuid::new_v4().simple().to_string()[..8];
+        let name = format!("{}.replaced-{mark}", self.dir.file_name().unwrap_or_default().to_string_lossy());
+        let (dir, aside) = (self.dir.clone(), self.dir.with_file_name(name));
+        fs::blocking(move || {
+            std::fs::rename(&dir, &aside).map_err(|source| LakeError::io("move aside", &dir, source))?;
+            aside.parent().map_or(Ok(()), fs::sync_dir)?;
+            Ok(aside)
+        })
+        .await
+    }
+
+    /// Fails when the newest version is older than one that was told of before.
+    fn check_above(&self, newest: Version) -> Result<(), LakeError> {
+        match self.above {
+            Some(above) if newest < above => {
+                Err(LakeError::Replaced { address: self.address.clone(), newest, above })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Creates the table, or adds the columns it lacks, so that it has the wanted shape.
     ///
     /// Columns are only ever added, at the end, and nullable: rows already there have no value
@@ -174,7 +209,8 @@ impl Table {
     ///
     /// # Errors
     /// [`LakeError::IncompatibleSchema`] when a column has another type, a new column is not
-    /// nullable, or the partition column differs; [`LakeError::Fenced`] for a stale writer.
+    /// nullable, or the partition column differs; [`LakeError::Fenced`] for a stale writer;
+    /// [`LakeError::Replaced`] when something else lies in its place, see [`Table::above`].
     pub async fn ensure(&self, spec: &TableSpec, writer: Writer) -> Result<Ensured, LakeError> {
         check_spec(spec)?;
         for _ in 0..retry_limit() {

@@ -114,7 +114,7 @@ impl Facts {
 
     /// Returns the subject line. What follows the tag begins alike in every message of an episode.
     pub fn subject_line(&self) -> String {
-        let story = format!("{} {}", self.product, kind_name(self.kind));
+        let story = format!("{} {}", self.product, self.kind.as_str());
         // The story names the product already.
         let rest = self.summary.strip_prefix(&self.product).filter(|rest| rest.starts_with(['.', ':', ' ']));
         let rest = rest.map_or(self.summary.as_str(), |rest| rest.trim_start_matches(['.', ':', ' ']));
@@ -130,17 +130,6 @@ fn urgency(kind: AlertKind, tier: Option<u8>) -> Urgency {
         (_, 0..=1) => Urgency::Page,
         (_, 2) => Urgency::Ticket,
         _ => Urgency::Fyi,
-    }
-}
-
-/// Returns the word for a kind of alert, as the ledger spells it.
-pub(crate) fn kind_name(kind: AlertKind) -> &'static str {
-    match kind {
-        AlertKind::Freshness => "freshness",
-        AlertKind::Quality => "quality",
-        AlertKind::Drift => "drift",
-        AlertKind::Run => "run",
-        AlertKind::Deploy => "deploy",
     }
 }
 
@@ -279,6 +268,13 @@ fn actions(alert: &Alert) -> Vec<Action> {
             Action {
                 why: "Fit a challenger now; it serves only if it is not worse",
                 command: format!("hydromesh run {product} --reason \"drift\""),
+            },
+        ],
+        AlertKind::Table => vec![
+            Action { why: "See what was found, and when", command: format!("hydromesh why {product}") },
+            Action {
+                why: "Compute it again; readers go on with what was published",
+                command: format!("hydromesh run {product} --reason \"changed by hand\""),
             },
         ],
         AlertKind::Deploy => vec![Action {

@@ -8,7 +8,7 @@ use lettre::message::header::{HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart, SinglePart};
 use sha2::{Digest, Sha256};
 
-use super::facts::{Facts, kind_name, line, state_name};
+use super::facts::{Facts, line, state_name};
 use super::{MailContext, NotifyError, html, text};
 
 /// Returns the id of the message about one transition of an episode to one address.
@@ -57,7 +57,7 @@ pub(super) fn build(
         (HeaderName::new_from_ascii_str("Auto-Submitted"), "auto-generated"),
         (HeaderName::new_from_ascii_str("X-Hydromesh-Environment"), &facts.environment),
         (HeaderName::new_from_ascii_str("X-Hydromesh-Product"), &facts.product),
-        (HeaderName::new_from_ascii_str("X-Hydromesh-Kind"), kind_name(facts.kind)),
+        (HeaderName::new_from_ascii_str("X-Hydromesh-Kind"), facts.kind.as_str()),
         (HeaderName::new_from_ascii_str("X-Hydromesh-State"), state_name(facts.state)),
         (HeaderName::new_from_ascii_str("X-Hydromesh-Episode"), &facts.episode),
         (HeaderName::new_from_ascii_str("X-Hydromesh-Transition"), &facts.transition.to_string()),

@@ -25,7 +25,6 @@ use lettre::transport::smtp::client::{Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
 
 pub use context::{History, LastChange, LastGood, MailContext};
-pub(crate) use facts::kind_name;
 pub use message::{first_message_id, message_id};
 pub use page::incident_page;
 

@@ -214,7 +214,7 @@ fn derived(ledger: &LedgerState, environment: &str, now_ms: i64) -> Result<Regis
     for alert in
         ledger.episodes.values().map(EpisodeRecord::last).filter(|alert| alert.state == AlertState::Firing)
     {
-        let kind = crate::notify::kind_name(alert.kind);
+        let kind = alert.kind.as_str();
         firing.with_label_values(&[&alert.product.to_string(), kind]).inc();
     }
 

@@ -2,6 +2,7 @@
 
 mod mesh;
 mod roles;
+mod tampered;
 mod world;
 
 use std::collections::BTreeMap;

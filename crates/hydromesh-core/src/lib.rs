@@ -12,6 +12,7 @@ pub mod ids;
 pub mod ledger;
 pub mod lineage;
 pub mod model;
+pub mod observe;
 pub mod plan;
 mod planted;
 pub mod slo;

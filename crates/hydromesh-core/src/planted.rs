@@ -28,6 +28,8 @@ pub(crate) enum Bug {
     RefusedIsLost,
     /// A command that was answered is obeyed again.
     CommandTwice,
+    /// What somebody else did to a table is not mended.
+    AlterationIgnored,
     /// The store takes appends of a writer that another has taken over from.
     #[cfg(test)]
     StaleWriter,

@@ -136,6 +136,8 @@ impl World {
             },
             versions: BTreeMap::new(),
             models: Champion::default(),
+            altered: 0,
+            afresh: false,
         };
         let context = Context {
             environment: "dev".to_owned(),

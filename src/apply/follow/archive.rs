@@ -35,7 +35,7 @@ pub(super) async fn run(
     let missing = || StepError::internal(format!("{port} is not an output of the deployed product"));
     let output = product.outputs.get(&stream.output).ok_or_else(missing)?;
     let table = |address: String| context.lake.table(&address, lake_format(output.format));
-    let archive = table(port.to_string())?;
+    let archive = job.table(context, &port, lake_format(output.format))?;
     let schema = port_schema(&output.contract, &stream.source);
     archive.ensure(&TableSpec { schema, partition_by: None }, context.writer()).await?;
     let id = &job.start.key.pipeline;

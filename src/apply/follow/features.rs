@@ -235,7 +235,7 @@ impl<'a> Follower<'a> {
         let values_name = format!("{name}/values");
         let port_table = ValuesTable::open(
             context,
-            table(port.to_string())?,
+            job.table(context, &port, lake_format(output.format))?,
             values_name,
             port.clone(),
             output,

@@ -205,6 +205,8 @@ impl World {
             print: reading.desired.prints[&id].clone(),
             versions: BTreeMap::new(),
             models: Champion::default(),
+            altered: 0,
+            afresh: false,
         };
         Self { folder, context, job, clicks: Clicks::of(&reading) }
     }

@@ -2,6 +2,7 @@
 
 mod commits;
 mod contents;
+mod others;
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use datafusion::{
 use serde_json::json;
 use tempfile::TempDir;
 
-use self::{commits::*, contents::*};
+use self::{commits::*, contents::*, others::*};
 use super::*;
 
 const DAY_ONE: i32 = 20_666; // 2026-08-01
@@ -164,4 +165,7 @@ both_formats!(
     statistics_answer_truly,
     a_failed_stream_stages_nothing,
     readers_that_are_not_ours_agree,
+    a_look_tells_rows_keys_and_lost_files,
+    versions_of_a_table_made_anew_go_on_above,
+    another_table_in_its_place_is_never_written,
 );

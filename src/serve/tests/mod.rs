@@ -96,6 +96,7 @@ impl Story {
             data: "p".into(),
             inputs: BTreeMap::new(),
             run: format!("run-{version}"),
+            key: String::new(),
         };
         self.tell(data_time_ms + 60_000, Fact::Published(published));
     }

@@ -34,7 +34,7 @@ impl Facts<'_> {
         let ended = episode.transitions.last().filter(|_| last.state == AlertState::Resolved);
         site::Episode {
             id: id.to_owned(),
-            kind: kind_name(last.kind).to_owned(),
+            kind: last.kind.as_str().to_owned(),
             level: self.level(last),
             title: self.title(told),
             product: last.product.to_string(),
@@ -57,9 +57,11 @@ impl Facts<'_> {
         let tier = self.definitions.get(&alert.product).map_or(3, |definition| definition.product.tier);
         match alert.kind {
             AlertKind::Freshness if tier <= 1 => site::AlertLevel::Page,
-            AlertKind::Freshness | AlertKind::Quality | AlertKind::Run | AlertKind::Drift => {
-                site::AlertLevel::Ticket
-            }
+            AlertKind::Freshness
+            | AlertKind::Quality
+            | AlertKind::Run
+            | AlertKind::Drift
+            | AlertKind::Table => site::AlertLevel::Ticket,
             AlertKind::Deploy => site::AlertLevel::Notice,
         }
     }
@@ -79,6 +81,7 @@ impl Facts<'_> {
             AlertKind::Quality => format!("{name}: a quality rule stops publication"),
             AlertKind::Run => format!("{name}: a step fails"),
             AlertKind::Drift => format!("{name}: features drifted"),
+            AlertKind::Table => format!("{name}: its table was changed by hand"),
             AlertKind::Deploy => {
                 let word = alert.summary.split(' ').next().unwrap_or("not applied");
                 let commit =
@@ -170,15 +173,5 @@ fn state(state: AlertState) -> site::EpisodeState {
         AlertState::Firing => site::EpisodeState::Firing,
         AlertState::Held => site::EpisodeState::Held,
         AlertState::Resolved => site::EpisodeState::Resolved,
-    }
-}
-
-fn kind_name(kind: AlertKind) -> &'static str {
-    match kind {
-        AlertKind::Freshness => "freshness",
-        AlertKind::Quality => "quality",
-        AlertKind::Drift => "drift",
-        AlertKind::Run => "run",
-        AlertKind::Deploy => "deploy",
     }
 }

@@ -93,7 +93,7 @@ impl Facts<'_> {
             let summary = without_name(&id.to_string(), &alert.summary);
             return (Status::Breaching, format!("{summary}{because}"));
         }
-        if let Some(alert) = of(&[AlertKind::Quality, AlertKind::Run, AlertKind::Drift]) {
+        if let Some(alert) = of(&[AlertKind::Quality, AlertKind::Run, AlertKind::Drift, AlertKind::Table]) {
             return (Status::Degraded, without_name(&id.to_string(), &alert.summary).to_owned());
         }
         if let Some(failed) = quality.iter().find(|result| result.outcome == site::QualityOutcome::Fail) {

@@ -126,6 +126,7 @@ impl Story {
             data: "d".into(),
             inputs: BTreeMap::new(),
             run: "run-00000001".into(),
+            key: String::new(),
         }));
     }
 
@@ -680,6 +681,7 @@ fn a_thousand_products_with_history_take_a_few_seconds() {
                 data: "d".into(),
                 inputs: BTreeMap::new(),
                 run: "run-00000001".into(),
+                key: String::new(),
             };
             tell(at.max(start), Fact::Published(published));
         }

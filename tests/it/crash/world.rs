@@ -175,7 +175,9 @@ impl State<'_> {
     /// Returns the arguments of a controller on this folder.
     pub fn up(&self) -> Vec<String> {
         let (repo, listen) = (text(self.world.repo.path()), self.listen.as_str());
-        let args = ["up", "--repo", repo, "--state", text(&self.folder), "--poll", "0.5", "--listen", listen];
+        let (state, half) = (text(&self.folder), "0.5");
+        let args =
+            ["up", "--repo", repo, "--state", state, "--poll", half, "--observe", half, "--listen", listen];
         args.map(str::to_owned).to_vec()
     }
 
@@ -288,6 +290,20 @@ impl State<'_> {
         })
     }
 
+    /// Returns a hash of a table's rows, or why it cannot be read now.
+    pub fn hash(&self, address: &str) -> Result<String, String> {
+        wait_for(async {
+            let lake = Lake::open(self.folder.join("lake")).await.expect("a lake");
+            let table = lake.table(address, TableFormat::Delta).expect("an address");
+            table.content_hash(None, &[]).await.map_err(|error| format!("{error:?}"))
+        })
+    }
+
+    /// Returns the folder of a table.
+    pub fn table_folder(&self, address: &str) -> PathBuf {
+        self.folder.join("lake").join(address)
+    }
+
     /// Returns a hash of the rows of every table in the lake, by its address.
     pub fn contents(&self) -> BTreeMap<String, String> {
         wait_for(async {
@@ -295,6 +311,9 @@ impl State<'_> {
             let mut hashes = BTreeMap::new();
             for domain in folders(lake.root()) {
                 for port in folders(&lake.root().join(&domain)) {
+                    if port.contains(".replaced-") {
+                        continue;
+                    }
                     let address = format!("{domain}/{port}");
                     let table = lake.table(&address, TableFormat::Delta).expect("an address");
                     hashes.insert(address, table.content_hash(None, &[]).await.expect("rows"));
@@ -344,7 +363,7 @@ fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port")
 }
 
-fn wait_for<T>(future: impl Future<Output = T>) -> T {
+pub fn wait_for<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(future)
 }

@@ -43,7 +43,7 @@ impl Control {
             .map(|(about, sign)| {
                 let product = rank.get(&about.0).copied().unwrap_or(usize::MAX);
                 let kind = match about.1 {
-                    AlertKind::Run | AlertKind::Quality => 0,
+                    AlertKind::Run | AlertKind::Quality | AlertKind::Table => 0,
                     AlertKind::Freshness => 1,
                     AlertKind::Drift | AlertKind::Deploy => 2,
                 };
@@ -74,7 +74,7 @@ impl Control {
             let explains = match other_kind {
                 AlertKind::Freshness => ancestors.contains(other),
                 // What stands still is late after a while, and its owner was told already.
-                AlertKind::Quality | AlertKind::Run => {
+                AlertKind::Quality | AlertKind::Run | AlertKind::Table => {
                     ancestors.contains(other) || (other == product && *kind == AlertKind::Freshness)
                 }
                 AlertKind::Drift | AlertKind::Deploy => false,
@@ -114,7 +114,7 @@ impl Control {
         let alert = Alert {
             episode: held.map_or_else(
                 // By the fact's place, which nothing else has. Time stands while a clock that was set back catches up.
-                || format!("{product}:{}:{subject}:{}", kind_name(*kind), self.ledger.seq + 1),
+                || format!("{product}:{}:{subject}:{}", kind.as_str(), self.ledger.seq + 1),
                 |held| held.episode.clone(),
             ),
             product: product.clone(),
@@ -158,18 +158,9 @@ impl Control {
             AlertKind::Deploy => format!("what was refused of {product} is deployed or was taken back"),
             _ if !deployed => format!("{product} left the mesh"),
             AlertKind::Freshness => format!("{product}.{subject} is fresh again"),
+            AlertKind::Table => format!("{product}.{subject} shows what was published again"),
             AlertKind::Quality | AlertKind::Run => format!("{product}:{subject} went through"),
             AlertKind::Drift => format!("features of {product} agree with the training snapshot again"),
         }
-    }
-}
-
-fn kind_name(kind: AlertKind) -> &'static str {
-    match kind {
-        AlertKind::Freshness => "freshness",
-        AlertKind::Quality => "quality",
-        AlertKind::Drift => "drift",
-        AlertKind::Run => "run",
-        AlertKind::Deploy => "deploy",
     }
 }

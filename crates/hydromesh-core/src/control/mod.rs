@@ -14,6 +14,7 @@ mod outbox;
 mod tests;
 mod troubles;
 mod work;
+mod world;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -21,8 +22,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::diag::Diagnostic;
-use crate::ids::{PipelineId, ProductId};
+use crate::ids::{PipelineId, PortId, ProductId};
 use crate::ledger::{Alert, Command, Decision, Entry, Fact, LedgerState, RunOutcome};
+use crate::observe::Seen;
 use crate::plan::{Desired, DueWork, StepKey};
 use crate::planted::{self, Bug};
 
@@ -90,6 +92,15 @@ pub enum Event {
         outcome: RunOutcome,
         /// Real time it took.
         took_ms: i64,
+    },
+    /// A table was looked at.
+    Observed {
+        /// The port.
+        port: PortId,
+        /// Publications of the port that were known when it was looked at.
+        published: u64,
+        /// What was found.
+        seen: Seen,
     },
     /// Someone asked for something.
     Asked(Command),
@@ -280,6 +291,7 @@ impl Control {
             Event::Decided(decision) => self.decided(decision),
             Event::Progress { run, facts } => self.progress(&run, facts),
             Event::Finished { run, facts, outcome, took_ms } => self.finished(&run, facts, outcome, took_ms),
+            Event::Observed { port, published, seen } => self.observed(&port, published, &seen),
             Event::Asked(command) => self.asked(command),
             Event::Sent { outbox, episode, transition, to, receipt } => {
                 self.sent(outbox, episode, transition, to, receipt);

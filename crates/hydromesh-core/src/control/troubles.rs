@@ -25,6 +25,8 @@ pub(super) enum Sign {
     Drifted { confirmed: usize, of: usize },
     /// A commit was refused.
     Refused,
+    /// A table was changed by somebody else and stays so.
+    Altered { port: PortId, what: String, partitions: usize },
 }
 
 impl Control {
@@ -35,6 +37,7 @@ impl Control {
         self.failing(&mut signs);
         self.drifted(&mut signs);
         self.refused(&mut signs);
+        self.altered(&mut signs);
         signs
     }
 
@@ -115,6 +118,21 @@ impl Control {
         }
     }
 
+    /// Tables that do not show what was published, and that nothing puts right by itself.
+    fn altered(&self, signs: &mut BTreeMap<About, Sign>) {
+        for (port, partitions) in &self.ledger.altered {
+            let Some(deployed) = self.ledger.deployed.get(&port.product) else { continue };
+            let mut pipelines = deployed.product.pipelines.values();
+            let pipeline = pipelines.find(|pipeline| *pipeline.output() == port.port);
+            if pipeline.is_some_and(Pipeline::self_heals) {
+                continue;
+            }
+            let what = self.ledger.alterations.get(port).map(|it| it.what.clone()).unwrap_or_default();
+            let about = (port.product.clone(), AlertKind::Table, port.port.to_string());
+            signs.insert(about, Sign::Altered { port: port.clone(), what, partitions: partitions.len() });
+        }
+    }
+
     /// Puts a trouble into words: one line, and facts for the message.
     pub(super) fn describe(&self, about: &About, sign: &Sign) -> (String, Vec<(String, String)>) {
         let id = &about.0;
@@ -128,6 +146,7 @@ impl Control {
                 let verdicts = self.ledger.drift.get(id).and_then(|history| history.back());
                 drift(id, verdicts.map_or(&[], |(_, verdicts, _)| verdicts.as_slice()), *confirmed, *of)
             }
+            Sign::Altered { port, what, partitions } => altered(port, what, *partitions),
             Sign::Refused => match self.ledger.verdicts.get(id) {
                 Some(verdict) => refusal(verdict),
                 None => (format!("{id} was refused"), Vec::new()),
@@ -222,6 +241,18 @@ fn drift(id: &ProductId, verdicts: &[FeatureDrift], confirmed: usize, of: usize)
         "features of {id} moved away from the training snapshot{which}, {confirmed} of {of} comparisons"
     );
     (summary, details)
+}
+
+fn altered(port: &PortId, what: &str, partitions: usize) -> Words {
+    let product = &port.product;
+    let details = vec![
+        ("Port".to_owned(), port.to_string()),
+        ("Found".to_owned(), what.to_owned()),
+        ("Partitions".to_owned(), partitions.max(1).to_string()),
+        ("Readers".to_owned(), "go on with the versions that were published".to_owned()),
+        ("To compute it again".to_owned(), format!("hydromesh run {product}")),
+    ];
+    (format!("{port} was changed by somebody else: {what}"), details)
 }
 
 fn refusal(verdict: &ProductVerdict) -> Words {

@@ -19,6 +19,8 @@ pub(super) struct Flight {
     pub began_ms: i64,
     generation: u64,
     basis: Basis,
+    /// The last change of its table by somebody else, when it began.
+    altered: u64,
     /// When to stop it again, once it was stopped.
     stop_again_ms: Option<i64>,
 }
@@ -42,6 +44,7 @@ struct Basis {
 pub(super) struct Rest {
     until_ms: i64,
     basis: Option<Basis>,
+    altered: u64,
     inputs: i64,
 }
 
@@ -54,6 +57,13 @@ fn basis(ledger: &LedgerState, key: &StepKey) -> Option<Basis> {
     Some(Basis { pipeline, output, data })
 }
 
+/// Returns the last change by somebody else of the table that a step writes.
+fn altered(ledger: &LedgerState, key: &StepKey) -> u64 {
+    let deployed = ledger.deployed.get(&key.pipeline.product);
+    let pipeline = deployed.and_then(|it| Some((it, it.product.pipelines.get(&key.pipeline.name)?)));
+    pipeline.map_or(0, |(deployed, it)| ledger.altered_at(&deployed.product.port(it.output())))
+}
+
 impl Control {
     /// Begins what is due within the limits, and stops what works for a definition that is no longer deployed.
     pub(super) fn schedule(&mut self) {
@@ -62,6 +72,7 @@ impl Control {
         self.resting.retain(|key, rest| {
             rest.until_ms > self.now_ms
                 && rest.basis == basis(&self.ledger, key)
+                && rest.altered == altered(&self.ledger, key)
                 && rest.inputs == self.ledger.input_versions(&key.pipeline.product)
         });
         let mut bounded = self.flights.keys().filter(|key| key.work != Work::Follow).count();
@@ -97,6 +108,7 @@ impl Control {
         let Some(deployed) = self.ledger.deployed.get(&key.pipeline.product) else { return false };
         let (generation, decision) = (deployed.generation, deployed.decision.clone());
         let Some(basis) = basis(&self.ledger, &key) else { return false };
+        let altered = altered(&self.ledger, &key);
         let run = format!("run-{:08}", self.ledger.seq + 1);
         self.record(Fact::RunStarted {
             run: run.clone(),
@@ -107,7 +119,14 @@ impl Control {
         self.last_begun.insert(key.pipeline.clone(), self.ledger.seq);
         self.flights.insert(
             key.clone(),
-            Flight { run: run.clone(), began_ms: self.now_ms, generation, basis, stop_again_ms: None },
+            Flight {
+                run: run.clone(),
+                began_ms: self.now_ms,
+                generation,
+                basis,
+                altered,
+                stop_again_ms: None,
+            },
         );
         self.effect(Effect::Start(Start { run, key, attempt, generation, decision, reason }));
         true
@@ -117,8 +136,9 @@ impl Control {
         let mut outdated = Vec::new();
         for (key, flight) in &mut self.flights {
             let deployed = self.ledger.deployed.get(&key.pipeline.product);
-            let same = deployed.is_some_and(|it| it.generation == flight.generation)
-                || basis(&self.ledger, key).as_ref() == Some(&flight.basis);
+            let same = (deployed.is_some_and(|it| it.generation == flight.generation)
+                || basis(&self.ledger, key).as_ref() == Some(&flight.basis))
+                && altered(&self.ledger, key) == flight.altered;
             if flight.stop_again_ms.map_or(!same, |again_ms| again_ms <= self.now_ms) {
                 flight.stop_again_ms = Some(self.now_ms + STOP_AGAIN_MS);
                 outdated.push(flight.run.clone());
@@ -165,7 +185,8 @@ impl Control {
         }
         if !failed && !flight.is_stopped() {
             let inputs = self.ledger.input_versions(&key.pipeline.product);
-            let rest = Rest { until_ms: self.now_ms + REST_MS, basis: basis(&self.ledger, &key), inputs };
+            let (basis, altered) = (basis(&self.ledger, &key), altered(&self.ledger, &key));
+            let rest = Rest { until_ms: self.now_ms + REST_MS, basis, altered, inputs };
             self.resting.insert(key, rest);
         }
     }

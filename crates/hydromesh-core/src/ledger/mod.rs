@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use state::{
-    Attempts, Champion, Deployed, EpisodeRecord, FinishedRun, LedgerState, PortState, ProductVerdict,
-    PublishedPartition, QualityRecord, SeenCommit, StreamState,
+    Alteration, Attempts, Champion, Deployed, EpisodeRecord, FinishedRun, LedgerState, PortState,
+    ProductVerdict, PublishedPartition, QualityRecord, SeenCommit, StreamState,
 };
 
 use crate::checkpoint::CheckpointRecord;
@@ -115,6 +115,17 @@ pub enum Fact {
     },
     /// A partition (or a whole table) became visible by one atomic table commit.
     Published(Published),
+    /// A table was found otherwise than it was published: somebody else dropped it, or changed what it shows.
+    Altered {
+        /// The port.
+        port: PortId,
+        /// Partitions that no longer show what was published; all of them when the table was dropped.
+        partitions: Vec<String>,
+        /// The table, or what lay in its place, is gone.
+        dropped: bool,
+        /// What was found, for people.
+        what: String,
+    },
     /// A quality rule was evaluated on written files.
     Quality {
         /// The port.
@@ -218,6 +229,7 @@ impl Fact {
             Self::RunStarted { .. } => "run_started",
             Self::RunFinished { .. } => "run_finished",
             Self::Published(_) => "published",
+            Self::Altered { .. } => "altered",
             Self::Quality { .. } => "quality",
             Self::Quarantined { .. } => "quarantined",
             Self::Epoch(_) => "epoch",
@@ -340,6 +352,10 @@ pub struct Published {
     pub inputs: BTreeMap<PortId, i64>,
     /// The run.
     pub run: String,
+    /// Digest of the commit's idempotency key, by which its files are named; empty when the table was left as it is, and
+    /// in facts of earlier versions.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub key: String,
 }
 
 /// See [`Fact::Epoch`].
@@ -459,6 +475,23 @@ pub enum AlertKind {
     Run,
     /// A commit was denied, held or broken.
     Deploy,
+    /// A table was changed by somebody else, and is not put right by itself.
+    Table,
+}
+
+impl AlertKind {
+    /// Returns the word for it, as facts spell it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Freshness => "freshness",
+            Self::Quality => "quality",
+            Self::Drift => "drift",
+            Self::Run => "run",
+            Self::Deploy => "deploy",
+            Self::Table => "table",
+        }
+    }
 }
 
 /// The state of an alert episode.

@@ -88,6 +88,10 @@ pub struct LedgerState {
     pub silenced: BTreeMap<ProductId, i64>,
     /// Rows set aside, by port.
     pub quarantined: BTreeMap<PortId, (u64, Vec<String>)>,
+    /// Partitions that do not show what was published, by port, with what was found; until they are published again.
+    pub altered: BTreeMap<PortId, BTreeMap<String, String>>,
+    /// The last time that somebody else changed a table, by port.
+    pub alterations: BTreeMap<PortId, Alteration>,
     /// The latest results of quality rules by port: rule to (partition, severity, passed, measure, threshold, at).
     pub quality: BTreeMap<PortId, BTreeMap<String, QualityRecord>>,
 }
@@ -174,6 +178,18 @@ pub struct PublishedPartition {
     pub rows_version: i64,
     /// A run that would write it ended with its writer: what the table shows may be something else.
     pub unsure: bool,
+}
+
+/// A change of a table by somebody else.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Alteration {
+    /// Its place in the ledger: commits after it carry it in their key, because the keys from before may be in a table
+    /// that no longer shows what they stand for.
+    pub seq: u64,
+    /// When it was found.
+    pub at_ms: i64,
+    /// What was found, for people.
+    pub what: String,
 }
 
 /// Failed attempts of a step.
@@ -370,6 +386,7 @@ impl LedgerState {
             }
             Fact::Retired { product, .. } => {
                 self.deployed.remove(product);
+                self.altered.retain(|port, _| port.product != *product);
                 self.failed.retain(|step, _| step.pipeline.product != *product);
             }
             Fact::RunStarted { run, step, .. } => {
@@ -380,6 +397,9 @@ impl LedgerState {
                 self.finish(at_ms, run, step, outcome, *took_ms);
             }
             Fact::Published(published) => self.publish(at_ms, published),
+            Fact::Altered { port, partitions, dropped, what } => {
+                self.alter(at_ms, port, partitions, *dropped, what);
+            }
             Fact::Quality { port, partition, rule, severity, passed, measure, threshold, .. } => {
                 let records = self.quality.entry(port.clone()).or_default();
                 let before = records.get(rule).map_or((0, 0), |record| record.counts);
@@ -416,6 +436,7 @@ impl LedgerState {
                     at_ms,
                 };
                 self.streams.insert(epoch.pipeline.clone(), stream);
+                self.altered.remove(&epoch.port);
                 let port = self.ports.entry(epoch.port.clone()).or_default();
                 port.version = port.version.max(epoch.version);
                 port.rows_version = port.version;
@@ -581,8 +602,51 @@ impl LedgerState {
             rows_version,
             unsure: false,
         };
+        if let Some(altered) = self.altered.get_mut(&published.port) {
+            altered.remove(&key);
+            if altered.is_empty() {
+                self.altered.remove(&published.port);
+            }
+        }
         port.partitions.insert(key, partition);
         keep(&mut port.publishes, (at_ms, published.data_time_ms), KEEP_PUBLISHES);
+    }
+
+    /// Takes in that a table no longer shows what was published.
+    ///
+    /// What was published stays known: once it is published again from the same inputs, readers have nothing new to see.
+    fn alter(&mut self, at_ms: i64, port: &PortId, partitions: &[String], dropped: bool, what: &str) {
+        let alteration = Alteration { seq: self.seq, at_ms, what: what.to_owned() };
+        self.alterations.insert(port.clone(), alteration);
+        if planted::is(Bug::AlterationIgnored) {
+            return;
+        }
+        let known = self.ports.get(port).into_iter().flat_map(|state| state.partitions.keys());
+        let lost: Vec<&String> = if dropped { known.collect() } else { partitions.iter().collect() };
+        if !lost.is_empty() {
+            let altered = self.altered.entry(port.clone()).or_default();
+            altered.extend(lost.into_iter().map(|key| (key.clone(), what.to_owned())));
+        }
+        if let Some(deployed) = self.deployed.get(&port.product).filter(|_| dropped) {
+            // A stream whose table is gone begins again with its topic.
+            let fills = |id: &PipelineId| {
+                let pipeline = deployed.product.pipelines.get(&id.name);
+                id.product == port.product && pipeline.is_some_and(|it| *it.output() == port.port)
+            };
+            let before = self.streams.len();
+            self.streams.retain(|id, _| !fills(id));
+            if self.streams.len() < before {
+                // Until its first epoch.
+                self.altered.entry(port.clone()).or_default().insert(String::new(), what.to_owned());
+            }
+        }
+        self.failed.retain(|step, _| step.pipeline.product != port.product);
+    }
+
+    /// Returns the place in the ledger of the last change of a table by somebody else; 0 when there was none.
+    #[must_use]
+    pub fn altered_at(&self, port: &PortId) -> u64 {
+        self.alterations.get(port).map_or(0, |alteration| alteration.seq)
     }
 
     /// Marks what an interrupted run may have published without a fact.

@@ -63,6 +63,18 @@ impl Pipeline {
         }
     }
 
+    /// Returns whether its table is computed again when somebody else changed it.
+    ///
+    /// A stream's archive cannot be: its topic may have forgotten. A table of models would cost a training.
+    #[must_use]
+    pub fn self_heals(&self) -> bool {
+        match self {
+            Self::Batch(it) => it.self_heal,
+            Self::Embedding(_) => true,
+            Self::Stream(_) | Self::Feature(_) | Self::Training(_) => false,
+        }
+    }
+
     /// Returns its kind.
     #[must_use]
     pub fn kind(&self) -> PipelineKind {
@@ -108,6 +120,18 @@ pub struct BatchPipeline {
     pub concurrency: u32,
     /// What to do when an attempt fails.
     pub retry: Retry,
+    /// A table that somebody else changed is computed again; without it, people are told.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub self_heal: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "what `skip_serializing_if` passes")]
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 /// How an output is cut into partitions.

@@ -1,6 +1,6 @@
 //! What is due of a batch pipeline: which partitions, in which chunks.
 
-use super::survey::{Survey, UNSURE};
+use super::survey::{ALTERED, Survey, UNSURE};
 use super::{NotDue, StepKey, Work, ended_partitions, partition_bounds_ms};
 use crate::ids::{PipelineId, PortId};
 use crate::ledger::{Deployed, PublishedPartition};
@@ -156,6 +156,9 @@ impl Survey<'_> {
         let data = deployed.print.ports.get(&batch.output).map_or("", |print| print.data.as_str());
         if partition.forced {
             return Some("asked for".to_owned());
+        }
+        if let Some(what) = ledger.altered.get(port).and_then(|it| it.get(key)).filter(|_| batch.self_heal) {
+            return Some(format!("{ALTERED}: {what}"));
         }
         if partition.unsure {
             return Some(UNSURE.to_owned());

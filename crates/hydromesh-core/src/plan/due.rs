@@ -68,6 +68,7 @@ impl DueWork {
             Fact::Deployed { .. } | Fact::Retired { .. } => self.ordered = false,
             Fact::Published(published) => self.touch_port(&published.port),
             Fact::Epoch(epoch) => self.touch_port(&epoch.port),
+            Fact::Altered { port, .. } => self.touch_port(port),
             Fact::RunFinished { step, .. } => self.touch(&step.pipeline.product),
             Fact::Drift { product, .. } | Fact::Retrain { product, .. } | Fact::Promoted { product, .. } => {
                 self.touch(product);

@@ -17,6 +17,9 @@ const MONTH_MS: i64 = 30 * 86_400_000;
 /// Why something is computed again whose table may show what no fact tells of.
 pub(super) const UNSURE: &str = "a run that would write it was interrupted";
 
+/// Why something is computed again that was published and is no longer shown.
+pub(super) const ALTERED: &str = "somebody else changed its table";
+
 /// What is due of one product, what waits, and until when that holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct ProductSurvey {
@@ -139,6 +142,7 @@ impl<'a> Survey<'a> {
         let reason = match published {
             None => Some("nothing embedded yet".to_owned()),
             Some(partition) if partition.forced => Some("asked for".to_owned()),
+            Some(_) if self.ledger.altered.contains_key(&port) => Some(ALTERED.to_owned()),
             Some(partition) if partition.unsure => Some(UNSURE.to_owned()),
             Some(partition) if partition.published.data != data_of(deployed, pipeline) => {
                 Some("model, chunking or text changed".to_owned())

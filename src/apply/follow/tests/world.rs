@@ -152,6 +152,8 @@ impl World {
             },
             versions: BTreeMap::new(),
             models: Champion::default(),
+            altered: 0,
+            afresh: false,
         }
     }
 

@@ -307,6 +307,7 @@ fn pipeline(spec: &Spec) -> Pipeline {
             chunk: spec.chunk,
             concurrency: 2,
             retry: spec.retry.clone(),
+            self_heal: true,
         }),
         Made::Stream => {
             Pipeline::Stream(StreamPipeline { name: called, output, sql: sql(spec), source: events(first) })

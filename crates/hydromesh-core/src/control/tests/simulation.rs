@@ -6,7 +6,7 @@ use super::super::Event;
 use super::faults::{Chaos, Matrix, Random};
 use super::mesh::{self, Tree, example, span};
 use super::world::{DAY_MS, HOUR_MS, MINUTE_MS, World};
-use crate::ids::ProductId;
+use crate::ids::{PortId, ProductId};
 use crate::ledger::{ErrorKind, LedgerState, Verb};
 use crate::model::LogicalType;
 
@@ -26,6 +26,8 @@ pub struct Simulation {
     names: u64,
     /// The last command.
     asked: String,
+    /// A look at a table that has not arrived.
+    looked_at: Option<Event>,
     /// How many commits were looked at, or passed over knowingly.
     looked: usize,
 }
@@ -35,7 +37,7 @@ impl Simulation {
         let mut world = World::new();
         world.commit(|tree| *tree = small());
         world.chaos = Some(Chaos::new(seed));
-        Self { world, random: Random(seed), names: 0, asked: String::new(), looked: 1 }
+        Self { world, random: Random(seed), names: 0, asked: String::new(), looked_at: None, looked: 1 }
     }
 
     fn product(&mut self) -> ProductId {
@@ -87,6 +89,8 @@ impl Simulation {
             971..982 => self.command(),
             982..985 => self.lose(),
             985..988 => self.world.skew_ms = 0,
+            988..990 => self.tamper(),
+            990..995 => self.observe(),
             _ => self.misfortune(),
         }
     }
@@ -102,6 +106,33 @@ impl Simulation {
             self.world.step(Event::Superseded { commits, by });
         }
         self.world.look();
+    }
+
+    fn port(&mut self) -> Option<PortId> {
+        let ports: Vec<PortId> = self.world.ledger().ports.keys().cloned().collect();
+        self.random.pick(&ports).cloned()
+    }
+
+    /// Somebody else changes a table.
+    fn tamper(&mut self) {
+        if let Some(port) = self.port() {
+            self.world.tamper(&port, self.random.below(3), self.random.below(9));
+        }
+    }
+
+    /// Somebody looks at a table; what was seen may arrive much later.
+    fn observe(&mut self) {
+        if let Some(look) = self.looked_at.take() {
+            self.world.step(look);
+        }
+        if let Some(port) = self.port() {
+            let look = self.world.look_at(&port);
+            if self.random.chance(50) {
+                self.world.step(look);
+            } else {
+                self.looked_at = Some(look);
+            }
+        }
     }
 
     /// A process that performs a step for another is gone.
@@ -271,6 +302,21 @@ impl Simulation {
         world.rest();
         for (at, product) in small().into_keys().enumerate() {
             world.ask(&format!("heal-{at}"), Verb::Retry { product });
+        }
+        // Every table is looked at, and once more, for what was seen first may have come in the middle of something.
+        for _ in 0..2 {
+            let ports: Vec<PortId> = world.ledger().ports.keys().cloned().collect();
+            for port in ports {
+                let look = world.look_at(&port);
+                world.step(look);
+            }
+            world.pass(HOUR_MS, 5 * MINUTE_MS);
+        }
+        // What is not computed again by itself is asked for.
+        let altered: BTreeSet<ProductId> =
+            world.ledger().altered.keys().map(|it| it.product.clone()).collect();
+        for (at, product) in altered.into_iter().enumerate() {
+            world.ask(&format!("mend-{at}"), Verb::Run { product });
         }
         // Long enough for the slowest pause, the last window of drift and a question that was lost.
         world.pass(6 * HOUR_MS, 5 * MINUTE_MS);

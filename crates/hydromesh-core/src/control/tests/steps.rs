@@ -1,6 +1,6 @@
 //! Steps at work and the tables that they write, in memory.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::super::{Event, Start};
 use super::world::World;
@@ -8,6 +8,7 @@ use crate::checkpoint::{CHECKPOINT_FORMAT, CheckpointRecord};
 use crate::ids::{PortId, ProductId};
 use crate::ledger::{Epoch, ErrorKind, Fact, FeatureDrift, Published, RunOutcome, StreamRows, Trained};
 use crate::model::{Pipeline, Product};
+use crate::observe::{Seen, SeenPartition};
 use crate::plan::{Print, Work, partition_bounds_ms};
 use crate::planted::{self, Bug};
 use crate::time::{Partition, PartitionSet};
@@ -43,6 +44,10 @@ pub struct Running {
     epoch: u64,
     /// Versions of the inputs that it reads, pinned when it began.
     inputs: BTreeMap<PortId, i64>,
+    /// The newest version of its own table that was known then: a table that is made anew counts on from it.
+    above: i64,
+    /// The last change of its table by somebody else that was known then.
+    altered: u64,
     /// Partitions left to publish.
     left: VecDeque<Option<String>>,
     pub cancelled: bool,
@@ -74,6 +79,9 @@ impl World {
             .into_iter()
             .filter_map(|port| Some((port.clone(), versions.get(&port)?.version)))
             .collect();
+        let port = product.port(product.pipelines[&start.key.pipeline.name].output());
+        let above = versions.get(&port).map_or(0, |state| state.version);
+        let altered = self.at_work.control.ledger.altered_at(&port);
         let left = match (&start.key.work, &product.pipelines[&start.key.pipeline.name]) {
             (Work::Partitions { from, to }, Pipeline::Batch(batch)) => {
                 let every = batch.partition.as_ref().expect("partitioned").every;
@@ -86,7 +94,8 @@ impl World {
         };
         let epoch = self.at_work.epoch;
         let fate = Fate::Told;
-        let running = Running { start, product, print, epoch, inputs, left, cancelled: false, fate };
+        let cancelled = false;
+        let running = Running { start, product, print, epoch, inputs, above, altered, left, cancelled, fate };
         self.at_work.running.insert(running.start.run.clone(), running);
     }
 
@@ -196,12 +205,15 @@ impl World {
             }
             _ => Some(self.now_ms),
         };
-        let table = self.lake.entry(port.clone()).or_default();
+        let table = self.table(&port, running.above);
         let slot = partition.clone().unwrap_or_default();
         // As the lake does it: the key of a commit is remembered for ever, and looked at before the fence.
         let inputs: Vec<String> =
             running.inputs.iter().map(|(port, version)| format!("{port}@{version}")).collect();
         let mut name = format!("{slot}/{}/{data}/{}", running.start.generation, inputs.join(","));
+        if running.altered > 0 {
+            name.push_str(&format!("/{}", running.altered));
+        }
         if key.work == Work::Train {
             name.push_str(&running.start.run);
         }
@@ -219,6 +231,7 @@ impl World {
             data,
             inputs: running.inputs.clone(),
             run: running.start.run.clone(),
+            key: name.clone(),
         };
         if repeated.is_none() {
             table.version = version;
@@ -246,6 +259,52 @@ impl World {
             }));
         }
         Some(facts)
+    }
+
+    /// Returns a table, made when it is not there; it counts on from the version that is known of it.
+    fn table(&mut self, port: &PortId, above: i64) -> &mut Table {
+        let fresh = || Table { version: above, ..Table::default() };
+        let table = self.lake.entry(port.clone()).or_insert_with(fresh);
+        if table.version < above {
+            // Something else was put in its place.
+            *table = fresh();
+        }
+        table
+    }
+
+    /// Looks at a table as it is now.
+    pub fn look_at(&self, port: &PortId) -> Event {
+        let published = self.ledger().ports.get(port).map_or(0, |state| state.published);
+        let seen = self.lake.get(port).map_or(Seen::Absent, |table| {
+            let one = |(key, it): (&String, &Published)| {
+                let keys = BTreeSet::from([it.key.clone()]);
+                (key.clone(), SeenPartition { rows: Some(it.rows), keys, gone: 0 })
+            };
+            Seen::Known { partitions: table.partitions.iter().map(one).collect() }
+        });
+        Event::Observed { port: port.clone(), published, seen }
+    }
+
+    /// Somebody else lays hand on a table.
+    pub fn tamper(&mut self, port: &PortId, how: usize, at: usize) {
+        let Some(table) = self.lake.get_mut(port) else { return };
+        let key = table.partitions.keys().nth(at % table.partitions.len().max(1)).cloned();
+        match (how, key) {
+            (0, _) => _ = self.lake.remove(port),
+            (1, Some(key)) => {
+                table.version += 1;
+                table.partitions.remove(&key);
+            }
+            (_, Some(key)) => {
+                table.version += 1;
+                let version = table.version;
+                if let Some(partition) = table.partitions.get_mut(&key) {
+                    (partition.version, partition.data) = (version, "somebody else's".to_owned());
+                    partition.key.clear();
+                }
+            }
+            _ => {}
+        }
     }
 
     fn drift(&self, id: &ProductId) -> Fact {
@@ -279,7 +338,8 @@ impl World {
         let known = before.filter(|before| before.data == data).and_then(|before| before.newest_event_ms);
         let Some(newest) = newest.filter(|newest| Some(*newest) > known) else { return false };
         let (name, fence) = (running.start.key.pipeline.clone(), running.epoch);
-        let table = self.lake.entry(port.clone()).or_default();
+        let above = running.above;
+        let table = self.table(&port, above);
         if fence < table.fence && !planted::is(Bug::StaleCommit) {
             self.fenced(run);
             return true;

@@ -172,6 +172,7 @@ impl<'n> Reader<'_, 'n, '_> {
             backfill.finish();
         }
         let retry = map.map("retry").map(|inner| self.retry(&inner)).unwrap_or_default();
+        let self_heal = map.flag("self_heal").unwrap_or(true);
         self.engine();
         let (partition, schedule) = (
             partition.map_or(Some(None), |it| it.map(Some))?,
@@ -187,6 +188,7 @@ impl<'n> Reader<'_, 'n, '_> {
             chunk,
             concurrency,
             retry,
+            self_heal,
         })
     }
 

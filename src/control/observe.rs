@@ -1,0 +1,172 @@
+//! Looks at tables: whether they still show what was published.
+//!
+//! A look at a folder tells that a table was committed to or is gone; that is done for every table at every pass. Reading a
+//! table costs milliseconds, so it is read when that mark moved, and the few that were read longest ago are read again,
+//! because data files can go without a commit.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use hydromesh_core::control::Event;
+use hydromesh_core::ids::PortId;
+use hydromesh_core::ledger::LedgerState;
+use hydromesh_core::model::TableFormat;
+use hydromesh_core::observe::Seen;
+use hydromesh_core::plan::Work;
+use tokio::sync::{mpsc, watch};
+
+use crate::apply::lake_format;
+use crate::lake::{Lake, LakeError, Table};
+
+/// Tables that are read again at each pass although nothing was committed to them.
+const AGAIN: usize = 5;
+
+/// What is remembered of a table.
+#[derive(Debug, Default)]
+struct Looked {
+    /// The mark that it had when it was read last, and how often it had been published.
+    at: Option<(Option<SystemTime>, u64)>,
+    /// The pass in which it was read last.
+    pass: u64,
+    /// Why it could not be read.
+    complaint: String,
+}
+
+/// Looks until nobody listens any more.
+pub(super) async fn watch_tables(
+    lake: Arc<Lake>,
+    mut ledger: watch::Receiver<Arc<LedgerState>>,
+    events: mpsc::Sender<Event>,
+    every: Duration,
+) {
+    let mut looked: BTreeMap<PortId, Looked> = BTreeMap::new();
+    for pass in 1.. {
+        tokio::time::sleep(every).await;
+        let known = ledger.borrow_and_update().clone();
+        let tables = published(&known, &lake);
+        looked.retain(|port, _| tables.iter().any(|(it, _)| it == port));
+        let marks = marks(&tables).await;
+        if nothing_there(&marks) {
+            tracing::warn!(
+                lake = %lake.root().display(), tables = tables.len(),
+                "none of the tables is there: taken for a disk that is not mounted, not for tables that were dropped"
+            );
+            continue;
+        }
+        for port in chosen(&tables, &marks, &looked, &known) {
+            let (Some(Ok(mark)), Some((_, table))) =
+                (marks.get(&port), tables.iter().find(|(it, _)| *it == port))
+            else {
+                continue;
+            };
+            let known = ledger.borrow().clone();
+            if is_written(&known, &port) {
+                continue;
+            }
+            let published = known.ports.get(&port).map_or(0, |state| state.published);
+            let entry = looked.entry(port.clone()).or_default();
+            entry.pass = pass;
+            match table.observe().await {
+                Ok(seen) => {
+                    entry.complaint.clear();
+                    // Of what was published meanwhile nothing is known yet: the next pass reads it again.
+                    let current = ledger.borrow().ports.get(&port).map_or(0, |state| state.published);
+                    entry.at = (current == published && seen != Seen::Absent).then_some((*mark, published));
+                    if events.send(Event::Observed { port, published, seen }).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => complain(entry, &port, &error),
+            }
+        }
+    }
+}
+
+/// Says once why a table cannot be read: what it shows is unknown, and nothing is done about it.
+fn complain(entry: &mut Looked, port: &PortId, error: &LakeError) {
+    let text = crate::apply::chain(error);
+    if entry.complaint != text {
+        tracing::warn!(%port, "could not look at its table: {text}");
+        entry.complaint = text;
+    }
+}
+
+/// Returns the tables of which something is known to be published.
+fn published(ledger: &LedgerState, lake: &Lake) -> Vec<(PortId, Table)> {
+    let mut tables = Vec::new();
+    for deployed in ledger.deployed.values() {
+        for pipeline in deployed.product.pipelines.values() {
+            let port = deployed.product.port(pipeline.output());
+            let format: Option<TableFormat> =
+                deployed.product.outputs.get(pipeline.output()).map(|output| output.format);
+            let known = ledger.ports.get(&port).is_some_and(|state| state.version > 0);
+            if let (Some(format), true) = (format, known)
+                && let Ok(table) = lake.table(&port.to_string(), lake_format(format))
+            {
+                tables.push((port, table));
+            }
+        }
+    }
+    tables
+}
+
+type Mark = std::io::Result<Option<SystemTime>>;
+
+async fn marks(tables: &[(PortId, Table)]) -> BTreeMap<PortId, Mark> {
+    let tables = tables.to_vec();
+    let look = move || tables.iter().map(|(port, table)| (port.clone(), table.stamp())).collect();
+    tokio::task::spawn_blocking(look).await.unwrap_or_default()
+}
+
+/// Returns whether several tables are known and not one of them is there.
+fn nothing_there(marks: &BTreeMap<PortId, Mark>) -> bool {
+    marks.len() > 1 && marks.values().all(|mark| matches!(mark, Ok(None)))
+}
+
+/// Returns the tables to read: those whose mark moved, and those that were read longest ago.
+fn chosen(
+    tables: &[(PortId, Table)],
+    marks: &BTreeMap<PortId, Mark>,
+    looked: &BTreeMap<PortId, Looked>,
+    ledger: &LedgerState,
+) -> Vec<PortId> {
+    let (mut moved, mut rest) = (Vec::new(), Vec::new());
+    for (port, _) in tables {
+        let published = ledger.ports.get(port).map_or(0, |state| state.published);
+        let (Some(Ok(mark)), known) = (marks.get(port), looked.get(port)) else { continue };
+        if known.and_then(|it| it.at) == Some((*mark, published)) {
+            rest.push((known.map_or(0, |it| it.pass), port.clone()));
+        } else {
+            moved.push(port.clone());
+        }
+    }
+    rest.sort();
+    moved.extend(rest.into_iter().take(AGAIN).map(|(_, port)| port));
+    moved
+}
+
+/// Returns whether a step that ends by itself is writing a product's tables: what is seen in the middle of it says nothing.
+fn is_written(ledger: &LedgerState, port: &PortId) -> bool {
+    let mut steps = ledger.running.values();
+    steps.any(|step| step.pipeline.product == port.product && step.work != Work::Follow)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lake_without_any_table_is_an_unmounted_disk() {
+        let port = |name: &str| -> PortId { format!("shop/{name}.{name}").parse().unwrap() };
+        let now = SystemTime::now();
+        let marks = |marks: [Mark; 2]| -> BTreeMap<PortId, Mark> {
+            ["a", "b"].into_iter().map(port).zip(marks).collect()
+        };
+        assert!(nothing_there(&marks([Ok(None), Ok(None)])));
+        assert!(!nothing_there(&marks([Ok(None), Ok(Some(now))])));
+        let unknown = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        assert!(!nothing_there(&marks([Ok(None), Err(unknown)])));
+        assert!(!nothing_there(&BTreeMap::from([(port("a"), Ok(None))])), "one table can be dropped");
+    }
+}

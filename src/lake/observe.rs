@@ -1,0 +1,81 @@
+//! Looking at a table as it lies there, whoever wrote it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::SystemTime;
+
+use hydromesh_core::observe::{Seen, SeenPartition};
+
+use super::{LakeError, Table, TableFormat, fs};
+
+impl Table {
+    /// Looks at the newest version: rows and files of each partition, by which keys the files are named, and whether
+    /// they are there. A table that cannot be read is an error, never [`Seen::Absent`].
+    pub async fn observe(&self) -> Result<Seen, LakeError> {
+        let set = match self.file_set(None).await {
+            Err(LakeError::Absent { .. }) => return Ok(Seen::Absent),
+            set => set?,
+        };
+        fs::blocking(move || {
+            let mut partitions: BTreeMap<String, SeenPartition> = BTreeMap::new();
+            for file in &set.files {
+                let key = file.partition.clone().unwrap_or_default();
+                let seen = partitions
+                    .entry(key)
+                    .or_insert_with(|| SeenPartition { rows: Some(0), ..SeenPartition::default() });
+                seen.rows = seen.rows.zip(file.rows).map(|(sum, rows)| sum + rows);
+                seen.keys.insert(key_of(&file.path).unwrap_or_default().to_owned());
+                let path = set.dir.join(&file.path);
+                match path.try_exists() {
+                    Ok(there) => seen.gone += u64::from(!there),
+                    Err(source) => return Err(LakeError::io("look at", &path, source)),
+                }
+            }
+            Ok(Seen::Known { partitions })
+        })
+        .await
+    }
+
+    /// Returns a mark that changes with every commit to the table, at the price of one look at a folder: `None` when
+    /// there is no table.
+    ///
+    /// # Errors
+    /// When the folder cannot be looked at, which says nothing about the table.
+    pub fn stamp(&self) -> std::io::Result<Option<SystemTime>> {
+        let log = self.dir.join(match self.format {
+            TableFormat::Delta => "_delta_log",
+            TableFormat::Iceberg => "metadata",
+        });
+        match std::fs::metadata(log) {
+            Ok(found) => found.modified().map(Some),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Returns the digest of the key that a file of ours is named by: `part-<digest>-e<epoch>-...`.
+fn key_of(path: &str) -> Option<&str> {
+    let name = Path::new(path).file_name()?.to_str()?;
+    let (digest, rest) = name.strip_prefix("part-")?.split_once("-e")?;
+    let hex = digest.len() == 16 && digest.chars().all(|c| c.is_ascii_hexdigit());
+    (hex && rest.starts_with(|c: char| c.is_ascii_digit())).then_some(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_others_have_no_key() {
+        assert_eq!(key_of("data/part-0123456789abcdef-e7-00000-aabbcc.parquet"), Some("0123456789abcdef"));
+        // As Spark, delta-rs and pyiceberg name theirs.
+        for other in [
+            "part-00000-7c4d9a52-3f0e-4b1c-8f63-9e2f0f1f5c11-c000.snappy.parquet",
+            "day=2026-01-01/part-00001-e5c2f3a8-5d7d-4f1e-9a43-0f4a1b2c3d4e-c000.zstd.parquet",
+            "data/00000-0-3f1c0a0e-9a52-4b1c-8f63-9e2f0f1f5c11.parquet",
+        ] {
+            assert_eq!(key_of(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Tables that somebody else drops or changes while the controller runs: what was published comes back, and nothing more
+//! than that is computed again.
+
+use std::path::{Path, PathBuf};
+
+use deltalake::DeltaTableBuilder;
+use serde_json::Value;
+
+use super::mesh;
+use super::world::{State, World, wait_for};
+use super::{DAILY, SALES};
+
+/// Returns the runs of a product that ended well, as often as they did.
+fn runs(state: &State<'_>, product: &str) -> usize {
+    let runs = state.json(&["runs", product, "--limit", "1000"]).expect("runs");
+    let ended = runs["runs"].as_array().expect("runs").iter();
+    ended.filter(|run| run["state"] == "succeeded").count()
+}
+
+/// Waits until a table's rows are what they were, though it has newer versions.
+#[track_caller]
+fn wait_for_rows(state: &mut State<'_>, address: &str, version: i64, hash: &str) {
+    state.wait(address, |state| {
+        // While it is gone or half-way there is nothing to look at.
+        let found = state.hash(address)?;
+        let (now, rows) = state.table(address);
+        if now <= version || found != hash {
+            return Err(format!("version {now}, {rows} rows"));
+        }
+        Ok(())
+    });
+}
+
+/// Returns a data file of a table.
+fn a_data_file(table: &Path) -> PathBuf {
+    let mut folders = vec![table.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() && !path.ends_with("_delta_log") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|it| it == "parquet") {
+                return path;
+            }
+        }
+    }
+    panic!("no data file")
+}
+
+#[test]
+fn what_somebody_else_does_to_a_table_is_mended() {
+    let world = World::new("10d");
+    let mut state = world.state("tampered");
+    state.start();
+    state.settle();
+    let before = state.contents();
+    let daily_runs = runs(&state, "shop/daily");
+
+    // Dropped. Its reader has nothing new to see once it is back.
+    let (version, _) = state.table(SALES);
+    std::fs::remove_dir_all(state.table_folder(SALES)).expect("dropped");
+    wait_for_rows(&mut state, SALES, version, &before[SALES]);
+    state.settle();
+    assert_eq!(runs(&state, "shop/daily"), daily_runs, "{}", state.told());
+    let why = state.ask(&["why", "shop/sales"]);
+    why.says("the table was dropped");
+    why.says("published again since");
+
+    // Rows deleted by another program, which commits to the table as it should.
+    let (version, _) = state.table(DAILY);
+    let url = url::Url::from_directory_path(state.table_folder(DAILY)).expect("a folder");
+    let deleted = wait_for(async {
+        let table = DeltaTableBuilder::from_url(url).expect("a table").load().await.expect("read");
+        let done = table.delete().with_predicate("country = 'CH'").await;
+        done.expect("deleted").1.num_deleted_rows
+    });
+    assert_eq!(deleted, usize::try_from(mesh::DAYS).ok());
+    wait_for_rows(&mut state, DAILY, version + 1, &before[DAILY]);
+    state.settle();
+
+    // A data file is gone, and no log tells of it.
+    let (version, _) = state.table(SALES);
+    std::fs::remove_file(a_data_file(&state.table_folder(SALES))).expect("deleted");
+    let old = |state: &State<'_>| state.json(&["why", "shop/sales"]).map(|it| it.to_string());
+    state.wait("a look at the files", |state| {
+        let told = old(state)?;
+        if told.contains("1 data file is gone") { Ok(()) } else { Err(told) }
+    });
+    wait_for_rows(&mut state, SALES, version, &before[SALES]);
+    state.settle();
+    assert_eq!(state.contents(), before);
+    assert_eq!(state.end().0.code(), Some(0), "{}", state.told());
+}
+
+#[test]
+fn a_lake_that_is_not_there_is_not_taken_for_dropped_tables() {
+    let world = World::new("10d");
+    let mut state = world.state("unmounted");
+    state.start();
+    state.settle();
+    let before = state.contents();
+    let runs_before = runs(&state, "shop/sales");
+    let lake = state.table_folder("");
+    let away = lake.with_file_name("away");
+    std::fs::rename(&lake, &away).expect("moved");
+    state.wait("a warning", |state| {
+        if state.told().contains("none of the tables is there") { Ok(()) } else { Err(state.told()) }
+    });
+    std::fs::rename(&away, &lake).expect("moved back");
+    state.settle();
+    assert_eq!((state.contents(), runs(&state, "shop/sales")), (before, runs_before), "{}", state.told());
+    assert_eq!(state.end().0.code(), Some(0), "{}", state.told());
+}
+
+#[test]
+fn with_self_heal_off_people_are_told_and_decide() {
+    let world = World::new("10d");
+    let path = "domains/shop/sales/pipeline.yaml".to_owned();
+    let mut pipeline = mesh::files(mesh::today(), "10d")[&path].clone().expect("text");
+    pipeline.extend_from_slice(b"self_heal: false\n");
+    world.commit("Keep hands off", &[(path, Some(pipeline))].into());
+    let mut state = world.state("told");
+    state.start();
+    state.settle();
+    let before = state.contents();
+    let (version, _) = state.table(SALES);
+    std::fs::remove_file(a_data_file(&state.table_folder(SALES))).expect("deleted");
+    let of_table = |state: &State<'_>, open: &str| -> Result<(), String> {
+        let list = state.json(&["alerts", "list"])?;
+        let found =
+            list["alerts"].as_array().expect("alerts").iter().any(|it: &Value| {
+                it["product"] == "shop/sales" && it["kind"] == "table" && it["state"] == open
+            });
+        if found { Ok(()) } else { Err(list.to_string()) }
+    };
+    state.wait("an alert", |state| of_table(state, "firing"));
+    assert_eq!(state.table(SALES).0, version, "nothing is done by itself");
+    state.ask(&["run", "shop/sales", "--reason", "repaired", "--wait"]).ends_with(0);
+    wait_for_rows(&mut state, SALES, version, &before[SALES]);
+    state.wait("its end", |state| of_table(state, "resolved"));
+    assert_eq!(state.end().0.code(), Some(0), "{}", state.told());
+}
