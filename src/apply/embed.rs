@@ -122,7 +122,7 @@ async fn refresh(
     let unchanged = !job.afresh && embedded == 0 && before.shows(&pieces);
     let (version, key) = match before.version {
         // The index is already what it should be: another commit would tell readers of news that are none.
-        Some(version) if unchanged => (refresh.confirm(version).await?, String::new()),
+        Some(version) if unchanged => (refresh.confirm(version).await?, before.key.clone()),
         version => refresh.publish(&model, &pieces, &vectors, version).await?,
     };
     let facts = vec![refresh.published(version, pieces.len() as u64, key)];
@@ -187,18 +187,19 @@ async fn embed(model: &Model, texts: Vec<String>, reporter: &Reporter) -> Result
 struct Before {
     /// `None` when nothing was ever published.
     version: Option<Version>,
+    /// Digest of the key that it was published under.
+    key: String,
     rows: Vec<StoredRow>,
 }
 
 impl Before {
     async fn read(table: &Table, layout: &Layout) -> Result<Self, StepError> {
-        let known = match table.state().await? {
-            TableState::Known(known) if known.last_commit.is_some() => known,
-            _ => return Ok(Self { version: None, rows: Vec::new() }),
-        };
+        let nothing = Self { version: None, key: String::new(), rows: Vec::new() };
+        let TableState::Known(known) = table.state().await? else { return Ok(nothing) };
+        let Some(commit) = &known.last_commit else { return Ok(nothing) };
         let rows =
             read_rows(table.provider(Some(known.version)).await?, layout).await.map_err(EngineError::from)?;
-        Ok(Self { version: Some(known.version), rows })
+        Ok(Self { version: Some(known.version), key: commit.key_digest(), rows })
     }
 
     /// Returns the vectors by address, which only their own model and text ask for.

@@ -1,6 +1,7 @@
 //! Turns the world into events and performs the effects that core decides.
 
 mod beside;
+mod copy;
 mod desired;
 mod gate_input;
 mod hands;
@@ -12,6 +13,7 @@ mod poll;
 mod run;
 mod watch;
 
+pub use copy::CopyError;
 pub use desired::{Reading, read, shapes};
 pub use gate_input::GateInputs;
 pub use judge::Judge;

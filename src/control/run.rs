@@ -16,11 +16,12 @@ use super::hands::Hands;
 use super::judge::Judge;
 use super::poll::{Watching, seen_events};
 use super::watch::Watcher;
+use super::copy::{CopyError, LedgerCopy, keep_copying};
 use super::{ledger, observe};
 use crate::apply::{Blobs, Context, keep_online};
 use crate::clock::Clock;
 use crate::engine::{Engine, EngineConfig};
-use crate::lake::Lake;
+use crate::lake::{Lake, Writer};
 use crate::notify::Mailer;
 use crate::online::Online;
 use crate::policy::PolicySet;
@@ -84,6 +85,9 @@ pub enum UpError {
     /// The ledger cannot be read.
     #[error("the ledger cannot be read")]
     Ledger(#[from] ledger::LedgerError),
+    /// The ledger's copy in the lake.
+    #[error("the ledger cannot be compared with its copy")]
+    Copy(#[from] CopyError),
     /// The lake cannot be opened.
     #[error("the lake cannot be opened")]
     Lake(#[from] crate::lake::LakeError),
@@ -150,8 +154,6 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     create(&state)?;
     let store = Store::open(&state.join("ledger.db"), OpenMode::ReadWrite).await?;
     let mut lease = store.lease(&owner(), real_now_ms(), LEASE_MS).await?;
-    let board = Board::new(&state, lease.epoch)?;
-    let ledger_state = ledger::replay(&store).await?;
     let central = match &options.policies {
         Some(path) => PolicySet::open(path)?,
         None => PolicySet::embedded(),
@@ -159,7 +161,12 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     let (settings, watcher) = first_look(&options)?;
     let reference = settings.r#ref.clone();
     let work = threads()?;
-    let context = context(&options, settings, watcher.blobs(), lease.epoch).await?;
+    let mut context = context(&options, settings, watcher.blobs(), lease.epoch).await?;
+    let copy = LedgerCopy::of(&context.lake)?;
+    lease = copy.restore(&store, lease, &context.lake).await?;
+    context.epoch = lease.epoch;
+    let ledger_state = ledger::replay(&store).await?;
+    let board = Board::new(&state, lease.epoch)?;
     let mailer = Mailer::from_settings(&context.settings, &state)?;
     let judge = Judge::new(&central, &[]);
     let mut control = Control::new(ledger_state, &options.environment, Limits::default());
@@ -182,6 +189,9 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     hands.perform(&mut control, opening).await?;
     let (tables, known) = (Arc::clone(&context.lake), ledger_shown.clone());
     let looking = tokio::spawn(observe::watch_tables(tables, known, hands.events.clone(), options.observe));
+    let (facts, known) = (store.clone(), ledger_shown.clone());
+    let copying =
+        tokio::spawn(keep_copying(copy.clone(), facts, known, options.clock.clone(), context.epoch));
     let upward = Upward { ledger: ledger_shown, context, store: store.clone(), mesh: mesh_shown };
     let servers = surround(&options, upward, &shutdown, around);
     // Commits that came while nobody looked are passed over now, and told so.
@@ -252,6 +262,16 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     show_ledger.send_replace(Arc::new(control.ledger.clone()));
     watching.stop();
     looking.abort();
+    // Between two commits or within one: the copy itself says how far it goes.
+    copying.abort();
+    let _ = copying.await;
+    if result.is_ok() {
+        let writer = Writer { epoch: lease.epoch, at_ms: options.clock.now_ms() };
+        if let Err(error) = copy.catch_up(&store, writer).await {
+            let why = crate::apply::chain(&error);
+            tracing::warn!("the last facts are not in the lake's copy of the ledger yet: {why}");
+        }
+    }
     work.shutdown_background();
     servers.end().await;
     if result.is_ok() {

@@ -128,9 +128,17 @@ impl Store {
     /// # Errors
     /// [`StoreError::Fenced`].
     pub async fn raise(&self, lease: &Lease) -> Result<Lease, StoreError> {
+        self.raise_to(lease, lease.epoch + 1).await
+    }
+
+    /// The same, to an epoch that is known to be above those that matter; a lease that is there already stays.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`].
+    pub async fn raise_to(&self, lease: &Lease, epoch: u64) -> Result<Lease, StoreError> {
         const ACTION: &str = "raise the lease's epoch";
         let mut tx = self.begin_as(lease.epoch, ACTION).await?;
-        let raised = Lease { epoch: lease.epoch + 1, ..lease.clone() };
+        let raised = Lease { epoch: epoch.max(lease.epoch), ..lease.clone() };
         sqlx::query("UPDATE lease SET epoch = ? WHERE id = 1")
             .bind(to_sql(raised.epoch))
             .execute(&mut *tx)

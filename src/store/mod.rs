@@ -10,6 +10,7 @@
 mod commands;
 mod lease;
 mod open;
+mod restore;
 #[cfg(test)]
 mod tests;
 mod write;

@@ -1,6 +1,7 @@
 //! Controllers that are killed, refused and doubled: nothing is lost, nothing is there twice, the others go on.
 
 mod mesh;
+mod rebuilt;
 mod roles;
 mod tampered;
 mod world;

@@ -10,13 +10,6 @@ use super::mesh;
 use super::world::{State, World, wait_for};
 use super::{DAILY, SALES};
 
-/// Returns the runs of a product that ended well, as often as they did.
-fn runs(state: &State<'_>, product: &str) -> usize {
-    let runs = state.json(&["runs", product, "--limit", "1000"]).expect("runs");
-    let ended = runs["runs"].as_array().expect("runs").iter();
-    ended.filter(|run| run["state"] == "succeeded").count()
-}
-
 /// Waits until a table's rows are what they were, though it has newer versions.
 #[track_caller]
 fn wait_for_rows(state: &mut State<'_>, address: &str, version: i64, hash: &str) {
@@ -54,14 +47,14 @@ fn what_somebody_else_does_to_a_table_is_mended() {
     state.start();
     state.settle();
     let before = state.contents();
-    let daily_runs = runs(&state, "shop/daily");
+    let daily_runs = state.runs_of("shop/daily");
 
     // Dropped. Its reader has nothing new to see once it is back.
     let (version, _) = state.table(SALES);
     std::fs::remove_dir_all(state.table_folder(SALES)).expect("dropped");
     wait_for_rows(&mut state, SALES, version, &before[SALES]);
     state.settle();
-    assert_eq!(runs(&state, "shop/daily"), daily_runs, "{}", state.told());
+    assert_eq!(state.runs_of("shop/daily"), daily_runs, "{}", state.told());
     let why = state.ask(&["why", "shop/sales"]);
     why.says("the table was dropped");
     why.says("published again since");
@@ -99,7 +92,7 @@ fn a_lake_that_is_not_there_is_not_taken_for_dropped_tables() {
     state.start();
     state.settle();
     let before = state.contents();
-    let runs_before = runs(&state, "shop/sales");
+    let runs_before = state.runs_of("shop/sales");
     let lake = state.table_folder("");
     let away = lake.with_file_name("away");
     std::fs::rename(&lake, &away).expect("moved");
@@ -108,7 +101,7 @@ fn a_lake_that_is_not_there_is_not_taken_for_dropped_tables() {
     });
     std::fs::rename(&away, &lake).expect("moved back");
     state.settle();
-    assert_eq!((state.contents(), runs(&state, "shop/sales")), (before, runs_before), "{}", state.told());
+    assert_eq!((state.contents(), state.runs_of("shop/sales")), (before, runs_before), "{}", state.told());
     assert_eq!(state.end().0.code(), Some(0), "{}", state.told());
 }
 

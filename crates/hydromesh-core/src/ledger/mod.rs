@@ -352,8 +352,7 @@ pub struct Published {
     pub inputs: BTreeMap<PortId, i64>,
     /// The run.
     pub run: String,
-    /// Digest of the commit's idempotency key, by which its files are named; empty when the table was left as it is, and
-    /// in facts of earlier versions.
+    /// Digest of the commit's idempotency key, by which its files are named; empty in facts of earlier versions.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub key: String,
 }
