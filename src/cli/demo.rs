@@ -86,7 +86,7 @@ pub fn run(args: &DemoArgs) -> Result<u8, Failure> {
             roles: Roles::all(),
         };
         let (ready, upward) = tokio::sync::oneshot::channel();
-        let servers = servers::around(args.listen, None)?;
+        let servers = servers::around(args.listen, None, None)?;
         let around: Around = Box::new(move |upward, token| {
             let thread = servers(upward.clone(), token);
             // The story may have been given up already.

@@ -4,6 +4,7 @@ mod beside;
 mod desired;
 mod gate_input;
 mod hands;
+mod hint;
 mod jobs;
 mod judge;
 mod ledger;
@@ -13,6 +14,7 @@ mod watch;
 
 pub use desired::{Reading, read, shapes};
 pub use gate_input::GateInputs;
+pub use hint::Hints;
 pub use judge::Judge;
 pub use ledger::{LedgerError, replay};
 pub use run::{Around, UpError, UpOptions, Upward, lake_folder, up};

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::beside::beside;
 use super::hands::Hands;
+use super::hint::Hints;
 use super::judge::Judge;
 use super::ledger;
 use super::poll::{Watching, seen_events};
@@ -182,7 +183,8 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     let servers = surround(&options, upward, &shutdown, around);
     // Commits that came while nobody looked are passed over now, and told so.
     let last_seen = control.ledger.head.clone();
-    let mut watching = Watching::start(watcher, options.poll, last_seen, control.ledger.port_prints());
+    let (hints, prints) = (Hints::of(&state), control.ledger.port_prints());
+    let mut watching = Watching::start(watcher, options.poll, hints, last_seen, prints);
     let mut ruled = false;
     let mut tick = interval(options.tick);
     let mut renew = interval(Duration::from_millis(u64::try_from(LEASE_MS / 3).unwrap_or(5_000)));
