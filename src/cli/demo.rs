@@ -83,6 +83,7 @@ pub fn run(args: &DemoArgs) -> Result<u8, Failure> {
             tick: Duration::from_millis(250),
             brokers: args.kafka.clone(),
             site: Some(format!("http://{}", args.listen)),
+            forge: None,
             roles: Roles::all(),
         };
         let (ready, upward) = tokio::sync::oneshot::channel();

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{DONE, FINDINGS, Failure, OUTSIDE, StateArgs, runtime, servers};
 use crate::clock::Clock;
 use crate::control::{Around, UpError, UpOptions, up};
+use crate::forge::{Address, Forge};
 use crate::serve::WebhookSecret;
 use crate::work::Role;
 
@@ -35,6 +36,13 @@ pub struct UpArgs {
     /// File with the secret of webhooks, at least 16 characters: a push is then looked at at once and not at the next poll.
     #[arg(long)]
     webhook_secret_file: Option<PathBuf>,
+    /// Where to say what became of each commit: github=https://api.github.com/repos/OWNER/REPO or
+    /// gitlab=https://gitlab.com/api/v4/projects/ID.
+    #[arg(long, value_name = "FORGE=URL", requires = "commit_status_token_file")]
+    commit_status: Option<Address>,
+    /// File with the token that may write commit statuses there, and should be allowed nothing else.
+    #[arg(long, requires = "commit_status")]
+    commit_status_token_file: Option<PathBuf>,
     /// What this process does; everything unless named. Processes with the same --state make one controller together.
     #[arg(long = "role", value_enum, value_delimiter = ',', value_name = "ROLE")]
     roles: Vec<Role>,
@@ -58,6 +66,7 @@ pub fn run(args: &UpArgs) -> Result<u8, Failure> {
         tick: Duration::from_millis(500),
         brokers: args.kafka.clone(),
         site: Some(format!("http://{}", args.listen)),
+        forge: forge(args)?,
         roles: args.roles.iter().copied().collect(),
     };
     let around: Around = if options.roles.has(Role::Serve) {
@@ -84,6 +93,18 @@ fn secret(option: &str, path: Option<&Path>) -> Result<Option<String>, Failure> 
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::usage(format!("{option} {}: {error}", path.display())))?;
     Ok(Some(text.trim().to_owned()))
+}
+
+/// Returns the forge that is told of commits, if one is named.
+fn forge(args: &UpArgs) -> Result<Option<Forge>, Failure> {
+    let token = secret("--commit-status-token-file", args.commit_status_token_file.as_deref())?;
+    let (Some(address), Some(token)) = (args.commit_status.clone(), token) else { return Ok(None) };
+    // Others cannot follow a link to this machine's own address, nor to "any".
+    let reached = !args.listen.ip().is_loopback() && !args.listen.ip().is_unspecified();
+    let page = reached.then(|| format!("http://{}/", args.listen));
+    Forge::new(address, &token, &args.state.env, page)
+        .map(Some)
+        .map_err(|error| Failure::usage(format!("--commit-status: {}", crate::apply::chain(&error))))
 }
 
 /// Returns how `up` failed, with the exit code that fits.

@@ -10,6 +10,7 @@ mod judge;
 mod ledger;
 mod poll;
 mod run;
+mod statuses;
 mod watch;
 
 pub use desired::{Reading, read, shapes};

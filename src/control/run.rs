@@ -17,10 +17,12 @@ use super::hint::Hints;
 use super::judge::Judge;
 use super::ledger;
 use super::poll::{Watching, seen_events};
+use super::statuses::keep_told;
 use super::watch::Watcher;
 use crate::apply::{Blobs, Context, keep_online};
 use crate::clock::Clock;
 use crate::engine::{Engine, EngineConfig};
+use crate::forge::Forge;
 use crate::lake::Lake;
 use crate::notify::Mailer;
 use crate::online::Online;
@@ -59,6 +61,8 @@ pub struct UpOptions {
     pub brokers: Option<String>,
     /// Address of the status site, for links in mails.
     pub site: Option<String>,
+    /// Where commit statuses are posted.
+    pub forge: Option<Forge>,
     /// What this process does.
     pub roles: Roles,
 }
@@ -180,6 +184,9 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     let opening = control.open(options.clock.now_ms(), lease.epoch, env!("CARGO_PKG_VERSION"));
     hands.perform(&mut control, opening).await?;
     let upward = Upward { ledger: ledger_shown, context, store: store.clone(), mesh: mesh_shown };
+    if let Some(forge) = options.forge.clone() {
+        tokio::spawn(keep_told(forge, store.clone(), state.clone(), upward.ledger.clone(), shutdown.clone()));
+    }
     let servers = surround(&options, upward, &shutdown, around);
     // Commits that came while nobody looked are passed over now, and told so.
     let last_seen = control.ledger.head.clone();
