@@ -84,10 +84,11 @@ pub fn run(args: &DemoArgs) -> Result<u8, Failure> {
             observe: Duration::from_secs(15),
             brokers: args.kafka.clone(),
             site: Some(format!("http://{}", args.listen)),
+            forge: None,
             roles: Roles::all(),
         };
         let (ready, upward) = tokio::sync::oneshot::channel();
-        let servers = servers::around(args.listen, None)?;
+        let servers = servers::around(args.listen, None, None)?;
         let around: Around = Box::new(move |upward, token| {
             let thread = servers(upward.clone(), token);
             // The story may have been given up already.

@@ -11,12 +11,12 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Failure, OUTSIDE};
-use crate::control::{Around, Upward};
+use crate::control::{Around, Hints, Upward};
 use crate::lake::TableFormat;
 use crate::policy::PolicySet;
 use crate::serve::{
     self, CommandReply, CommandRequest, FeatureStore, Guard, LookupError, Metrics, Readiness, Search,
-    SearchHit, ServeState, SharedLedger, TableLookup,
+    SearchHit, ServeState, SharedLedger, TableLookup, WebhookSecret, Webhooks,
 };
 use crate::site::from_ledger::known_rules;
 use crate::site::publisher::{LEAST_PAUSE, ViewInputs, keep_current};
@@ -31,7 +31,11 @@ const COMMANDS: usize = 64;
 ///
 /// # Errors
 /// When the address is taken, or is not loopback and there is no token.
-pub fn around(listen: SocketAddr, token: Option<&str>) -> Result<Around, Failure> {
+pub fn around(
+    listen: SocketAddr,
+    token: Option<&str>,
+    webhooks: Option<WebhookSecret>,
+) -> Result<Around, Failure> {
     let guard =
         serve::check_bind(listen, token).map_err(|error| Failure::usage(crate::apply::chain(&error)))?;
     let bind = |address: SocketAddr| {
@@ -49,7 +53,8 @@ pub fn around(listen: SocketAddr, token: Option<&str>) -> Result<Around, Failure
                 .thread_name("hydromesh-serve")
                 .enable_all()
                 .build();
-            let ended = runtime.and_then(|runtime| runtime.block_on(run(upward, listener, guard, shutdown)));
+            let ended = runtime
+                .and_then(|runtime| runtime.block_on(run(upward, listener, guard, webhooks, shutdown)));
             if let Err(error) = ended {
                 tracing::error!("serving ended: {error}");
             }
@@ -62,6 +67,7 @@ async fn run(
     upward: Upward,
     listener: std::net::TcpListener,
     guard: Guard,
+    webhooks: Option<WebhookSecret>,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -73,6 +79,8 @@ async fn run(
     tokio::spawn(answer_commands(asked, upward.clone()));
     let readiness = Readiness::default();
     readiness.replayed();
+    let hints = Hints::of(&upward.context.state);
+    let reference = upward.context.settings.r#ref.clone();
     let state = Arc::new(ServeState {
         environment: upward.context.environment.clone(),
         clock: upward.context.clock.clone(),
@@ -87,6 +95,7 @@ async fn run(
         commands,
         site: upward.context.state.join("site").join("current"),
         guard,
+        webhooks: webhooks.map(|secret| Webhooks::new(secret, reference, move || hints.give())),
         metrics,
         readiness,
     });

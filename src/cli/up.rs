@@ -1,5 +1,6 @@
 //! `hydromesh up --repo URL|PATH`.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -8,6 +9,8 @@ use tokio_util::sync::CancellationToken;
 use super::{DONE, FINDINGS, Failure, OUTSIDE, StateArgs, runtime, servers};
 use crate::clock::Clock;
 use crate::control::{Around, UpError, UpOptions, up};
+use crate::forge::{Address, Forge};
+use crate::serve::WebhookSecret;
 use crate::work::Role;
 
 /// Arguments of `up`.
@@ -20,7 +23,7 @@ pub struct UpArgs {
     state: StateArgs,
     /// The operator's policies instead of those compiled in: a folder or a bundle.
     #[arg(long)]
-    policies: Option<std::path::PathBuf>,
+    policies: Option<PathBuf>,
     /// Seconds between two looks at the repository.
     #[arg(long, default_value_t = 10.0)]
     poll: f64,
@@ -32,7 +35,17 @@ pub struct UpArgs {
     listen: std::net::SocketAddr,
     /// File with the token that commands need, and everything does when --listen is not loopback.
     #[arg(long)]
-    token_file: Option<std::path::PathBuf>,
+    token_file: Option<PathBuf>,
+    /// File with the secret of webhooks, at least 16 characters: a push is then looked at at once and not at the next poll.
+    #[arg(long)]
+    webhook_secret_file: Option<PathBuf>,
+    /// Where to say what became of each commit: github=https://api.github.com/repos/OWNER/REPO or
+    /// gitlab=https://gitlab.com/api/v4/projects/ID.
+    #[arg(long, value_name = "FORGE=URL", requires = "commit_status_token_file")]
+    commit_status: Option<Address>,
+    /// File with the token that may write commit statuses there, and should be allowed nothing else.
+    #[arg(long, requires = "commit_status")]
+    commit_status_token_file: Option<PathBuf>,
     /// What this process does; everything unless named. Processes with the same --state make one controller together.
     #[arg(long = "role", value_enum, value_delimiter = ',', value_name = "ROLE")]
     roles: Vec<Role>,
@@ -59,17 +72,15 @@ pub fn run(args: &UpArgs) -> Result<u8, Failure> {
         observe: Duration::from_secs_f64(args.observe),
         brokers: args.kafka.clone(),
         site: Some(format!("http://{}", args.listen)),
+        forge: forge(args)?,
         roles: args.roles.iter().copied().collect(),
     };
-    let token = match &args.token_file {
-        None => None,
-        Some(path) => Some(
-            std::fs::read_to_string(path)
-                .map_err(|error| Failure::usage(format!("--token-file {}: {error}", path.display())))?,
-        ),
-    };
     let around: Around = if options.roles.has(Role::Serve) {
-        servers::around(args.listen, token.as_deref().map(str::trim))?
+        let token = secret("--token-file", args.token_file.as_deref())?;
+        let webhooks = secret("--webhook-secret-file", args.webhook_secret_file.as_deref())?;
+        let webhooks = webhooks.map(|text| WebhookSecret::new(&text)).transpose();
+        let webhooks = webhooks.map_err(|error| Failure::usage(format!("--webhook-secret-file: {error}")))?;
+        servers::around(args.listen, token.as_deref(), webhooks)?
     } else {
         Box::new(|_, _| None)
     };
@@ -80,6 +91,26 @@ pub fn run(args: &UpArgs) -> Result<u8, Failure> {
         up(options, shutdown, around).await.map_err(|error| failure(&error))?;
         Ok(DONE)
     })
+}
+
+/// Returns what is in a file of one secret.
+fn secret(option: &str, path: Option<&Path>) -> Result<Option<String>, Failure> {
+    let Some(path) = path else { return Ok(None) };
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::usage(format!("{option} {}: {error}", path.display())))?;
+    Ok(Some(text.trim().to_owned()))
+}
+
+/// Returns the forge that is told of commits, if one is named.
+fn forge(args: &UpArgs) -> Result<Option<Forge>, Failure> {
+    let token = secret("--commit-status-token-file", args.commit_status_token_file.as_deref())?;
+    let (Some(address), Some(token)) = (args.commit_status.clone(), token) else { return Ok(None) };
+    // Others cannot follow a link to this machine's own address, nor to "any".
+    let reached = !args.listen.ip().is_loopback() && !args.listen.ip().is_unspecified();
+    let page = reached.then(|| format!("http://{}/", args.listen));
+    Forge::new(address, &token, &args.state.env, page)
+        .map(Some)
+        .map_err(|error| Failure::usage(format!("--commit-status: {}", crate::apply::chain(&error))))
 }
 
 /// Returns how `up` failed, with the exit code that fits.

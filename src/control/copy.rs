@@ -84,7 +84,10 @@ impl LedgerCopy {
         if end <= head {
             return Ok(lease);
         }
-        tracing::warn!(facts = end - head, "the ledger lacks facts that its copy in the lake has; they are restored");
+        tracing::warn!(
+            facts = end - head,
+            "the ledger lacks facts that its copy in the lake has; they are restored"
+        );
         let newest = self.read(end, 1).await?.first().map_or(0, |record| record.epoch);
         lease = store.raise_to(&lease, newest + 1).await?;
         let mut next = head + 1;
@@ -118,8 +121,9 @@ impl LedgerCopy {
             let meta = CommitMeta::new(format!("facts to {}", last.seq), writer.epoch, writer.at_ms)
                 .with_checkpoint(checkpoint);
             let rows = futures::stream::iter([Ok(batch(&records)?)]);
-            let staged = self.table.stage(&meta, Box::pin(RecordBatchStreamAdapter::new(schema(), rows))).await?;
-            self.table.publish(staged, PublishMode::Append, &meta).await?;
+            let staged =
+                self.table.stage(&meta, Box::pin(RecordBatchStreamAdapter::new(schema(), rows))).await?;
+            let _ = self.table.publish(staged, PublishMode::Append, &meta).await?;
             copied += records.len() as u64;
             from = last.seq;
         }
@@ -280,7 +284,8 @@ mod tests {
         other.integrity().await.unwrap();
         // It goes on, and the process that was believed dead can no longer write to the copy.
         assert_eq!(copy.catch_up(&other, writer(3)).await.unwrap(), 1);
-        tell(&store, &store.renew(&Lease { epoch: 2, ..lease.clone() }, T0, 1_000).await.unwrap(), 90..99).await;
+        tell(&store, &store.renew(&Lease { epoch: 2, ..lease.clone() }, T0, 1_000).await.unwrap(), 90..99)
+            .await;
         let stale = copy.catch_up(&store, writer(2)).await;
         assert!(matches!(stale, Err(CopyError::Lake(LakeError::Fenced { .. }))), "{stale:?}");
         let lease = store.lease("one", T0 + 9_000, 1_000).await.unwrap();
@@ -303,7 +308,7 @@ mod tests {
         let backup = ledger(&folder.path().join("two")).await;
         assert_eq!(backup.head().await.unwrap(), 5);
         let lease = backup.lease("two", T0 + 9_000, 1_000).await.unwrap();
-        copy.restore(&backup, lease, &lake).await.unwrap();
+        let _ = copy.restore(&backup, lease, &lake).await.unwrap();
         assert_eq!(backup.read(1, 100).await.unwrap(), store.read(1, 100).await.unwrap());
     }
 }

@@ -10,6 +10,7 @@ use hydromesh_core::ledger::LedgerState;
 use hydromesh_core::plan::PortPrint;
 use tokio::sync::{mpsc, watch};
 
+use super::hint::Hints;
 use super::watch::Watcher;
 use crate::repo::{CommitInfo, RepoError};
 
@@ -57,6 +58,7 @@ impl Watching {
     pub(super) fn start(
         watcher: Watcher,
         every: Duration,
+        hints: Hints,
         last_seen: Option<String>,
         deployed: BTreeMap<PortId, PortPrint>,
     ) -> Self {
@@ -94,7 +96,10 @@ impl Watching {
                     }
                     Err(error) => tracing::error!(%error, "reading the repository failed"),
                 }
-                tokio::time::sleep(every).await;
+                tokio::select! {
+                    () = tokio::time::sleep(every) => {}
+                    () = hints.taken() => {}
+                }
             }
         });
         Self { heads, deployed, task }
@@ -115,5 +120,63 @@ impl Watching {
 
     pub(super) fn stop(&self) {
         self.task.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repo::{CommitId, NewCommit, RepoWriter};
+
+    /// Far beyond what the test waits for, so that nothing but a hint wakes the poll.
+    const NEVER: Duration = Duration::from_mins(10);
+    /// Time in which nothing may happen.
+    const QUIET: Duration = Duration::from_millis(600);
+
+    fn push(repo: &RepoWriter, parent: Option<&CommitId>) -> CommitId {
+        let text = b"apiVersion: hydromesh/v1\nkind: Mesh\nname: hinted\n".to_vec();
+        let files = BTreeMap::from([("mesh.yaml".to_owned(), Some(text))]);
+        let message = if parent.is_some() { "Go on" } else { "Begin" };
+        let new = NewCommit {
+            branch: "main",
+            parent,
+            message,
+            author: "Mara",
+            email: "mara@example.com",
+            time_ms: 1_795_141_560_000,
+        };
+        repo.commit(new, &files).unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_hint_wakes_the_poll_once_however_often_it_is_given() {
+        let home = tempfile::tempdir().unwrap();
+        let repo = RepoWriter::init_bare(&home.path().join("repo.git")).unwrap();
+        let first = push(&repo, None);
+        let watcher =
+            Watcher::open(repo.path().to_str().unwrap(), &home.path().join("cache"), "refs/heads/main");
+        let hints = Hints::of(home.path());
+        let mut watching = Watching::start(watcher.unwrap(), NEVER, hints.clone(), None, BTreeMap::new());
+        assert_eq!(watching.next().await.0.id, first, "the first look needs no hint");
+
+        let second = push(&repo, Some(&first));
+        assert!(tokio::time::timeout(QUIET, watching.next()).await.is_err(), "nobody gave a hint");
+        for _ in 0..1_000 {
+            hints.give().unwrap();
+        }
+        let seen = tokio::time::timeout(Duration::from_secs(10), watching.next()).await;
+        assert_eq!(seen.expect("the hint woke it").0.id, second);
+
+        // Those that came during that look were one more; the next push waits for a hint of its own.
+        while home.path().join("look").exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        tokio::time::sleep(QUIET).await;
+        let third = push(&repo, Some(&second));
+        assert!(tokio::time::timeout(QUIET, watching.next()).await.is_err(), "a hint was left over");
+        hints.give().unwrap();
+        let seen = tokio::time::timeout(Duration::from_secs(10), watching.next()).await;
+        assert_eq!(seen.expect("the hint woke it").0.id, third);
+        watching.stop();
     }
 }

@@ -12,15 +12,18 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::beside::beside;
+use super::copy::{CopyError, LedgerCopy, keep_copying};
 use super::hands::Hands;
+use super::hint::Hints;
 use super::judge::Judge;
 use super::poll::{Watching, seen_events};
+use super::statuses::keep_told;
 use super::watch::Watcher;
-use super::copy::{CopyError, LedgerCopy, keep_copying};
 use super::{ledger, observe};
 use crate::apply::{Blobs, Context, keep_online};
 use crate::clock::Clock;
 use crate::engine::{Engine, EngineConfig};
+use crate::forge::Forge;
 use crate::lake::{Lake, Writer};
 use crate::notify::Mailer;
 use crate::online::Online;
@@ -61,6 +64,8 @@ pub struct UpOptions {
     pub brokers: Option<String>,
     /// Address of the status site, for links in mails.
     pub site: Option<String>,
+    /// Where commit statuses are posted.
+    pub forge: Option<Forge>,
     /// What this process does.
     pub roles: Roles,
 }
@@ -193,10 +198,14 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     let copying =
         tokio::spawn(keep_copying(copy.clone(), facts, known, options.clock.clone(), context.epoch));
     let upward = Upward { ledger: ledger_shown, context, store: store.clone(), mesh: mesh_shown };
+    if let Some(forge) = options.forge.clone() {
+        tokio::spawn(keep_told(forge, store.clone(), state.clone(), upward.ledger.clone(), shutdown.clone()));
+    }
     let servers = surround(&options, upward, &shutdown, around);
     // Commits that came while nobody looked are passed over now, and told so.
     let last_seen = control.ledger.head.clone();
-    let mut watching = Watching::start(watcher, options.poll, last_seen, control.ledger.port_prints());
+    let (hints, prints) = (Hints::of(&state), control.ledger.port_prints());
+    let mut watching = Watching::start(watcher, options.poll, hints, last_seen, prints);
     let mut ruled = false;
     let mut tick = interval(options.tick);
     let mut renew = interval(Duration::from_millis(u64::try_from(LEASE_MS / 3).unwrap_or(5_000)));

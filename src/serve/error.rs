@@ -29,8 +29,8 @@ impl ApiError {
     }
 
     pub fn no_such_path(path: &str) -> Self {
-        let help =
-            "the API has /v1/status, /v1/features/DOMAIN/PRODUCT, /v1/search/DOMAIN/PRODUCT and /v1/commands";
+        let help = "the API has /v1/status, /v1/features/DOMAIN/PRODUCT, /v1/search/DOMAIN/PRODUCT and /v1/commands; \
+             webhooks are /webhooks/github and /webhooks/gitlab";
         Self::new(StatusCode::NOT_FOUND, "HM-H001", format!("nothing is served at `{}`", cut(path)), help)
     }
 
@@ -78,7 +78,7 @@ impl ApiError {
     }
 
     pub fn too_large(limit: usize) -> Self {
-        let help = "ask for fewer entities at once";
+        let help = "ask for fewer entities at once; a push whose webhook is larger is found by the poll";
         Self::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "HM-H008",
@@ -115,7 +115,7 @@ impl ApiError {
     }
 
     pub fn wrong_method(method: &str) -> Self {
-        let help = "look-ups and search are GET (several entities: POST), commands are POST";
+        let help = "look-ups and search are GET (several entities: POST), commands and webhooks are POST";
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "HM-H012",
@@ -144,6 +144,26 @@ impl ApiError {
             "HM-H015",
             message,
             "send it again with the same key: it counts once",
+        )
+    }
+
+    pub fn no_webhooks() -> Self {
+        let help = "start the controller with --webhook-secret-file, and give the forge the same secret";
+        Self::new(StatusCode::NOT_FOUND, "HM-H017", "webhooks are not set up", help)
+    }
+
+    /// Not 401: that asks for a token, and none helps here.
+    pub fn unsigned(header: &str) -> Self {
+        let help = format!("a delivery carries {header}, made with the secret of --webhook-secret-file");
+        Self::new(StatusCode::FORBIDDEN, "HM-H018", "the webhook's signature is missing or wrong", help)
+    }
+
+    pub fn webhook_type(kind: &str) -> Self {
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "HM-H019",
+            format!("a webhook of the type `{}` is not taken", cut(kind)),
+            "choose `application/json` in the webhook's settings",
         )
     }
 
@@ -190,6 +210,6 @@ impl IntoResponse for ApiError {
 }
 
 /// What a caller sent is quoted back only so far, and on one line.
-fn cut(text: &str) -> String {
+pub(super) fn cut(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(120).collect()
 }

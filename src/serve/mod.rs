@@ -1,7 +1,8 @@
-//! HTTP: the site, health, metrics, looked-up features, search, and commands.
+//! HTTP: the site, health, metrics, looked-up features, search, commands, and webhooks.
 //!
 //! Everything is answered from one snapshot of the folded ledger and from three seams behind which others keep live
-//! feature values, batch rows and vectors. Nothing here decides or writes: a command becomes an event of control.
+//! feature values, batch rows and vectors. Nothing here decides or writes: a command becomes an event of control, and a
+//! webhook a hint for its poll.
 
 mod commands;
 mod connections;
@@ -19,6 +20,7 @@ mod site;
 mod status;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -44,6 +46,7 @@ pub use health::product_status;
 pub use metrics::Metrics;
 pub use objectives::{ObjectiveReport, objectives};
 pub use rows::TableLookup;
+pub use webhooks::{WeakSecret, WebhookSecret, Webhooks};
 
 /// Largest body of a request. 500 entities of 100 characters fit.
 const BODY_LIMIT: usize = 64 * 1024;
@@ -166,6 +169,8 @@ pub struct ServeState {
     pub site: PathBuf,
     /// Who may ask, from [`check_bind`].
     pub guard: Guard,
+    /// Takes webhooks; without a secret nobody does.
+    pub webhooks: Option<Webhooks>,
     /// Counters and histograms.
     pub metrics: Metrics,
     /// How far the start has come.
@@ -214,6 +219,7 @@ fn snapshot(ledger: &SharedLedger) -> Arc<LedgerState> {
 
 /// Returns the whole application.
 pub fn router(state: Arc<ServeState>) -> Router {
+    let large = DefaultBodyLimit::max(webhooks::WEBHOOK_LIMIT);
     Router::new()
         .route("/healthz", get(status::healthz))
         .route("/readyz", get(status::readyz))
@@ -222,6 +228,8 @@ pub fn router(state: Arc<ServeState>) -> Router {
         .route("/v1/features/{domain}/{product}", get(features::one).post(features::many))
         .route("/v1/search/{domain}/{product}", get(search::search))
         .route("/v1/commands", post(commands::submit))
+        .route(webhooks::GITHUB, post(webhooks::github).layer(large))
+        .route(webhooks::GITLAB, post(webhooks::gitlab).layer(large))
         .route("/v1/{*rest}", axum::routing::any(request::unknown))
         .method_not_allowed_fallback(request::wrong_method)
         .fallback(site::file)

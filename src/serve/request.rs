@@ -65,19 +65,21 @@ pub(super) fn query(uri: &Uri) -> Vec<(String, String)> {
     url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).into_owned().collect()
 }
 
+/// Returns why a body could not be read.
+pub(super) fn unread(rejection: &BytesRejection, limit: usize, help: &str) -> ApiError {
+    match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::too_large(limit),
+        _ => ApiError::request("the body could not be read", help),
+    }
+}
+
 /// Returns a JSON body.
 pub(super) fn json<T: DeserializeOwned>(
     body: Result<Bytes, BytesRejection>,
     example: &str,
 ) -> Result<T, ApiError> {
-    let bytes = body.map_err(|rejection| match rejection.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => ApiError::too_large(BODY_LIMIT),
-        _ => ApiError::request("the body could not be read", format!("send JSON such as {example}")),
-    })?;
-    serde_json::from_slice(&bytes).map_err(|error| {
-        ApiError::request(
-            format!("the body is not what is expected: {error}"),
-            format!("send JSON such as {example}"),
-        )
-    })
+    let help = format!("send JSON such as {example}");
+    let bytes = body.map_err(|rejection| unread(&rejection, BODY_LIMIT, &help))?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| ApiError::request(format!("the body is not what is expected: {error}"), help))
 }

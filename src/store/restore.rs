@@ -16,8 +16,7 @@ impl Store {
             .fetch_one(&mut *tx)
             .await
             .map_err(database(ACTION))?;
-        let mut next = last + 1;
-        for record in records {
+        for (next, record) in (last + 1..).zip(records) {
             if to_sql(record.seq) != next || record.epoch >= lease.epoch {
                 let detail = format!(
                     "record {} of epoch {} cannot follow record {last} under epoch {}",
@@ -25,7 +24,6 @@ impl Store {
                 );
                 return Err(StoreError::Damaged { path: self.path.clone(), detail });
             }
-            next += 1;
             sqlx::query("INSERT INTO ledger (seq, at_ms, epoch, kind, body) VALUES (?, ?, ?, ?, ?)")
                 .bind(to_sql(record.seq))
                 .bind(record.at_ms)

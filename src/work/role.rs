@@ -13,7 +13,7 @@ pub enum Role {
     Work,
     /// Follows topics: archives and features.
     Stream,
-    /// Serves the site, look-ups, search, metrics and the address for commands.
+    /// Serves the site, look-ups, search, metrics and the addresses for commands and webhooks.
     Serve,
 }
 

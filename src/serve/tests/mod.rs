@@ -3,6 +3,7 @@
 mod api;
 mod metrics;
 mod rows;
+mod webhooks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -299,6 +300,14 @@ pub(super) async fn served(story: Story) -> (Served, mpsc::Receiver<CommandReque
 }
 
 pub(super) async fn served_by(story: Story, guard: Guard) -> (Served, mpsc::Receiver<CommandRequest>) {
+    served_with(story, guard, None).await
+}
+
+pub(super) async fn served_with(
+    story: Story,
+    guard: Guard,
+    webhooks: Option<Webhooks>,
+) -> (Served, mpsc::Receiver<CommandRequest>) {
     let (commands, received) = mpsc::channel(2);
     let site = tempfile::tempdir().unwrap();
     let state = Arc::new(ServeState {
@@ -311,6 +320,7 @@ pub(super) async fn served_by(story: Story, guard: Guard) -> (Served, mpsc::Rece
         commands,
         site: site.path().join("current"),
         guard,
+        webhooks,
         metrics: Metrics::new(&LedgerState::default()),
         readiness: Readiness::default(),
     });

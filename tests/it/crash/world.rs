@@ -69,6 +69,7 @@ impl World {
             world: self,
             folder: self.home.path().join(name),
             listen,
+            options: vec!["--poll".to_owned(), "0.5".to_owned()],
             running: None,
             beside: BTreeMap::new(),
         }
@@ -80,6 +81,8 @@ pub struct State<'a> {
     world: &'a World,
     folder: PathBuf,
     listen: String,
+    /// Of every process, beside those that name repository, folder and address.
+    options: Vec<String>,
     /// The process with the role control.
     running: Option<Child>,
     /// Others, by a name of the test's.
@@ -87,6 +90,12 @@ pub struct State<'a> {
 }
 
 impl State<'_> {
+    /// Sets options for every process; without it the repository is looked at twice a second.
+    pub fn with(mut self, options: &[&str]) -> Self {
+        self.options = options.iter().map(|&it| it.to_owned()).collect();
+        self
+    }
+
     /// Starts a controller with every role.
     pub fn start(&mut self) {
         self.start_as("control,work,stream,serve");
@@ -147,11 +156,30 @@ impl State<'_> {
         })
     }
 
+    /// Returns the address of whoever serves.
+    pub fn listen(&self) -> &str {
+        &self.listen
+    }
+
     /// Returns the whole answer to a request, head and body.
     pub fn get(&self, path: &str) -> String {
+        self.request(&format!("GET {path} HTTP/1.1\r\nHost: {}\r\n", self.listen), "")
+    }
+
+    /// Returns the whole answer to a POST of JSON with further headers.
+    pub fn post(&self, path: &str, headers: &str, body: &str) -> String {
+        let kind = "Content-Type: application/json";
+        let length = body.len();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {}\r\n{kind}\r\nContent-Length: {length}\r\n{headers}",
+            self.listen
+        );
+        self.request(&head, body)
+    }
+
+    fn request(&self, head: &str, body: &str) -> String {
         let mut connection = TcpStream::connect(&self.listen).expect("somebody listens");
-        write!(connection, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.listen)
-            .expect("sent");
+        write!(connection, "{head}Connection: close\r\n\r\n{body}").expect("sent");
         let mut answer = Vec::new();
         connection.read_to_end(&mut answer).expect("an answer");
         String::from_utf8_lossy(&answer).into_owned()
@@ -175,10 +203,9 @@ impl State<'_> {
     /// Returns the arguments of a controller on this folder.
     pub fn up(&self) -> Vec<String> {
         let (repo, listen) = (text(self.world.repo.path()), self.listen.as_str());
-        let (state, half) = (text(&self.folder), "0.5");
         let args =
-            ["up", "--repo", repo, "--state", state, "--poll", half, "--observe", half, "--listen", listen];
-        args.map(str::to_owned).to_vec()
+            ["up", "--repo", repo, "--state", text(&self.folder), "--observe", "0.5", "--listen", listen];
+        args.map(str::to_owned).into_iter().chain(self.options.iter().cloned()).collect()
     }
 
     /// Ends the controller as a power cut would.

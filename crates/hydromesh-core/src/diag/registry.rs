@@ -247,13 +247,16 @@ registry! {
     HTTP_ACCESS = "HM-H005" Error "the port does not offer this access", "declare it under `hydromesh.access` in product.odps.yaml";
     HTTP_FEATURE = "HM-H006" Error "no such feature is served", "use one of the columns that the help lists";
     HTTP_TOKEN = "HM-H007" Error "the token is missing or wrong", "send `Authorization: Bearer TOKEN` with the controller's token";
-    HTTP_SIZE = "HM-H008" Error "the body is too large", "ask for fewer entities at once";
+    HTTP_SIZE = "HM-H008" Error "the body is too large", "ask for fewer entities at once; a push whose webhook is larger is found by the poll";
     HTTP_SLOW = "HM-H009" Error "the answer took too long", "ask again; if it stays slow, look at /metrics";
     HTTP_NOT_READY = "HM-H010" Error "nothing is known yet", "ask again in a few seconds";
     HTTP_FAILED = "HM-H011" Error "the answer could not be made", "the controller's log says why";
-    HTTP_METHOD = "HM-H012" Error "this method is not answered here", "look-ups and search are GET (several entities: POST), commands are POST";
+    HTTP_METHOD = "HM-H012" Error "this method is not answered here", "look-ups and search are GET (several entities: POST), commands and webhooks are POST";
     HTTP_JOIN = "HM-H013" Error "two products cannot be mixed in one look-up", "mix ports that are looked up by the same key";
     HTTP_REFUSED = "HM-H014" Error "the controller refused the command", "read the message: it says what stands in the way";
     HTTP_BUSY = "HM-H015" Error "the controller cannot take the command now", "send it again with the same key: it counts once";
     HTTP_HOST = "HM-H016" Error "the request names another host", "open it as 127.0.0.1 or localhost";
+    HTTP_NO_WEBHOOKS = "HM-H017" Error "webhooks are not set up", "start the controller with --webhook-secret-file, and give the forge the same secret";
+    HTTP_SIGNATURE = "HM-H018" Error "the webhook's signature is missing or wrong", "give the forge the secret of --webhook-secret-file";
+    HTTP_WEBHOOK_TYPE = "HM-H019" Error "a webhook of this type is not taken", "choose `application/json` in the webhook's settings";
 }
