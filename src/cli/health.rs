@@ -174,7 +174,7 @@ pub fn survey(book: &Book) -> Vec<Condition<'_>> {
         }
     }
     let condition = |id: ProductId| {
-        let deployed = book.ledger.deployed.get(&id);
+        let deployed = book.ledger.deployed.get(&id).map(AsRef::as_ref);
         let freshness = freshness(book, deployed);
         let outcome = refused.get(&id).copied();
         let (health, why) = judge(book, &id, outcome, &freshness, &due, &waiting);

@@ -43,8 +43,8 @@ pub fn run(args: &LineageArgs) -> Result<u8, Failure> {
         Some(path) => read_path(path, args.rev.as_deref(), &BTreeMap::new())?.desired.mesh,
         None => {
             let book = Book::open(&args.book)?;
-            let products =
-                book.ledger.deployed.into_iter().map(|(id, deployed)| (id, deployed.product)).collect();
+            let deployed = book.ledger.deployed.iter();
+            let products = deployed.map(|(id, deployed)| (id.clone(), deployed.product.clone())).collect();
             Mesh { products, ..Mesh::default() }
         }
     };

@@ -63,7 +63,7 @@ fn as_json(book: &Book, condition: &Condition<'_>) -> Value {
         .iter()
         .map(|(name, output)| {
             let port = product.port(name);
-            let state = book.ledger.ports.get(&port);
+            let state = book.ledger.ports.get(&port).map(AsRef::as_ref);
             json!({
                 "port": port,
                 "contract": {"version": output.contract.version, "columns": output.contract.columns},

@@ -54,7 +54,7 @@ pub(super) fn deployed<'a>(
 /// Returns a deployed product by its address.
 pub(super) fn product_at<'a>(ledger: &'a LedgerState, address: &str) -> Result<&'a Deployed, ApiError> {
     let found = address.parse::<ProductId>().ok().and_then(|id| ledger.deployed.get(&id));
-    found.ok_or_else(|| {
+    found.map(AsRef::as_ref).ok_or_else(|| {
         let known: Vec<String> = ledger.deployed.keys().map(ToString::to_string).collect();
         ApiError::no_such_product(address, known.iter().map(String::as_str))
     })

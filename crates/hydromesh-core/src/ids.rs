@@ -1,6 +1,7 @@
 //! Addresses: `domain`, `domain/product`, `domain/product.port`, `domain/product.port#column`.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -32,12 +33,13 @@ fn check_name(text: &str) -> Result<(), NameError> {
     Ok(())
 }
 
+// Addresses go into every key of the ledger and of what is derived from it: a copy shares the text.
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $type(String);
+        pub struct $type(Arc<str>);
 
         impl $type {
             /// Returns the name, if `text` is one.
@@ -47,7 +49,7 @@ macro_rules! name {
             pub fn new(text: impl Into<String>) -> Result<Self, NameError> {
                 let text = text.into();
                 check_name(&text)?;
-                Ok(Self(text))
+                Ok(Self(text.into()))
             }
 
             /// Returns the name as text.
@@ -72,7 +74,7 @@ macro_rules! name {
 
         impl From<$type> for String {
             fn from(name: $type) -> String {
-                name.0
+                name.0.as_ref().to_owned()
             }
         }
     };

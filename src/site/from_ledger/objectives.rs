@@ -39,7 +39,7 @@ impl Facts<'_> {
         let mut objectives = Vec::new();
         for (name, output) in &product.outputs {
             let port = product.port(name);
-            let state = self.ledger.ports.get(&port);
+            let state = self.ledger.ports.get(&port).map(AsRef::as_ref);
             for sla in &output.contract.slas {
                 let Some(kind) = kind(sla) else { continue };
                 let objective = Objective {

@@ -1,11 +1,10 @@
 //! Alerts: one episode per trouble, one message when it begins and one when it ends, to the same places.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::Control;
-use super::troubles::Sign;
 use crate::ids::{PortId, ProductId};
-use crate::ledger::{Alert, AlertKind, AlertState, Fact};
+use crate::ledger::{Alert, AlertKind, AlertState, EpisodeRecord, Fact};
 
 /// How long a product whose upstream recovered may take to recover itself before its own episode fires.
 const RECOVERY_MS: i64 = 10 * 60_000;
@@ -14,44 +13,73 @@ const RECOVERY_MS: i64 = 10 * 60_000;
 pub(super) type About = (ProductId, AlertKind, String);
 
 impl Control {
-    /// Compares what is wrong now with the open episodes.
+    /// Compares what is wrong now with the open episodes, of those products of which something may have changed.
     pub(super) fn judge(&mut self) {
-        let signs = self.signs();
-        let over: Vec<About> =
-            self.ledger.open.keys().filter(|about| !signs.contains_key(*about)).cloned().collect();
+        while self.trouble_times.first().is_some_and(|(at_ms, _)| *at_ms <= self.now_ms) {
+            self.troubled.extend(self.trouble_times.pop_first().map(|(_, id)| id));
+        }
+        let mut over = Vec::new();
+        for id in std::mem::take(&mut self.troubled) {
+            let (signs, until_ms) = self.signs(&id);
+            if let Some(before_ms) = self.trouble_ms.remove(&id) {
+                self.trouble_times.remove(&(before_ms, id.clone()));
+            }
+            if let Some(until_ms) = until_ms {
+                self.trouble_ms.insert(id.clone(), until_ms);
+                self.trouble_times.insert((until_ms, id.clone()));
+            }
+            let gone = |(_, kind, subject): &About| !signs.contains_key(&(*kind, subject.clone()));
+            over.extend(self.episodes_of(&id).map(|(about, _)| about).filter(|about| gone(about)).cloned());
+            let before = self.untold.range(least(&id)..).take_while(|about| about.0 == id);
+            for about in before.cloned().collect::<Vec<_>>() {
+                self.untold.remove(&about);
+            }
+            for (kind, subject) in signs.into_keys() {
+                let about = (id.clone(), kind, subject);
+                if self.last_of(&about).is_none_or(|alert| alert.state == AlertState::Held) {
+                    self.untold.insert(about);
+                }
+            }
+        }
         for about in over {
             self.resolve(&about);
         }
-        for (about, sign) in self.roots_first(signs) {
-            let open = self.ledger.open.get(&about).and_then(|id| self.ledger.episodes.get(id));
-            match open.map(|episode| episode.last().clone()) {
-                None => self.fire_or_hold(&about, &sign, None),
+        for about in self.roots_first() {
+            match self.last_of(&about).cloned() {
+                None => self.fire_or_hold(&about, None),
                 Some(held) if held.state == AlertState::Held && self.recovery_over(&held) => {
-                    self.fire_or_hold(&about, &sign, Some(&held));
+                    self.fire_or_hold(&about, Some(&held));
                 }
                 Some(_) => {}
+            }
+            if self.last_of(&about).is_some_and(|alert| alert.state != AlertState::Held) {
+                self.untold.remove(&about);
             }
         }
     }
 
-    /// Orders troubles so that a cause comes before what it explains: inputs before readers, failures before lateness.
-    fn roots_first(&self, signs: BTreeMap<About, Sign>) -> Vec<(About, Sign)> {
-        let rank: BTreeMap<&ProductId, usize> =
-            self.due.order().iter().enumerate().map(|(rank, id)| (id, rank)).collect();
-        let mut ordered: Vec<(usize, u8, (About, Sign))> = signs
-            .into_iter()
-            .map(|(about, sign)| {
-                let product = rank.get(&about.0).copied().unwrap_or(usize::MAX);
-                let kind = match about.1 {
-                    AlertKind::Run | AlertKind::Quality | AlertKind::Table => 0,
-                    AlertKind::Freshness => 1,
-                    AlertKind::Drift | AlertKind::Deploy => 2,
-                };
-                (product, kind, (about, sign))
-            })
-            .collect();
-        ordered.sort_by_key(|(product, kind, _)| (*product, *kind));
-        ordered.into_iter().map(|(_, _, trouble)| trouble).collect()
+    /// Returns the open episodes of a product.
+    fn episodes_of(&self, id: &ProductId) -> impl Iterator<Item = (&About, &String)> {
+        self.ledger.open.range(least(id)..).take_while(move |(about, _)| about.0 == *id)
+    }
+
+    /// Returns the last word of the open episode about something.
+    fn last_of(&self, about: &About) -> Option<&Alert> {
+        self.ledger.open.get(about).and_then(|id| self.ledger.episodes.get(id)).map(EpisodeRecord::last)
+    }
+
+    /// Orders what was not told so that a cause comes before what it explains: inputs before readers, failures before lateness.
+    fn roots_first(&self) -> Vec<About> {
+        let mut ordered: Vec<About> = self.untold.iter().cloned().collect();
+        ordered.sort_by_key(|(product, kind, _)| {
+            let kind = match kind {
+                AlertKind::Run | AlertKind::Quality | AlertKind::Table => 0,
+                AlertKind::Freshness => 1,
+                AlertKind::Drift | AlertKind::Deploy => 2,
+            };
+            (self.due.rank(product).unwrap_or(usize::MAX), kind)
+        });
+        ordered
     }
 
     /// Returns whether what held an episode back ended long enough ago.
@@ -69,13 +97,14 @@ impl Control {
         if !matches!(kind, AlertKind::Freshness | AlertKind::Drift) {
             return None;
         }
-        let ancestors = self.ancestors(product);
-        self.ledger.open.iter().find_map(|((other, other_kind, _), id)| {
+        let mut suspects = self.ancestors(product);
+        suspects.insert(product.clone());
+        suspects.iter().flat_map(|id| self.episodes_of(id)).find_map(|((other, other_kind, _), id)| {
             let explains = match other_kind {
-                AlertKind::Freshness => ancestors.contains(other),
+                AlertKind::Freshness => other != product,
                 // What stands still is late after a while, and its owner was told already.
                 AlertKind::Quality | AlertKind::Run | AlertKind::Table => {
-                    ancestors.contains(other) || (other == product && *kind == AlertKind::Freshness)
+                    other != product || *kind == AlertKind::Freshness
                 }
                 AlertKind::Drift | AlertKind::Deploy => false,
             };
@@ -101,7 +130,7 @@ impl Control {
     }
 
     /// Begins an episode, or lets one fire that was held back.
-    fn fire_or_hold(&mut self, about: &About, sign: &Sign, held: Option<&Alert>) {
+    fn fire_or_hold(&mut self, about: &About, held: Option<&Alert>) {
         let (product, kind, subject) = about;
         let silenced = self.ledger.silenced.get(product).is_some_and(|until| *until > self.now_ms);
         let caused_by = self.cause(about);
@@ -110,7 +139,9 @@ impl Control {
             return;
         }
         let Some(targets) = self.targets(product) else { return };
-        let (summary, details) = self.describe(about, sign);
+        let (mut signs, _) = self.signs(product);
+        let Some(sign) = signs.remove(&(*kind, subject.clone())) else { return };
+        let (summary, details) = self.describe(about, &sign);
         let alert = Alert {
             episode: held.map_or_else(
                 // By the fact's place, which nothing else has. Time stands while a clock that was set back catches up.
@@ -142,10 +173,7 @@ impl Control {
     }
 
     fn resolve(&mut self, about: &About) {
-        let Some(episode) = self.ledger.open.get(about).and_then(|id| self.ledger.episodes.get(id)) else {
-            return;
-        };
-        let from = episode.last().clone();
+        let Some(from) = self.last_of(about).cloned() else { return };
         let summary = format!("resolved: {}", self.ending(about));
         let (transition, state) = (from.transition + 1, AlertState::Resolved);
         self.record(Fact::Alert(Alert { transition, state, summary, ..from }));
@@ -163,4 +191,9 @@ impl Control {
             AlertKind::Drift => format!("features of {product} agree with the training snapshot again"),
         }
     }
+}
+
+/// Returns what sorts before all that an episode of a product can be about.
+fn least(id: &ProductId) -> About {
+    (id.clone(), AlertKind::Freshness, String::new())
 }

@@ -93,10 +93,8 @@ impl Control {
             .filter_map(|(deployed, pipeline)| match pipeline {
                 Pipeline::Batch(batch) => {
                     let cut = batch.partition.as_ref()?;
-                    let within = |key: &str| from <= key && key <= to;
-                    let keys = ended_partitions(cut, self.now_ms);
-                    let count = keys.iter().filter(|key| within(&key.to_string())).count();
-                    (count > 0).then(|| (deployed.product.port(&batch.output), count as u64))
+                    let count = ended_partitions(cut, self.now_ms).count_within(from, to);
+                    (count > 0).then(|| (deployed.product.port(&batch.output), count))
                 }
                 _ => None,
             })
@@ -130,7 +128,7 @@ impl Control {
 
     fn answer_command(&mut self, id: &str, answer: Result<String, String>) {
         let accepted = answer.is_ok();
-        self.resting.clear();
+        self.wake_all();
         let answer = answer.unwrap_or_else(|why| why);
         self.record(Fact::CommandAnswered { id: id.to_owned(), accepted, answer });
     }

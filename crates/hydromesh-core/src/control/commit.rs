@@ -28,6 +28,8 @@ pub(super) struct Pending {
     prints: BTreeMap<ProductId, Print>,
     /// The gate's answers by product, each to the fingerprint that it names.
     answers: BTreeMap<ProductId, Decision>,
+    /// Products of this round about which the gate has not answered.
+    unanswered: BTreeSet<ProductId>,
     /// Products that do not advance, with why.
     refused: BTreeMap<ProductId, (Outcome, String)>,
 }
@@ -154,14 +156,12 @@ impl Control {
         let prints = std::mem::replace(&mut desired.prints, ideal);
         self.desired = Some(desired);
         plan.changes.retain(|change| !refused.contains_key(&change.product));
-        let pending = Pending { plan, prints, answers, refused };
-        let questions: Vec<(&'static str, Question)> = pending
-            .plan
-            .changes
-            .iter()
-            .filter(|change| pending.answer(change).is_none())
-            .map(|change| (action(change), question(change, &pending.plan.commit)))
-            .collect();
+        let mut pending = Pending { plan, prints, answers, unanswered: BTreeSet::new(), refused };
+        let open: Vec<&Change> =
+            pending.plan.changes.iter().filter(|change| pending.answer(change).is_none()).collect();
+        let questions: Vec<(&'static str, Question)> =
+            open.iter().map(|change| (action(change), question(change, &pending.plan.commit))).collect();
+        pending.unanswered = open.into_iter().map(|change| change.product.clone()).collect();
         self.pending = Some(pending);
         for (action, question) in questions {
             self.ask(action, question);
@@ -172,6 +172,8 @@ impl Control {
     /// Takes the gate's answer about a change in.
     pub(super) fn change_decided(&mut self, decision: Decision) {
         if let Some(pending) = &mut self.pending {
+            // Only an answer to what was asked in this round comes here.
+            pending.unanswered.remove(&decision.product);
             pending.answers.insert(decision.product.clone(), decision);
             self.conclude();
         }
@@ -179,8 +181,7 @@ impl Control {
 
     /// Once every question is answered: deploys what is allowed and holds nothing back from anyone else.
     fn conclude(&mut self) {
-        let Some(pending) = &self.pending else { return };
-        if pending.plan.changes.iter().any(|change| pending.answer(change).is_none()) {
+        if self.pending.as_ref().is_none_or(|pending| !pending.unanswered.is_empty()) {
             return;
         }
         let (Some(mut pending), Some(mut desired)) = (self.pending.take(), self.desired.take()) else {

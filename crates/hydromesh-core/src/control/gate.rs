@@ -18,6 +18,7 @@ impl Control {
     /// Puts a question; one about the same product and action takes the place of an older one.
     pub(super) fn ask(&mut self, action: &'static str, question: Question) {
         let about = (question.product.clone(), action);
+        self.ask_again_ms = self.ask_again_ms.min(self.now_ms.saturating_add(PATIENCE_MS));
         self.questions.insert(about, Asked { question: question.clone(), asked_ms: self.now_ms });
         self.effect(Effect::Decide(question));
     }
@@ -30,6 +31,9 @@ impl Control {
     /// Puts questions again that were not answered in time.
     pub(super) fn ask_again(&mut self) {
         let now_ms = self.now_ms;
+        if now_ms < self.ask_again_ms {
+            return;
+        }
         let late: Vec<Question> = self
             .questions
             .values_mut()
@@ -39,6 +43,8 @@ impl Control {
                 asked.question.clone()
             })
             .collect();
+        let again = |asked: &Asked| asked.asked_ms.saturating_add(PATIENCE_MS);
+        self.ask_again_ms = self.questions.values().map(again).min().unwrap_or(i64::MAX);
         for question in late {
             self.effect(Effect::Decide(question));
         }
@@ -46,9 +52,10 @@ impl Control {
 
     /// Takes an answer in, if it is one: late answers and those to nobody's question change nothing.
     pub(super) fn decided(&mut self, decision: Decision) {
-        let found = self.questions.iter().find(|((product, action), asked)| {
-            *product == decision.product
-                && *action == decision.action
+        let about_it = self.questions.range((decision.product.clone(), "")..);
+        let mut about_it = about_it.take_while(|((product, _), _)| *product == decision.product);
+        let found = about_it.find(|((_, action), asked)| {
+            *action == decision.action
                 && asked.question.commit == decision.commit
                 && asked.question.fingerprint == decision.fingerprint
         });

@@ -8,6 +8,7 @@ mod alerts;
 mod commands;
 mod commit;
 mod gate;
+mod line;
 mod models;
 mod outbox;
 #[cfg(test)]
@@ -16,20 +17,22 @@ mod troubles;
 mod work;
 mod world;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::diag::Diagnostic;
-use crate::ids::{PipelineId, PortId, ProductId};
+use crate::ids::{PortId, ProductId};
 use crate::ledger::{Alert, Command, Decision, Entry, Fact, LedgerState, RunOutcome};
 use crate::observe::Seen;
 use crate::plan::{Desired, DueWork, StepKey};
 use crate::planted::{self, Bug};
 
+use alerts::About;
 use commit::Pending;
 use gate::Asked;
+use line::Line;
 use outbox::Handed;
 pub use outbox::outbox_id;
 use work::{Flight, Rest};
@@ -201,14 +204,33 @@ pub struct Control {
     judged_ms: i64,
     /// Questions that the gate has not answered, by product and action.
     questions: BTreeMap<(ProductId, &'static str), Asked>,
+    /// When the first of them is put again.
+    ask_again_ms: i64,
     /// Commands to ask the gate about, in order of arrival.
     commands: VecDeque<String>,
+    /// Products with a model about which nothing was decided.
+    unweighed: BTreeSet<ProductId>,
     due: DueWork,
     flights: BTreeMap<StepKey, Flight>,
     /// Steps that ended well a moment ago.
     resting: BTreeMap<StepKey, Rest>,
-    /// When a step of a pipeline last began, as a position in the ledger: who waited longest goes first.
-    last_begun: BTreeMap<PipelineId, u64>,
+    /// When each of them may begin again.
+    rested: BTreeSet<(i64, StepKey)>,
+    /// Who may have a step to begin that ends by itself.
+    line: Line,
+    /// Who may have a topic to follow.
+    following: Line,
+    /// A definition has changed since flights were looked at.
+    redeployed: bool,
+    /// When to stop a step again that did not hear of it.
+    stop_again_ms: i64,
+    /// Products of which something changed since they were judged.
+    troubled: BTreeSet<ProductId>,
+    /// When time alone changes what is wrong with a product, by time and by product.
+    trouble_times: BTreeSet<(i64, ProductId)>,
+    trouble_ms: BTreeMap<ProductId, i64>,
+    /// What is wrong and was not told: nobody is known to tell, or another episode explains it.
+    untold: BTreeSet<About>,
     /// Messages handed to the shell and not yet answered, by episode and address.
     delivering: BTreeMap<(String, String), Handed>,
     effects: Vec<Effect>,
@@ -222,6 +244,9 @@ impl Control {
     pub fn new(ledger: LedgerState, environment: &str, limits: Limits) -> Self {
         let now_ms = ledger.at_ms;
         let commands = ledger.pending.keys().cloned().collect();
+        let unweighed = ledger.models.keys().cloned().collect();
+        let open = ledger.open.keys().map(|(product, ..)| product);
+        let troubled = ledger.deployed.keys().chain(ledger.verdicts.keys()).chain(open).cloned().collect();
         Self {
             ledger,
             environment: environment.to_owned(),
@@ -231,11 +256,21 @@ impl Control {
             pending: None,
             judged_ms: now_ms,
             questions: BTreeMap::new(),
+            ask_again_ms: i64::MAX,
             commands,
+            unweighed,
             due: DueWork::default(),
             flights: BTreeMap::new(),
             resting: BTreeMap::new(),
-            last_begun: BTreeMap::new(),
+            rested: BTreeSet::new(),
+            line: Line::default(),
+            following: Line::default(),
+            redeployed: false,
+            stop_again_ms: i64::MAX,
+            troubled,
+            trouble_times: BTreeSet::new(),
+            trouble_ms: BTreeMap::new(),
+            untold: BTreeSet::new(),
             delivering: BTreeMap::new(),
             effects: Vec::new(),
             batch: Vec::new(),
@@ -318,9 +353,25 @@ impl Control {
 
     fn record(&mut self, fact: Fact) {
         let entry = Entry { seq: self.ledger.seq + 1, at_ms: self.now_ms, fact };
-        self.ledger.apply(&entry);
         if !(planted::is(Bug::DueForgotten) && matches!(entry.fact, Fact::Published(_))) {
-            self.due.note(&entry.fact);
+            self.due.note(&self.ledger, &entry.fact);
+        }
+        self.ledger.apply(&entry);
+        match &entry.fact {
+            Fact::Deployed { .. } | Fact::Altered { .. } => self.redeployed = true,
+            Fact::Retired { product, .. } => {
+                self.redeployed = true;
+                self.troubled.insert(product.clone());
+            }
+            Fact::Trained(trained) => _ = self.unweighed.insert(trained.product.clone()),
+            Fact::RunStarted { step, .. } => _ = self.troubled.insert(step.pipeline.product.clone()),
+            Fact::CommitOutcome { product: Some(product), .. } => _ = self.troubled.insert(product.clone()),
+            // What was refused before it is no longer.
+            Fact::CommitOutcome { product: None, .. } => {
+                self.troubled.extend(self.ledger.verdicts.keys().cloned());
+            }
+            // Everything else that may be a sign makes something due, or no longer due.
+            _ => {}
         }
         self.batch.push(entry);
         self.changed = true;

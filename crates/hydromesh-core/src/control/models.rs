@@ -40,13 +40,14 @@ impl Control {
     /// Weighs every new model: promoted when it is not worse than the champion by more than the margin and the gate
     /// allows it.
     pub(super) fn weigh_challengers(&mut self) {
-        let new = |(product, models): (&ProductId, &crate::ledger::Champion)| {
-            let newest = models.trained.last()?.1.version;
+        let mut new = std::mem::take(&mut self.unweighed);
+        new.retain(|product| {
+            let newest = self.ledger.models.get(product).and_then(|models| models.trained.last());
             let weighed = self.ledger.weighed.get(product).copied().unwrap_or(0);
-            (newest > weighed && !self.is_asked(product, "promote")).then(|| product.clone())
-        };
-        let products: Vec<ProductId> = self.ledger.models.iter().filter_map(new).collect();
-        for product in products {
+            newest.is_some_and(|(_, newest)| newest.version > weighed)
+        });
+        self.unweighed.clone_from(&new);
+        for product in new.into_iter().filter(|it| !self.is_asked(it, "promote")).collect::<Vec<_>>() {
             let Some(challenger) = self.challenger(&product).cloned() else { continue };
             match self.verdict(&product, &challenger) {
                 None => {}

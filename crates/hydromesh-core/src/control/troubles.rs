@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use super::Control;
 use super::alerts::About;
 use crate::ids::{PortId, ProductId};
-use crate::ledger::{AlertKind, Attempts, FeatureDrift, Outcome, ProductVerdict};
+use crate::ledger::{AlertKind, Attempts, Deployed, FeatureDrift, Outcome, ProductVerdict};
 use crate::model::{Pipeline, SlaKind};
-use crate::plan::{StepKey, Work, retry_of, worth_telling};
+use crate::plan::{StepKey, Work, expire, retry_of, worth_telling};
 use crate::time::Span;
 
 /// How long a product may take to publish for the first time, when its promise is shorter: history is read first.
@@ -29,54 +29,69 @@ pub(super) enum Sign {
     Altered { port: PortId, what: String, partitions: usize },
 }
 
+/// What is wrong with one product, by kind and by what of it.
+pub(super) type Signs = BTreeMap<(AlertKind, String), Sign>;
+
 impl Control {
-    /// Returns everything that is wrong now.
-    pub(super) fn signs(&self) -> BTreeMap<About, Sign> {
-        let mut signs = BTreeMap::new();
-        self.late(&mut signs);
-        self.failing(&mut signs);
-        self.drifted(&mut signs);
-        self.refused(&mut signs);
-        self.altered(&mut signs);
-        signs
+    /// Returns everything that is wrong with a product now, and when time alone may change that.
+    pub(super) fn signs(&self, id: &ProductId) -> (Signs, Option<i64>) {
+        let (mut signs, mut until_ms) = (BTreeMap::new(), None);
+        if let Some(deployed) = self.ledger.deployed.get(id) {
+            self.late(deployed, &mut signs, &mut until_ms);
+            self.failing(deployed, &mut signs, &mut until_ms);
+            self.drifted(deployed, &mut signs);
+            self.altered(deployed, &mut signs);
+        }
+        self.refused(id, &mut signs);
+        (signs, until_ms)
     }
 
-    fn late(&self, signs: &mut BTreeMap<About, Sign>) {
-        for (id, deployed) in &self.ledger.deployed {
-            for (name, output) in &deployed.product.outputs {
-                let promise = output.contract.slas.iter().filter_map(|sla| match &sla.kind {
-                    SlaKind::DataAge(most) => Some(*most),
-                    _ => None,
-                });
-                let Some(most) = promise.min() else { continue };
-                let port = deployed.product.port(name);
-                let newest_ms = self.ledger.ports.get(&port).and_then(|state| state.newest_data_ms);
-                // A product that has published nothing yet is as old as its deploy.
-                let age_ms = self.now_ms.saturating_sub(newest_ms.unwrap_or(deployed.since_ms));
-                let grace_ms = deployed.since_ms.saturating_add(most.millis().max(HYDRATION_MS));
-                if age_ms > most.millis() && self.now_ms > grace_ms {
-                    let about = (id.clone(), AlertKind::Freshness, name.to_string());
-                    signs.insert(about, Sign::Late { port, most, newest_ms, age_ms });
-                }
+    fn late(&self, deployed: &Deployed, signs: &mut Signs, until_ms: &mut Option<i64>) {
+        for (name, output) in &deployed.product.outputs {
+            let promise = output.contract.slas.iter().filter_map(|sla| match &sla.kind {
+                SlaKind::DataAge(most) => Some(*most),
+                _ => None,
+            });
+            let Some(most) = promise.min() else { continue };
+            let port = deployed.product.port(name);
+            let newest_ms = self.ledger.ports.get(&port).and_then(|state| state.newest_data_ms);
+            // A product that has published nothing yet is as old as its deploy.
+            let from_ms = newest_ms.unwrap_or(deployed.since_ms);
+            let grace_ms = deployed.since_ms.saturating_add(most.millis().max(HYDRATION_MS));
+            let late_ms = from_ms.saturating_add(most.millis()).max(grace_ms);
+            if self.now_ms > late_ms {
+                let age_ms = self.now_ms.saturating_sub(from_ms);
+                signs.insert(
+                    (AlertKind::Freshness, name.to_string()),
+                    Sign::Late { port, most, newest_ms, age_ms },
+                );
+            } else {
+                expire(until_ms, late_ms.saturating_add(1));
             }
         }
     }
 
     /// One trouble per pipeline: what failed together is one incident.
-    fn failing(&self, signs: &mut BTreeMap<About, Sign>) {
-        for (step, attempts) in &self.ledger.failed {
-            let Some(deployed) = self.ledger.deployed.get(&step.pipeline.product) else { continue };
+    fn failing(&self, deployed: &Deployed, signs: &mut Signs, until_ms: &mut Option<i64>) {
+        let id = &deployed.product.id;
+        for (step, attempts) in self.ledger.failed.iter().filter(|(step, _)| step.pipeline.product == *id) {
             let retry = retry_of(deployed.product.pipelines.get(&step.pipeline.name), &step.work);
-            let alive = || self.due.wants(step) || self.flights.keys().any(|key| key.overlaps(step));
+            if !worth_telling(attempts, &retry) {
+                continue;
+            }
             // A silent topic commits nothing; that it is followed for a while is as good a sign.
-            let steady = self.flights.get(step).is_some_and(|flight| {
-                step.work == Work::Follow && self.now_ms >= flight.began_ms.saturating_add(STEADY_MS)
-            });
-            if !worth_telling(attempts, &retry) || steady || !alive() {
+            if let (Work::Follow, Some(flight)) = (&step.work, self.flights.get(step)) {
+                let steady_ms = flight.began_ms.saturating_add(STEADY_MS);
+                if self.now_ms >= steady_ms {
+                    continue;
+                }
+                expire(until_ms, steady_ms);
+            }
+            if !self.due.wants(step) && !self.flights_of(&step.pipeline).any(|key| key.overlaps(step)) {
                 continue;
             }
             let kind = if attempts.code.starts_with("HM-Q") { AlertKind::Quality } else { AlertKind::Run };
-            let about = (step.pipeline.product.clone(), kind, step.pipeline.name.to_string());
+            let about = (kind, step.pipeline.name.to_string());
             let sign = signs.entry(about).or_insert_with(|| Sign::Failed { step: step.clone(), others: 0 });
             if let Sign::Failed { step: first, others } = sign {
                 *others += usize::from(first != step);
@@ -84,52 +99,51 @@ impl Control {
         }
     }
 
-    fn drifted(&self, signs: &mut BTreeMap<About, Sign>) {
-        for (id, history) in &self.ledger.drift {
-            let Some(deployed) = self.ledger.deployed.get(id) else { continue };
-            let rule = deployed.product.pipelines.values().find_map(|pipeline| match pipeline {
-                Pipeline::Training(training) => training.retrain_on.drift.as_ref(),
-                _ => None,
-            });
-            let Some(rule) = rule else { continue };
-            let trained = self.ledger.models.get(id).and_then(|models| models.trained.last());
-            let trained_ms = trained.map_or(i64::MIN, |(at, _)| *at);
-            let window = history.iter().rev().take_while(|(at, ..)| *at > trained_ms).take(rule.of as usize);
-            let (of, confirmed) = window
-                .fold((0, 0), |(of, confirmed), (_, _, drifted)| (of + 1, confirmed + usize::from(*drifted)));
-            if confirmed > 0 && confirmed >= rule.confirm as usize {
-                let about = (id.clone(), AlertKind::Drift, "features".to_owned());
-                signs.insert(about, Sign::Drifted { confirmed, of });
-            }
+    fn drifted(&self, deployed: &Deployed, signs: &mut Signs) {
+        let id = &deployed.product.id;
+        let Some(history) = self.ledger.drift.get(id) else { return };
+        let rule = deployed.product.pipelines.values().find_map(|pipeline| match pipeline {
+            Pipeline::Training(training) => training.retrain_on.drift.as_ref(),
+            _ => None,
+        });
+        let Some(rule) = rule else { return };
+        let trained = self.ledger.models.get(id).and_then(|models| models.trained.last());
+        let trained_ms = trained.map_or(i64::MIN, |(at, _)| *at);
+        let window = history.iter().rev().take_while(|(at, ..)| *at > trained_ms).take(rule.of as usize);
+        let (of, confirmed) = window
+            .fold((0, 0), |(of, confirmed), (_, _, drifted)| (of + 1, confirmed + usize::from(*drifted)));
+        if confirmed > 0 && confirmed >= rule.confirm as usize {
+            signs.insert((AlertKind::Drift, "features".to_owned()), Sign::Drifted { confirmed, of });
         }
     }
 
-    /// Products of which the last commit that was decided about was refused.
+    /// The product was refused in the last commit that was decided about.
     ///
     /// The subject is what was refused and why, not the commit: the next commit that still carries it is no news.
-    fn refused(&self, signs: &mut BTreeMap<About, Sign>) {
-        let Some(concluded) = &self.ledger.concluded else { return };
-        for (product, verdict) in &self.ledger.verdicts {
-            let refused = matches!(verdict.outcome, Outcome::Held | Outcome::Denied | Outcome::Broken);
-            if refused && verdict.commit == *concluded {
-                let subject = verdict.mark.clone();
-                signs.insert((product.clone(), AlertKind::Deploy, subject), Sign::Refused);
-            }
+    fn refused(&self, id: &ProductId, signs: &mut Signs) {
+        let (Some(concluded), Some(verdict)) = (&self.ledger.concluded, self.ledger.verdicts.get(id)) else {
+            return;
+        };
+        let refused = matches!(verdict.outcome, Outcome::Held | Outcome::Denied | Outcome::Broken);
+        if refused && verdict.commit == *concluded {
+            signs.insert((AlertKind::Deploy, verdict.mark.clone()), Sign::Refused);
         }
     }
 
     /// Tables that do not show what was published, and that nothing puts right by itself.
-    fn altered(&self, signs: &mut BTreeMap<About, Sign>) {
-        for (port, partitions) in &self.ledger.altered {
-            let Some(deployed) = self.ledger.deployed.get(&port.product) else { continue };
+    fn altered(&self, deployed: &Deployed, signs: &mut Signs) {
+        if self.ledger.altered.is_empty() {
+            return;
+        }
+        for name in deployed.product.outputs.keys() {
+            let port = deployed.product.port(name);
+            let Some(partitions) = self.ledger.altered.get(&port).map(BTreeMap::len) else { continue };
             let mut pipelines = deployed.product.pipelines.values();
-            let pipeline = pipelines.find(|pipeline| *pipeline.output() == port.port);
-            if pipeline.is_some_and(Pipeline::self_heals) {
+            if pipelines.find(|pipeline| pipeline.output() == name).is_some_and(Pipeline::self_heals) {
                 continue;
             }
-            let what = self.ledger.alterations.get(port).map(|it| it.what.clone()).unwrap_or_default();
-            let about = (port.product.clone(), AlertKind::Table, port.port.to_string());
-            signs.insert(about, Sign::Altered { port: port.clone(), what, partitions: partitions.len() });
+            let what = self.ledger.alterations.get(&port).map(|it| it.what.clone()).unwrap_or_default();
+            signs.insert((AlertKind::Table, name.to_string()), Sign::Altered { port, what, partitions });
         }
     }
 

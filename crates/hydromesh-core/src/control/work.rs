@@ -1,9 +1,10 @@
 //! Steps: which begin, which are stopped, and what follows when they end.
 
+use std::sync::Arc;
+
 use super::{Control, Effect, Start};
-use crate::ids::ProductId;
-use crate::ledger::{Fact, LedgerState, RunOutcome};
-use crate::model::{Column, Pipeline, Quality, TableFormat};
+use crate::ids::{PipelineId, ProductId};
+use crate::ledger::{Deployed, Fact, LedgerState, RunOutcome};
 use crate::plan::{DueStep, StepKey, Work};
 
 /// How long a step rests that ended well and is due again at once: what it did was not what was wanted.
@@ -32,11 +33,25 @@ impl Flight {
 }
 
 /// What a step works from; another deploy of the same leaves it alone.
-#[derive(Debug, Clone, PartialEq)]
-struct Basis {
-    pipeline: Pipeline,
-    output: Option<(TableFormat, Vec<Column>, Vec<Quality>)>,
-    data: String,
+#[derive(Debug, Clone)]
+struct Basis(Arc<Deployed>);
+
+impl Basis {
+    fn of(ledger: &LedgerState, key: &StepKey) -> Option<Self> {
+        ledger.deployed.get(&key.pipeline.product).cloned().map(Self)
+    }
+
+    /// Returns whether a step would do the same from another basis.
+    fn same(&self, other: Option<&Self>, key: &StepKey) -> bool {
+        fn parts<'a>(Basis(deployed): &'a Basis, key: &StepKey) -> Option<impl PartialEq + use<'a>> {
+            let pipeline = deployed.product.pipelines.get(&key.pipeline.name)?;
+            let output = deployed.product.outputs.get(pipeline.output());
+            let output = output.map(|it| (it.format, &it.contract.columns, &it.contract.quality));
+            let data = &deployed.print.ports.get(pipeline.output())?.data;
+            Some((pipeline, output, data))
+        }
+        other.is_some_and(|other| Arc::ptr_eq(&self.0, &other.0) || parts(self, key) == parts(other, key))
+    }
 }
 
 /// Why a step that ended well is not begun again at once: nothing that it could see has changed.
@@ -46,15 +61,6 @@ pub(super) struct Rest {
     basis: Option<Basis>,
     altered: u64,
     inputs: i64,
-}
-
-fn basis(ledger: &LedgerState, key: &StepKey) -> Option<Basis> {
-    let deployed = ledger.deployed.get(&key.pipeline.product)?;
-    let pipeline = deployed.product.pipelines.get(&key.pipeline.name)?.clone();
-    let output = deployed.product.outputs.get(pipeline.output());
-    let output = output.map(|it| (it.format, it.contract.columns.clone(), it.contract.quality.clone()));
-    let data = deployed.print.ports.get(pipeline.output()).map(|print| print.data.clone())?;
-    Some(Basis { pipeline, output, data })
 }
 
 /// Returns the last change by somebody else of the table that a step writes.
@@ -68,46 +74,117 @@ impl Control {
     /// Begins what is due within the limits, and stops what works for a definition that is no longer deployed.
     pub(super) fn schedule(&mut self) {
         self.stop_outdated();
-        self.due.refresh(&self.ledger, self.now_ms);
-        self.resting.retain(|key, rest| {
-            rest.until_ms > self.now_ms
-                && rest.basis == basis(&self.ledger, key)
-                && rest.altered == altered(&self.ledger, key)
-                && rest.inputs == self.ledger.input_versions(&key.pipeline.product)
-        });
-        let mut bounded = self.flights.keys().filter(|key| key.work != Work::Follow).count();
-        for step in self.startable() {
-            let key = &step.key;
-            let follows = key.work == Work::Follow;
-            let of_pipeline = self.flights.keys().filter(|other| other.pipeline == key.pipeline).count();
-            let pipeline_full = of_pipeline >= usize::try_from(step.concurrency.max(1)).unwrap_or(1);
-            if pipeline_full || (!follows && bounded >= self.limits.steps) {
-                continue;
-            }
-            if self.start(step) && !follows {
-                bounded += 1;
+        self.line_up();
+        let mut free = self.limits.steps.saturating_sub(self.bounded().count());
+        loop {
+            let bounded = if free == 0 { None } else { self.line.first() };
+            if let Some(pipeline) = self.following.next_before(bounded) {
+                for step in self.startable(&pipeline, usize::MAX) {
+                    self.start(step);
+                }
+            } else if free > 0
+                && let Some(pipeline) = self.line.next_before(None)
+            {
+                for step in self.startable(&pipeline, free) {
+                    free -= usize::from(self.start(step));
+                }
+                if free == 0 {
+                    // It may have more.
+                    self.join(pipeline);
+                }
+            } else {
+                return;
             }
         }
     }
 
-    /// Returns due steps that nothing in flight collides with; whose pipeline waited longest comes first.
-    fn startable(&self) -> Vec<DueStep> {
-        let mut steps: Vec<&DueStep> = self
-            .due
-            .steps()
-            .filter(|step| !self.resting.contains_key(&step.key))
-            .filter(|step| !self.flights.keys().any(|key| key.overlaps(&step.key)))
-            .collect();
-        steps.sort_by_key(|step| self.last_begun.get(&step.key.pipeline).copied().unwrap_or(0));
-        steps.into_iter().cloned().collect()
+    /// Lets those join who may have something to begin now.
+    fn line_up(&mut self) {
+        let refreshed = self.due.refresh(&self.ledger, self.now_ms);
+        if refreshed.reordered {
+            self.line.clear();
+            self.following.clear();
+        }
+        let all = if refreshed.reordered { self.due.order().to_vec() } else { Vec::new() };
+        for id in all.iter().chain(&refreshed.products) {
+            for pipeline in self.due.pipelines_of(id).collect::<Vec<_>>() {
+                self.join(pipeline);
+            }
+        }
+        self.troubled.extend(refreshed.products);
+        while self.rested.first().is_some_and(|(until_ms, _)| *until_ms <= self.now_ms) {
+            if let Some((_, key)) = self.rested.pop_first() {
+                self.wake(&key);
+            }
+        }
+    }
+
+    fn join(&mut self, pipeline: PipelineId) {
+        let Some(rank) = self.due.rank(&pipeline.product) else { return };
+        let follows = self.due.steps_of(&pipeline).next().is_some_and(|step| step.key.work == Work::Follow);
+        let line = if follows { &mut self.following } else { &mut self.line };
+        line.join(rank, pipeline);
+    }
+
+    /// Lets a step begin again that rested, unless it went on to rest once more.
+    fn wake(&mut self, key: &StepKey) {
+        if self.resting.get(key).is_some_and(|rest| rest.until_ms <= self.now_ms) {
+            self.resting.remove(key);
+            self.join(key.pipeline.clone());
+        }
+    }
+
+    /// Lets everything begin that rests: somebody asked.
+    pub(super) fn wake_all(&mut self) {
+        self.rested.clear();
+        for (key, _) in std::mem::take(&mut self.resting) {
+            self.join(key.pipeline);
+        }
+    }
+
+    /// Returns the flights that end by themselves.
+    fn bounded(&self) -> impl Iterator<Item = &StepKey> {
+        self.flights.keys().filter(|key| key.work != Work::Follow)
+    }
+
+    pub(super) fn flights_of(&self, pipeline: &PipelineId) -> impl Iterator<Item = &StepKey> {
+        // The least key of a pipeline: partitions come first in the order of work.
+        let work = Work::Partitions { from: String::new(), to: String::new() };
+        let least = StepKey { pipeline: pipeline.clone(), work };
+        self.flights.range(least..).map(|(key, _)| key).take_while(move |key| key.pipeline == *pipeline)
+    }
+
+    /// Returns at most so many due steps of a pipeline that nothing in flight collides with.
+    pub(super) fn startable(&self, pipeline: &PipelineId, most: usize) -> Vec<DueStep> {
+        let flights: Vec<&StepKey> = self.flights_of(pipeline).collect();
+        let mut found: Vec<DueStep> = Vec::new();
+        for step in self.due.steps_of(pipeline) {
+            let concurrency = usize::try_from(step.concurrency.max(1)).unwrap_or(1);
+            if found.len() >= most || flights.len() + found.len() >= concurrency {
+                break;
+            }
+            if !self.rests(&step.key) && !flights.iter().any(|key| key.overlaps(&step.key)) {
+                found.push(step.clone());
+            }
+        }
+        found
+    }
+
+    fn rests(&self, key: &StepKey) -> bool {
+        self.resting.get(key).is_some_and(|rest| {
+            let basis = Basis::of(&self.ledger, key);
+            rest.until_ms > self.now_ms
+                && rest.basis.as_ref().map_or(basis.is_none(), |rested| rested.same(basis.as_ref(), key))
+                && rest.altered == altered(&self.ledger, key)
+                && rest.inputs == self.ledger.input_versions(&key.pipeline.product)
+        })
     }
 
     /// Begins a step; returns whether it did.
     fn start(&mut self, step: DueStep) -> bool {
         let DueStep { key, reason, attempt, .. } = step;
-        let Some(deployed) = self.ledger.deployed.get(&key.pipeline.product) else { return false };
-        let (generation, decision) = (deployed.generation, deployed.decision.clone());
-        let Some(basis) = basis(&self.ledger, &key) else { return false };
+        let Some(basis) = Basis::of(&self.ledger, &key) else { return false };
+        let (generation, decision) = (basis.0.generation, basis.0.decision.clone());
         let altered = altered(&self.ledger, &key);
         let run = format!("run-{:08}", self.ledger.seq + 1);
         self.record(Fact::RunStarted {
@@ -116,7 +193,8 @@ impl Control {
             attempt,
             decision: decision.clone(),
         });
-        self.last_begun.insert(key.pipeline.clone(), self.ledger.seq);
+        let line = if key.work == Work::Follow { &mut self.following } else { &mut self.line };
+        line.began(key.pipeline.clone(), self.ledger.seq);
         self.flights.insert(
             key.clone(),
             Flight {
@@ -133,16 +211,22 @@ impl Control {
     }
 
     fn stop_outdated(&mut self) {
+        // Another definition makes a step outdated, or another hand on its table; time asks again for what was not heard.
+        if !std::mem::take(&mut self.redeployed) && self.stop_again_ms > self.now_ms {
+            return;
+        }
         let mut outdated = Vec::new();
+        self.stop_again_ms = i64::MAX;
         for (key, flight) in &mut self.flights {
-            let deployed = self.ledger.deployed.get(&key.pipeline.product);
-            let same = (deployed.is_some_and(|it| it.generation == flight.generation)
-                || basis(&self.ledger, key).as_ref() == Some(&flight.basis))
-                && altered(&self.ledger, key) == flight.altered;
+            let deployed = Basis::of(&self.ledger, key);
+            let same = deployed.as_ref().is_some_and(|it| it.0.generation == flight.generation)
+                || flight.basis.same(deployed.as_ref(), key);
+            let same = same && altered(&self.ledger, key) == flight.altered;
             if flight.stop_again_ms.map_or(!same, |again_ms| again_ms <= self.now_ms) {
                 flight.stop_again_ms = Some(self.now_ms + STOP_AGAIN_MS);
                 outdated.push(flight.run.clone());
             }
+            self.stop_again_ms = self.stop_again_ms.min(flight.stop_again_ms.unwrap_or(i64::MAX));
         }
         for run in outdated {
             self.effect(Effect::Cancel { run });
@@ -185,8 +269,10 @@ impl Control {
         }
         if !failed && !flight.is_stopped() {
             let inputs = self.ledger.input_versions(&key.pipeline.product);
-            let (basis, altered) = (basis(&self.ledger, &key), altered(&self.ledger, &key));
-            let rest = Rest { until_ms: self.now_ms + REST_MS, basis, altered, inputs };
+            let until_ms = self.now_ms + REST_MS;
+            let (basis, altered) = (Basis::of(&self.ledger, &key), altered(&self.ledger, &key));
+            let rest = Rest { until_ms, basis, altered, inputs };
+            self.rested.insert((until_ms, key.clone()));
             self.resting.insert(key, rest);
         }
     }

@@ -3,6 +3,7 @@
 //! Facts are stored as JSON, one object each, tagged `fact`. Fields are only ever added, with a default; a fact of a
 //! later version that this one does not know is kept and skipped.
 
+mod failed;
 mod state;
 
 use std::collections::BTreeMap;
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use state::{
     Alteration, Attempts, Champion, Deployed, EpisodeRecord, FinishedRun, LedgerState, PortState,
-    ProductVerdict, PublishedPartition, QualityRecord, SeenCommit, StreamState,
+    ProductVerdict, PublishedPartition, QualityRecord, Reading, SeenCommit, StreamState,
 };
 
 use crate::checkpoint::CheckpointRecord;

@@ -1,10 +1,12 @@
 //! The ledger folded: what is deployed, published, running, drifting, firing. A projection, rebuildable at any time.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::failed::stretch;
 use super::{
     Alert, AlertKind, AlertState, Command, Decision, Entry, ErrorKind, Fact, FeatureDrift, Outcome,
     Published, RunOutcome, StreamRows, Trained, Verb,
@@ -23,6 +25,8 @@ const KEEP_PUBLISHES: usize = 20_000;
 const KEEP_DRIFT: usize = 200;
 
 /// The ledger folded.
+///
+/// What is large is shared between copies: the shell shows one to its readers after each change.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LedgerState {
     /// Last entry folded in.
@@ -38,18 +42,18 @@ pub struct LedgerState {
     /// What became of each product in each commit.
     pub outcomes: VecDeque<(String, Option<ProductId>, Outcome, String)>,
     /// Decisions, oldest first.
-    pub decisions: VecDeque<(i64, Decision)>,
+    pub decisions: VecDeque<(i64, Arc<Decision>)>,
     /// The newest decision on each action of a product; unlike the list above it forgets none.
-    pub newest_decisions: BTreeMap<(ProductId, String), Decision>,
+    pub newest_decisions: BTreeMap<(ProductId, String), Arc<Decision>>,
     /// The newest outcome of each product.
     pub verdicts: BTreeMap<ProductId, ProductVerdict>,
     /// What runs.
-    pub deployed: BTreeMap<ProductId, Deployed>,
+    pub deployed: BTreeMap<ProductId, Arc<Deployed>>,
     /// The last generation of every product, also of those that left the mesh: one that comes back goes on counting,
     /// because tables remember for ever which generation wrote what.
     pub generations: BTreeMap<ProductId, u64>,
     /// What is visible.
-    pub ports: BTreeMap<PortId, PortState>,
+    pub ports: BTreeMap<PortId, Arc<PortState>>,
     /// Runs begun and not ended, by run id.
     pub running: BTreeMap<String, StepKey>,
     /// Sum of input versions of each of them when it began.
@@ -156,7 +160,7 @@ pub struct PortState {
     /// The newest version that brought other rows, and not merely another definition of some columns.
     pub rows_version: i64,
     /// Partitions by key; an unpartitioned table has the one key "".
-    pub partitions: BTreeMap<String, PublishedPartition>,
+    pub partitions: BTreeMap<String, Arc<PublishedPartition>>,
     /// Publications in order: when, and newest data time in them.
     pub publishes: VecDeque<(i64, Option<i64>)>,
     /// Publications since ever.
@@ -190,6 +194,29 @@ pub struct Alteration {
     pub at_ms: i64,
     /// What was found, for people.
     pub what: String,
+}
+
+/// How a port reads an input.
+#[derive(Debug, Clone, Copy)]
+pub struct Reading<'a> {
+    state: &'a PortState,
+    /// What it reads of the input is defined as when it was planned.
+    stands: bool,
+    /// A partition rests on that partition of the input alone.
+    pub aligned: bool,
+}
+
+impl Reading<'_> {
+    /// Returns the newest version of the input that matters to a partition.
+    #[must_use]
+    pub fn newest(&self, key: &str) -> i64 {
+        match (self.aligned, self.stands) {
+            (true, true) => self.state.partitions.get(key).map_or(0, |it| it.rows_version),
+            (true, false) => self.state.partitions.get(key).map_or(0, |it| it.published.version),
+            (false, true) => self.state.rows_version,
+            (false, false) => self.state.version,
+        }
+    }
 }
 
 /// Failed attempts of a step.
@@ -294,6 +321,10 @@ pub struct QualityRecord {
     pub counts: (u64, u64),
 }
 
+/// From and to of all partitions, and of none.
+const ALL: (&str, &str) = ("", "\u{10ffff}");
+const NONE: (&str, &str) = ("1", "0");
+
 fn keep<T>(queue: &mut VecDeque<T>, item: T, most: usize) {
     queue.push_back(item);
     while queue.len() > most {
@@ -315,7 +346,7 @@ impl LedgerState {
     /// Returns the fingerprints of every deployed port: they stand in for products that do not check.
     #[must_use]
     pub fn port_prints(&self) -> BTreeMap<PortId, PortPrint> {
-        let ports = |it: &Deployed| -> Vec<(PortId, PortPrint)> {
+        let ports = |it: &Arc<Deployed>| -> Vec<(PortId, PortPrint)> {
             it.print.ports.iter().map(|(name, print)| (it.product.port(name), print.clone())).collect()
         };
         self.deployed.values().flat_map(ports).collect()
@@ -364,8 +395,9 @@ impl LedgerState {
             }
             Fact::Decided(decision) => {
                 let about = (decision.product.clone(), decision.action.clone());
-                self.newest_decisions.insert(about, decision.clone());
-                keep(&mut self.decisions, (at_ms, decision.clone()), 4 * KEEP);
+                let decision = Arc::new(decision.clone());
+                self.newest_decisions.insert(about, Arc::clone(&decision));
+                keep(&mut self.decisions, (at_ms, decision), 4 * KEEP);
             }
             Fact::Deployed { generation, commit, decision, product, print } => {
                 let id = product.id.clone();
@@ -382,7 +414,7 @@ impl LedgerState {
                     since_ms,
                     basis: self.basis(product, print),
                 };
-                self.deployed.insert(id, deployed);
+                self.deployed.insert(id, Arc::new(deployed));
             }
             Fact::Retired { product, .. } => {
                 self.deployed.remove(product);
@@ -437,7 +469,7 @@ impl LedgerState {
                 };
                 self.streams.insert(epoch.pipeline.clone(), stream);
                 self.altered.remove(&epoch.port);
-                let port = self.ports.entry(epoch.port.clone()).or_default();
+                let port = Arc::make_mut(self.ports.entry(epoch.port.clone()).or_default());
                 port.version = port.version.max(epoch.version);
                 port.rows_version = port.version;
                 // A stream never ends well, so that its commits are what says that it goes on.
@@ -542,7 +574,7 @@ impl LedgerState {
         match outcome {
             RunOutcome::Succeeded { .. } => {
                 self.succeeded += 1;
-                self.failed.retain(|failed, _| !failed.overlaps(step));
+                self.repaired(step);
             }
             RunOutcome::Failed { kind, code, message } => {
                 self.failures += 1;
@@ -559,7 +591,7 @@ impl LedgerState {
                     generation,
                     inputs: begun_with.unwrap_or_else(|| self.input_versions(product)),
                 };
-                self.failed.retain(|failed, _| !failed.overlaps(step));
+                self.repaired(step);
                 self.failed.insert(step.clone(), attempts);
                 // A commit whose answer was lost, or whose process is gone, is there and nobody told of it.
                 if *kind != ErrorKind::User {
@@ -590,7 +622,7 @@ impl LedgerState {
             let same = same_rows || before.published.version == published.version;
             if same { before.rows_version } else { published.version }
         });
-        let port = self.ports.entry(published.port.clone()).or_default();
+        let port = Arc::make_mut(self.ports.entry(published.port.clone()).or_default());
         port.version = port.version.max(published.version);
         port.rows_version = port.rows_version.max(rows_version);
         port.published += 1;
@@ -608,7 +640,7 @@ impl LedgerState {
                 self.altered.remove(&published.port);
             }
         }
-        port.partitions.insert(key, partition);
+        port.partitions.insert(key, Arc::new(partition));
         keep(&mut port.publishes, (at_ms, published.data_time_ms), KEEP_PUBLISHES);
     }
 
@@ -654,11 +686,11 @@ impl LedgerState {
         if planted::is(Bug::NoDoubt) {
             return;
         }
-        let within = |key: &str| match &step.work {
-            Work::Partitions { from, to } => from.as_str() <= key && key <= to.as_str(),
-            Work::Whole | Work::Embed | Work::Train => true,
+        let (from, to) = match &step.work {
+            Work::Partitions { from, to } => (from.as_str(), to.as_str()),
+            Work::Whole | Work::Embed | Work::Train => ALL,
             // A stream's commits tell themselves where to go on.
-            Work::Follow | Work::Drift => false,
+            Work::Follow | Work::Drift => NONE,
         };
         let Some(deployed) = self.deployed.get(&step.pipeline.product) else {
             return self.doubt_product(&step.pipeline.product);
@@ -667,37 +699,34 @@ impl LedgerState {
             return self.doubt_product(&step.pipeline.product);
         };
         let port = deployed.product.port(pipeline.output());
-        let partitions = self.ports.get_mut(&port).into_iter().flat_map(|state| &mut state.partitions);
-        for (_, partition) in partitions.filter(|(key, it)| within(key) && it.published.run != run) {
-            partition.unsure = true;
+        let Some(state) = self.ports.get_mut(&port) else { return };
+        for partition in stretch(&mut Arc::make_mut(state).partitions, from, to) {
+            partition.unsure |= partition.published.run != run;
         }
     }
 
     /// The definition that an interrupted run worked for is gone, and with it what it wrote.
     fn doubt_product(&mut self, product: &ProductId) {
         let ports = self.ports.iter_mut().filter(|(port, _)| port.product == *product);
-        for partition in ports.flat_map(|(_, state)| state.partitions.values_mut()) {
-            partition.unsure = true;
+        for partition in ports.flat_map(|(_, state)| Arc::make_mut(state).partitions.values_mut()) {
+            Arc::make_mut(partition).unsure = true;
         }
     }
 
     /// Returns whether an input has rows that a partition of a port, made from a version of it, has not seen.
     #[must_use]
     pub fn newer(&self, port: &PortId, input: &PortId, version: i64, key: &str) -> bool {
-        let (Some(deployed), Some(state)) = (self.deployed.get(&port.product), self.ports.get(input)) else {
-            return false;
-        };
+        self.reading(port, input).is_some_and(|reading| reading.newest(key) > version)
+    }
+
+    /// Returns how a port reads an input, if both are there: the same for all of its partitions.
+    #[must_use]
+    pub fn reading(&self, port: &PortId, input: &PortId) -> Option<Reading<'_>> {
+        let (deployed, state) = (self.deployed.get(&port.product)?, self.ports.get(input)?);
         // Without the definition that it was planned over, any new version may matter.
         let stands = deployed.basis.get(input) == self.basis_of(input, &deployed.print).as_ref();
-        let newest = if deployed.print.aligned.contains(&(port.port.clone(), input.clone())) {
-            let partition = state.partitions.get(key);
-            partition.map_or(0, |it| if stands { it.rows_version } else { it.published.version })
-        } else if stands {
-            state.rows_version
-        } else {
-            state.version
-        };
-        newest > version
+        let aligned = deployed.print.aligned.contains(&(port.port.clone(), input.clone()));
+        Some(Reading { state, stands, aligned })
     }
 
     fn basis(&self, product: &Product, print: &Print) -> BTreeMap<PortId, String> {
@@ -718,10 +747,8 @@ impl LedgerState {
 
     fn obey(&mut self, verb: &Verb) {
         match verb {
-            Verb::Backfill { product, from, to } => {
-                self.force(product, |key| from.as_str() <= key && key <= to.as_str());
-            }
-            Verb::Run { product } => self.force(product, |_| true),
+            Verb::Backfill { product, from, to } => self.force(product, from, to),
+            Verb::Run { product } => self.force(product, ALL.0, ALL.1),
             Verb::Retry { product } => self.failed.retain(|step, _| step.pipeline.product != *product),
             Verb::Silence { product, until_ms } => {
                 self.silenced.insert(product.clone(), *until_ms);
@@ -729,12 +756,10 @@ impl LedgerState {
         }
     }
 
-    fn force(&mut self, product: &ProductId, chosen: impl Fn(&str) -> bool) {
-        for (port, state) in &mut self.ports {
-            if port.product == *product {
-                for (_, partition) in state.partitions.iter_mut().filter(|(key, _)| chosen(key)) {
-                    partition.forced = true;
-                }
+    fn force(&mut self, product: &ProductId, from: &str, to: &str) {
+        for (_, state) in self.ports.iter_mut().filter(|(port, _)| port.product == *product) {
+            for partition in stretch(&mut Arc::make_mut(state).partitions, from, to) {
+                partition.forced = true;
             }
         }
         self.failed.retain(|step, _| step.pipeline.product != *product);
@@ -758,12 +783,14 @@ impl LedgerState {
         policy: &str,
     ) -> Option<&Decision> {
         let newest = self.newest_decisions.get(&(product.clone(), action.to_owned()));
-        newest.into_iter().chain(self.decisions.iter().rev().map(|(_, decision)| decision)).find(|decision| {
-            decision.product == *product
-                && decision.action == action
-                && decision.fingerprint == fingerprint
-                && decision.policy_digest == policy
-        })
+        let found =
+            newest.into_iter().chain(self.decisions.iter().rev().map(|(_, it)| it)).find(|decision| {
+                decision.product == *product
+                    && decision.action == action
+                    && decision.fingerprint == fingerprint
+                    && decision.policy_digest == policy
+            });
+        found.map(Arc::as_ref)
     }
 
     /// Returns what became of a commit as a whole, the last time that the reference was there.
@@ -775,6 +802,6 @@ impl LedgerState {
     /// Returns the newest decision on an action of a product, whatever it covered.
     #[must_use]
     pub fn newest_decision(&self, product: &ProductId, action: &str) -> Option<&Decision> {
-        self.newest_decisions.get(&(product.clone(), action.to_owned()))
+        self.newest_decisions.get(&(product.clone(), action.to_owned())).map(Arc::as_ref)
     }
 }

@@ -1,249 +1,343 @@
 //! What is due of a batch pipeline: which partitions, in which chunks.
+//!
+//! A chunk is a function of the ledger and of its place in the calendar alone, so only those are looked at again that a
+//! fact touched. What was never published is one stretch, however long: nothing here lists its partitions.
 
-use super::survey::{ALTERED, Survey, UNSURE};
-use super::{NotDue, StepKey, Work, ended_partitions, partition_bounds_ms};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::grid::Grid;
+use super::survey::{ALTERED, Chunk, Lack, PipelineSurvey, Survey, Touch, UNSURE, expire};
+use super::{NotDue, StepKey, Work, partition_bounds_ms};
 use crate::ids::{PipelineId, PortId};
-use crate::ledger::{Deployed, PublishedPartition};
+use crate::ledger::{Deployed, PublishedPartition, Reading};
 use crate::model::{BatchPipeline, Partitioning, Pipeline};
-use crate::time::{Cron, Partition, Span};
+use crate::time::Cron;
 
-/// Partitions in one step, when the pipeline does not say: small enough to show progress, large enough to amortise a
-/// scan of the inputs.
-const DEFAULT_CHUNK: i64 = 15;
+/// Why something is to be computed.
+type Why = Cow<'static, str>;
 
-/// A partition to compute, with what decides its chunk.
+/// Neighbouring partitions to compute.
+#[derive(Debug, Clone)]
 struct Stale {
-    key: String,
-    why: String,
-    /// Position in the calendar, counted from the pipeline's first partition.
-    index: i64,
-    /// The failed step that covers it.
+    range: Range<i64>,
+    why: Why,
+    /// The failed step that covers them.
     failed: Option<StepKey>,
 }
 
-impl Survey<'_> {
-    pub(super) fn batch(&mut self, id: PipelineId, deployed: &Deployed, batch: &BatchPipeline) {
+/// What all partitions of a pipeline have in common.
+struct Table<'a> {
+    survey: Survey<'a>,
+    id: &'a PipelineId,
+    deployed: &'a Deployed,
+    batch: &'a BatchPipeline,
+    port: PortId,
+    /// What is published.
+    partitions: Option<&'a BTreeMap<String, Arc<PublishedPartition>>>,
+    /// How inputs are read.
+    readings: BTreeMap<PortId, Option<Reading<'a>>>,
+}
+
+impl<'a> Survey<'a> {
+    pub(super) fn batch(
+        self,
+        id: &'a PipelineId,
+        deployed: &'a Deployed,
+        batch: &'a BatchPipeline,
+        before: Option<PipelineSurvey>,
+        touch: &Touch,
+    ) -> PipelineSurvey {
         let port = deployed.product.port(&batch.output);
-        match &batch.partition {
-            None => {
-                let Some(reason) = self.stale(deployed, batch, &port, "") else { return };
-                let key = StepKey { pipeline: id, work: Work::Whole };
-                let why =
-                    self.push(deployed, key, reason).err().unwrap_or_else(|| "being computed".to_owned());
-                self.found.incomplete.insert(port, why);
+        let partitions = self.ledger.ports.get(&port).map(|state| &state.partitions);
+        let mut found = PipelineSurvey::new(port.clone());
+        let mut table =
+            Table { survey: self, id, deployed, batch, port, partitions, readings: BTreeMap::new() };
+        let Some(cut) = &batch.partition else {
+            if let Some(why) = table.whole() {
+                let key = StepKey { pipeline: id.clone(), work: Work::Whole };
+                let pushed = self.push_only(&mut found, deployed, key, why.into_owned());
+                let why = pushed.err().unwrap_or_else(|| "being computed".to_owned());
+                found.lacks = Some(Lack::Work(why));
             }
-            Some(cut) => self.partitions(&id, deployed, batch, cut, &port),
-        }
-    }
-
-    fn partitions(
-        &mut self,
-        id: &PipelineId,
-        deployed: &Deployed,
-        batch: &BatchPipeline,
-        cut: &Partitioning,
-        port: &PortId,
-    ) {
-        let as_of_ms = self.as_of_ms(deployed, batch);
-        let Ok(first) = Partition::parse(cut.every, &cut.start) else { return };
-        let covered = self.covered(deployed, cut);
-        let mut stale: Vec<Stale> = Vec::new();
-        let mut last_end_ms = i64::MIN;
-        for partition in ended_partitions(cut, as_of_ms).iter() {
-            let key = partition.to_string();
-            let Some((_, end_ms)) = partition_bounds_ms(cut, &key) else { continue };
-            last_end_ms = end_ms;
-            let Some(why) = self.stale(deployed, batch, port, &key) else { continue };
-            if let Some((input, _)) = covered.iter().find(|(_, until_ms)| *until_ms < end_ms) {
-                // The input's own partition of that time is not there: what is computed now would be empty.
-                let why = format!("{key} waits for {input}, which is not published that far");
-                self.found.waiting.push(NotDue { pipeline: id.clone(), why, until_ms: None });
-                break;
-            }
-            let index = partition.index() - first.index();
-            let step = StepKey {
-                pipeline: id.clone(),
-                work: Work::Partitions { from: key.clone(), to: key.clone() },
-            };
-            let failed = self.ledger.failed.keys().find(|failed| failed.overlaps(&step)).cloned();
-            stale.push(Stale { key, why, index, failed });
-        }
-        self.expire_with_calendar(batch, cut, last_end_ms);
-        if stale.is_empty() {
-            return;
-        }
-        let mut held = None;
-        for chunk in chunks(&stale, chunk_len(batch, cut)) {
-            let (Some(first), Some(last)) = (chunk.first(), chunk.last()) else { continue };
-            let work = Work::Partitions { from: first.key.clone(), to: last.key.clone() };
-            let key = StepKey { pipeline: id.clone(), work };
-            let reason = format!("{}: {}", count(chunk.len()), first.why);
-            held = held.or(self.push(deployed, key, reason).err());
-        }
-        let why = held.unwrap_or_else(|| format!("{} to compute", count(stale.len())));
-        self.found.incomplete.insert(port.clone(), why);
-    }
-
-    /// Returns the instant as of which partitions count as ended: between two ticks of its schedule a pipeline sees the
-    /// world as of the last tick.
-    fn as_of_ms(&self, deployed: &Deployed, batch: &BatchPipeline) -> i64 {
-        let Some(schedule) = &batch.schedule else { return self.now_ms };
-        let cron = Cron::parse(&schedule.cron, &schedule.timezone).ok();
-        let tick = cron.and_then(|cron| cron.previous_at_or_before(self.now_ms));
-        // History is computed at once: only later partitions wait for their tick.
-        tick.unwrap_or(self.now_ms).max(deployed.since_ms)
-    }
-
-    /// Notes when the next partition ends, or when the schedule next looks.
-    fn expire_with_calendar(&mut self, batch: &BatchPipeline, cut: &Partitioning, last_end_ms: i64) {
-        let next_ms = match &batch.schedule {
-            Some(schedule) => Cron::parse(&schedule.cron, &schedule.timezone)
-                .ok()
-                .and_then(|cron| cron.next_after(self.now_ms)),
-            None => {
-                let bounds = Partition::parse(cut.every, &cut.start).ok();
-                let open = match bounds {
-                    Some(first) if last_end_ms == i64::MIN => partition_bounds_ms(cut, &first.to_string()),
-                    Some(first) => {
-                        let ended = ended_partitions(cut, self.now_ms).last().unwrap_or(first);
-                        partition_bounds_ms(cut, &ended.next().to_string())
-                    }
-                    None => None,
-                };
-                open.map(|(_, end_ms)| end_ms)
-            }
+            return found;
         };
-        if let Some(next_ms) = next_ms {
-            self.found.expire(next_ms);
+        let kept = before.filter(|_| !touch.whole).and_then(|mut it| Some((it.grid.take()?, it)));
+        let anew = || Some((Grid::new(batch, cut)?, found.clone()));
+        match kept.or_else(anew) {
+            Some((grid, kept)) => table.look(cut, grid, kept, touch),
+            None => found,
         }
+    }
+}
+
+impl Table<'_> {
+    fn look(
+        &mut self,
+        cut: &Partitioning,
+        mut grid: Grid,
+        mut found: PipelineSurvey,
+        touch: &Touch,
+    ) -> PipelineSurvey {
+        let now_ms = self.survey.now_ms;
+        if grid.ended_until_ms.is_some_and(|until_ms| until_ms <= now_ms) {
+            (grid.ended, grid.ended_until_ms) = self.ended(&grid, cut);
+        }
+        let covered = self.covered(cut);
+        let covered_ms = covered.iter().map(|(_, until_ms)| *until_ms).min();
+        let limit = covered_ms.map_or(grid.ended, |until_ms| grid.end_at(cut, until_ms).min(grid.ended));
+        // It only grows: what is published stays, and another definition of an input begins anew.
+        let before = std::mem::replace(&mut grid.seen, limit);
+        let mut places = self.touched(cut, &grid, &found, touch);
+        if before < limit {
+            places.extend(grid.places_from(before));
+        }
+        while grid.expiries.first().is_some_and(|(until_ms, _)| *until_ms <= now_ms) {
+            places.extend(grid.expiries.pop_first().map(|(_, place)| place));
+        }
+        for place in places {
+            let chunk = self.chunk(cut, &grid, grid.range(place));
+            if let Some(until_ms) = found.chunks.get(&place).and_then(|chunk| chunk.until_ms) {
+                grid.expiries.remove(&(until_ms, place));
+            }
+            grid.expiries.extend(chunk.until_ms.map(|until_ms| (until_ms, place)));
+            if chunk.partitions == 0 {
+                found.chunks.remove(&place);
+            } else {
+                found.chunks.insert(place, chunk);
+            }
+        }
+        found.lacks = (!found.chunks.is_empty()).then_some(Lack::Partitions);
+        found.until_ms = grid.ended_until_ms;
+        if let Some((until_ms, _)) = grid.expiries.first() {
+            expire(&mut found.until_ms, *until_ms);
+        }
+        let mut until_ms = None;
+        found.waits = self.uncovered(cut, &grid, &covered, &mut until_ms).into_iter().collect();
+        if let Some(until_ms) = until_ms {
+            expire(&mut found.until_ms, until_ms);
+        }
+        found.grid = Some(grid);
+        found
+    }
+
+    /// Returns the places that facts have touched.
+    fn touched(
+        &self,
+        cut: &Partitioning,
+        grid: &Grid,
+        found: &PipelineSurvey,
+        touch: &Touch,
+    ) -> BTreeSet<i64> {
+        let mut places = BTreeSet::new();
+        let at = |key: &str| grid.index(key).map(|index| grid.place(index));
+        for (port, key) in &touch.published {
+            if *port == self.port {
+                places.extend(at(key));
+                continue;
+            }
+            if self.deployed.print.aligned.contains(&(self.batch.output.clone(), port.clone())) {
+                places.extend(at(key));
+            } else {
+                // What is closed does not look at its inputs any more.
+                let open = self.batch.lookback.map_or(grid.first, |lookback| {
+                    let closed_ms = self.survey.now_ms.saturating_sub(lookback.millis());
+                    grid.end_at(cut, closed_ms.saturating_sub(1))
+                });
+                places.extend(grid.places_from(open));
+            }
+            // What failed may be worth another try.
+            places.extend(found.chunks.iter().filter(|(_, chunk)| chunk.failed).map(|(place, _)| *place));
+        }
+        for step in touch.steps.iter().filter(|step| step.pipeline == *self.id) {
+            let all = grid.places_from(grid.first);
+            let of_step = grid.places_of(&step.work);
+            places
+                .extend(of_step.map_or(all.clone(), |(from, to)| from.max(all.start)..(to + 1).min(all.end)));
+        }
+        places
+    }
+
+    /// Returns the position after the last partition that counts as ended, and until when that holds.
+    ///
+    /// Between two ticks of its schedule a pipeline sees the world as of the last tick.
+    fn ended(&self, grid: &Grid, cut: &Partitioning) -> (i64, Option<i64>) {
+        let now_ms = self.survey.now_ms;
+        let Some(schedule) = &self.batch.schedule else {
+            let ended = grid.end_at(cut, now_ms);
+            return (ended, partition_bounds_ms(cut, &grid.key(ended)).map(|(_, end_ms)| end_ms));
+        };
+        let cron = Cron::parse(&schedule.cron, &schedule.timezone).ok();
+        let tick_ms = cron.as_ref().and_then(|cron| cron.previous_at_or_before(now_ms));
+        // History is computed at once: only later partitions wait for their tick.
+        let as_of_ms = tick_ms.unwrap_or(now_ms).max(self.deployed.since_ms);
+        (grid.end_at(cut, as_of_ms), cron.and_then(|cron| cron.next_after(now_ms)))
     }
 
     /// Returns up to when each input that is cut by a calendar at most as coarse is published.
-    fn covered(&self, deployed: &Deployed, cut: &Partitioning) -> Vec<(PortId, i64)> {
+    fn covered(&self, cut: &Partitioning) -> Vec<(PortId, i64)> {
         let length = |cut: &Partitioning| partition_bounds_ms(cut, &cut.start).map(|(from, to)| to - from);
-        deployed
-            .product
-            .reads()
-            .filter_map(|port| {
-                let upstream = &self.ledger.deployed.get(&port.product)?.product;
-                let theirs = upstream.pipelines.values().find_map(|pipeline| match pipeline {
-                    Pipeline::Batch(it) if it.output == port.port => it.partition.as_ref(),
-                    _ => None,
-                })?;
-                // A coarser table is looked things up in; waiting for its month to end would be of no use.
-                if length(theirs)? > length(cut)? {
-                    return None;
-                }
-                let partitions = &self.ledger.ports.get(port)?.partitions;
-                let newest = partitions.keys().rev().find_map(|key| partition_bounds_ms(theirs, key));
-                Some((port.clone(), newest.map_or(i64::MIN, |(_, end_ms)| end_ms)))
-            })
-            .collect()
+        let ledger = self.survey.ledger;
+        let input = |port: &PortId| {
+            let upstream = &ledger.deployed.get(&port.product)?.product;
+            let theirs = upstream.pipelines.values().find_map(|pipeline| match pipeline {
+                Pipeline::Batch(it) if it.output == port.port => it.partition.as_ref(),
+                _ => None,
+            })?;
+            // A coarser table is looked things up in; waiting for its month to end would be of no use.
+            if length(theirs)? > length(cut)? {
+                return None;
+            }
+            let partitions = &ledger.ports.get(port)?.partitions;
+            let newest = partitions.keys().rev().find_map(|key| partition_bounds_ms(theirs, key));
+            Some((port.clone(), newest.map_or(i64::MIN, |(_, end_ms)| end_ms)))
+        };
+        self.deployed.product.reads().filter_map(input).collect()
     }
 
-    /// Returns why a partition is to be computed, if it is.
+    /// Returns what waits because an input is not published that far: what is computed now would be empty.
+    fn uncovered(
+        &mut self,
+        cut: &Partitioning,
+        grid: &Grid,
+        covered: &[(PortId, i64)],
+        until_ms: &mut Option<i64>,
+    ) -> Option<NotDue> {
+        let mut pieces = grid.pieces(grid.seen..grid.ended);
+        let first = pieces.find_map(|range| self.stale(cut, grid, range, until_ms).into_iter().next())?;
+        let key = grid.key(first.range.start);
+        let (_, end_ms) = partition_bounds_ms(cut, &key)?;
+        let (input, _) = covered.iter().find(|(_, until_ms)| *until_ms < end_ms)?;
+        let why = format!("{key} waits for {input}, which is not published that far");
+        Some(NotDue { pipeline: self.id.clone(), why, until_ms: None })
+    }
+
+    /// Returns the steps of one place.
+    fn chunk(&mut self, cut: &Partitioning, grid: &Grid, range: Range<i64>) -> Chunk {
+        let mut chunk = Chunk::default();
+        let stale = self.stale(cut, grid, range, &mut chunk.until_ms);
+        for Stale { range, why, .. } in stale {
+            let partitions = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+            chunk.partitions += partitions;
+            let work = Work::Partitions { from: grid.key(range.start), to: grid.key(range.end - 1) };
+            let key = StepKey { pipeline: self.id.clone(), work };
+            // What is held back is noted in the chunk.
+            let _ = self.survey.push(&mut chunk, self.deployed, key, format!("{}: {why}", count(partitions)));
+        }
+        chunk
+    }
+
+    /// Returns the runs of neighbours in a range that are to be computed. Partitions that failed together stay together
+    /// and apart from others.
     fn stale(
         &mut self,
-        deployed: &Deployed,
-        batch: &BatchPipeline,
-        port: &PortId,
-        key: &str,
-    ) -> Option<String> {
-        let ledger = self.ledger;
-        let Some(partition) = ledger.ports.get(port).and_then(|state| state.partitions.get(key)) else {
-            return Some("missing".to_owned());
+        cut: &Partitioning,
+        grid: &Grid,
+        range: Range<i64>,
+        until_ms: &mut Option<i64>,
+    ) -> Vec<Stale> {
+        let mut found: Vec<Stale> = Vec::new();
+        if range.is_empty() {
+            return found;
+        }
+        let (from, to) = (grid.key(range.start), grid.key(range.end - 1));
+        let work = Work::Partitions { from: from.clone(), to: to.clone() };
+        let all = StepKey { pipeline: self.id.clone(), work };
+        let failures = self.survey.ledger.failure(&all).is_some();
+        let ledger = self.survey.ledger;
+        let mut add = |range: Range<i64>, why: Why| {
+            let mut one = |range: Range<i64>, why: Why, failed: Option<StepKey>| match found.last_mut() {
+                Some(last) if last.range.end == range.start && last.failed == failed => {
+                    last.range.end = range.end;
+                }
+                _ => found.push(Stale { range, why, failed }),
+            };
+            if failures {
+                for index in range {
+                    let key = grid.key(index);
+                    let work = Work::Partitions { from: key.clone(), to: key };
+                    let step = StepKey { pipeline: all.pipeline.clone(), work };
+                    let failed = ledger.failure(&step).map(|(failed, _)| failed.clone());
+                    one(index..index + 1, why.clone(), failed);
+                }
+            } else if !range.is_empty() {
+                one(range, why, None);
+            }
         };
-        let data = deployed.print.ports.get(&batch.output).map_or("", |print| print.data.as_str());
-        if partition.forced {
-            return Some("asked for".to_owned());
+        let mut next = range.start;
+        for (key, partition) in self.partitions.into_iter().flat_map(|it| it.range(from.clone()..=to.clone()))
+        {
+            // Another calendar, before the pipeline was cut anew, left others.
+            let Some(index) = grid.index(key) else { continue };
+            add(next..index, MISSING);
+            if let Some(why) = self.behind(Some(cut), key, partition, until_ms) {
+                add(index..index + 1, why);
+            }
+            next = index + 1;
         }
-        if let Some(what) = ledger.altered.get(port).and_then(|it| it.get(key)).filter(|_| batch.self_heal) {
-            return Some(format!("{ALTERED}: {what}"));
-        }
-        if partition.unsure {
-            return Some(UNSURE.to_owned());
-        }
-        if partition.published.data != data {
-            return Some("its definition, or that of a column it reads, changed".to_owned());
-        }
-        self.behind(deployed, batch, key, partition)
+        add(next..range.end, MISSING);
+        found
     }
 
-    /// Returns which input has newer rows for a partition, if one has.
+    /// Returns why a whole output is to be computed, if it is.
+    fn whole(&mut self) -> Option<Why> {
+        match self.partitions.and_then(|all| all.get("")) {
+            None => Some(MISSING),
+            Some(partition) => self.behind(None, "", partition, &mut None),
+        }
+    }
+
+    /// Returns why what is published is to be computed again, if it is.
     fn behind(
         &mut self,
-        deployed: &Deployed,
-        batch: &BatchPipeline,
+        cut: Option<&Partitioning>,
         key: &str,
         partition: &PublishedPartition,
-    ) -> Option<String> {
-        let closed_ms = match (batch.lookback, &batch.partition) {
-            (Some(lookback), Some(cut)) => {
-                partition_bounds_ms(cut, key).map(|(_, end_ms)| end_ms.saturating_add(lookback.millis()))
-            }
-            _ => None,
-        };
-        let closed = closed_ms.is_some_and(|closed_ms| closed_ms < self.now_ms);
-        let port = deployed.product.port(&batch.output);
-        let found = partition.published.inputs.iter().find_map(|(input, version)| {
-            // An aligned input had exactly this partition computed again: its reader follows, however old it is.
-            let aligned = deployed.print.aligned.contains(&(batch.output.clone(), input.clone()));
-            let newer = (aligned || !closed) && self.ledger.newer(&port, input, *version, key);
-            newer.then(|| (format!("{input} has newer rows"), aligned))
-        });
-        let (why, aligned) = found?;
-        if let Some(closed_ms) = closed_ms.filter(|_| !aligned) {
-            self.found.expire(closed_ms.saturating_add(1));
+        until_ms: &mut Option<i64>,
+    ) -> Option<Why> {
+        if partition.forced {
+            return Some("asked for".into());
         }
-        Some(why)
-    }
-}
-
-fn count(partitions: usize) -> String {
-    if partitions == 1 { "1 partition".to_owned() } else { format!("{partitions} partitions") }
-}
-
-fn chunk_len(batch: &BatchPipeline, cut: &Partitioning) -> i64 {
-    let bounds = partition_bounds_ms(cut, &cut.start).map_or(1, |(from, to)| (to - from).max(1));
-    batch.chunk.map_or(DEFAULT_CHUNK, |chunk: Span| (chunk.millis() / bounds).max(1))
-}
-
-/// Cuts stale partitions into runs of neighbours, at most `most` long.
-///
-/// Cuts fall on multiples of `most` counted from the pipeline's first partition, so that what remains of a chunk under
-/// way never reaches into the next one. Partitions that failed together stay together and apart from others.
-fn chunks(stale: &[Stale], most: i64) -> Vec<&[Stale]> {
-    stale
-        .chunk_by(|left, right| {
-            left.index + 1 == right.index
-                && left.index / most == right.index / most
-                && left.failed == right.failed
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn chunks_are_cut_where_they_always_were() {
-        let stale = |indexes: &[i64]| -> Vec<Stale> {
-            let one = |index: &i64| Stale {
-                key: index.to_string(),
-                why: String::new(),
-                index: *index,
-                failed: None,
+        let altered = self.survey.ledger.altered.get(&self.port).filter(|_| self.batch.self_heal);
+        if let Some(what) = altered.and_then(|partitions| partitions.get(key)) {
+            return Some(format!("{ALTERED}: {what}").into());
+        }
+        if partition.unsure {
+            return Some(UNSURE.into());
+        }
+        let print = self.deployed.print.ports.get(&self.batch.output);
+        if partition.published.data != print.map_or("", |print| print.data.as_str()) {
+            return Some("its definition, or that of a column it reads, changed".into());
+        }
+        for (input, version) in &partition.published.inputs {
+            let ledger = self.survey.ledger;
+            let reading = match self.readings.get(input) {
+                Some(known) => known,
+                None => self.readings.entry(input.clone()).or_insert(ledger.reading(&self.port, input)),
             };
-            indexes.iter().map(one).collect()
-        };
-        let lengths = |indexes: &[i64]| -> Vec<usize> {
-            chunks(&stale(indexes), 3).into_iter().map(<[Stale]>::len).collect()
-        };
-        assert_eq!(lengths(&[0, 1, 2, 3, 4, 5, 6]), [3, 3, 1]);
-        // The first two are done: what is left of their chunk stays alone.
-        assert_eq!(lengths(&[2, 3, 4, 5, 6]), [1, 3, 1]);
-        assert_eq!(lengths(&[0, 2, 3, 5]), [1, 1, 1, 1]);
-        assert_eq!(lengths(&[]), [0; 0]);
+            let Some(reading) = reading.filter(|reading| reading.newest(key) > *version) else { continue };
+            // An aligned input had exactly this partition computed again: its reader follows, however old it is.
+            if !reading.aligned
+                && let (Some(lookback), Some(cut)) = (self.batch.lookback, cut)
+                && let Some((_, end_ms)) = partition_bounds_ms(cut, key)
+            {
+                let closed_ms = end_ms.saturating_add(lookback.millis());
+                if closed_ms < self.survey.now_ms {
+                    continue;
+                }
+                expire(until_ms, closed_ms.saturating_add(1));
+            }
+            return Some(format!("{input} has newer rows").into());
+        }
+        None
     }
+}
+
+const MISSING: Why = Cow::Borrowed("missing");
+
+/// Says how many partitions.
+pub(super) fn count(partitions: usize) -> String {
+    if partitions == 1 { "1 partition".to_owned() } else { format!("{partitions} partitions") }
 }

@@ -91,7 +91,7 @@ pub fn plan(
         if deployed.is_some_and(|deployed| deployed.print.all == print.all) {
             continue;
         }
-        let partitions = to_compute(product, print, deployed, now_ms);
+        let partitions = to_compute(product, print, deployed.map(AsRef::as_ref), now_ms);
         let (kind, reasons) = match deployed {
             None => (ChangeKind::Create, vec!["new product".to_owned()]),
             Some(deployed) => compare(deployed, product, print),

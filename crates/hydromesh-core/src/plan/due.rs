@@ -1,15 +1,15 @@
 //! Due work: what time or data made due, of what is deployed.
 //!
 //! A mesh of a thousand products learns a fact every few milliseconds while it backfills, and nearly every fact is about
-//! one product. So what is due is kept per product and derived anew only for those that a fact touched, for their
-//! readers, and for those whose next date has come.
+//! one partition of one product. So what is due is kept, and derived anew only where a fact touched it, where its readers
+//! may see the difference, and where its next date has come. Nothing here walks over all products or all partitions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::survey::{ProductSurvey, Survey};
+use super::survey::{Lack, Missing, PipelineSurvey, ProductSurvey, Survey, Touch};
 use super::{StepKey, dependency_order, upstream_ports};
 use crate::ids::{PipelineId, PortId, ProductId};
-use crate::ledger::{Fact, LedgerState};
+use crate::ledger::{Fact, LedgerState, RunOutcome};
 
 /// A step that is due.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,8 +39,8 @@ pub struct NotDue {
 #[must_use]
 pub fn due_steps(ledger: &LedgerState, now_ms: i64) -> (Vec<DueStep>, Vec<NotDue>) {
     let mut work = DueWork::default();
-    work.refresh(ledger, now_ms);
-    (work.steps().cloned().collect(), work.waiting().cloned().collect())
+    let _ = work.refresh(ledger, now_ms);
+    (work.steps().cloned().collect(), work.waiting().collect())
 }
 
 /// What is due of every deployed product, kept current from fact to fact.
@@ -48,36 +48,75 @@ pub fn due_steps(ledger: &LedgerState, now_ms: i64) -> (Vec<DueStep>, Vec<NotDue
 /// It always equals what [`due_steps`] derives from nothing.
 #[derive(Debug, Clone, Default)]
 pub struct DueWork {
+    /// Everything was derived once.
+    begun: bool,
     /// Deployed products, inputs before readers.
     order: Vec<ProductId>,
+    /// Their places in it.
+    ranks: BTreeMap<ProductId, usize>,
     /// Products that read a product directly.
     readers: BTreeMap<ProductId, BTreeSet<ProductId>>,
     surveys: BTreeMap<ProductId, ProductSurvey>,
     /// Products to look at again.
-    touched: BTreeSet<ProductId>,
-    /// When the first survey runs out by time alone.
-    until_ms: Option<i64>,
-    /// The order is that of the deployed products.
-    ordered: bool,
+    touched: BTreeMap<ProductId, Touch>,
+    /// When surveys run out by time alone.
+    expiries: BTreeSet<(i64, ProductId)>,
+    /// Products with another definition than when the order was made.
+    redeployed: BTreeSet<ProductId>,
+}
+
+/// Which products were derived anew.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct Refreshed {
+    /// The order of products is another one.
+    pub reordered: bool,
+    /// The products.
+    pub products: Vec<ProductId>,
 }
 
 impl DueWork {
-    /// Takes note of what a fact, which was just folded into the ledger, may have changed.
-    pub fn note(&mut self, fact: &Fact) {
+    /// Takes note of what a fact may change, which is about to be folded into the ledger.
+    pub fn note(&mut self, ledger: &LedgerState, fact: &Fact) {
         match fact {
-            Fact::Deployed { .. } | Fact::Retired { .. } => self.ordered = false,
-            Fact::Published(published) => self.touch_port(&published.port),
-            Fact::Epoch(epoch) => self.touch_port(&epoch.port),
-            Fact::Altered { port, .. } => self.touch_port(port),
-            Fact::RunFinished { step, .. } => self.touch(&step.pipeline.product),
+            Fact::Deployed { product, .. } => _ = self.redeployed.insert(product.id.clone()),
+            Fact::Retired { product, .. } => _ = self.redeployed.insert(product.clone()),
+            Fact::Published(published) => {
+                let key = published.partition.clone().unwrap_or_default();
+                self.touch(&published.port.product).published.push((published.port.clone(), key));
+            }
+            Fact::Epoch(epoch) => {
+                self.touch(&epoch.port.product).published.push((epoch.port.clone(), String::new()));
+            }
+            Fact::RunFinished { step, outcome, .. } => {
+                let touch = self.touch(&step.pipeline.product);
+                let repairs = ledger.failure(step).is_some();
+                if repairs || !matches!(outcome, RunOutcome::Succeeded { .. }) {
+                    touch.steps.push(step.clone());
+                }
+                if repairs {
+                    touch.steps.extend(ledger.failed.keys().filter(|failed| failed.overlaps(step)).cloned());
+                }
+            }
             Fact::Drift { product, .. } | Fact::Retrain { product, .. } | Fact::Promoted { product, .. } => {
                 self.touch(product);
             }
-            Fact::Trained(trained) => self.touch(&trained.product),
+            Fact::Trained(trained) => _ = self.touch(&trained.product),
             // Open episodes keep models from being trained on broken data.
-            Fact::Alert(alert) => self.touch_with_readers(&alert.product),
-            // A command may be about any partition; they come by hand, so rarely.
-            Fact::CommandAnswered { .. } => self.touched.extend(self.order.iter().cloned()),
+            Fact::Alert(alert) => {
+                self.touch(&alert.product);
+                for reader in self.readers_of(&alert.product) {
+                    self.touch(&reader);
+                }
+            }
+            // They come by hand, so rarely.
+            Fact::Altered { port, .. } => self.touch(&port.product).whole = true,
+            // It may be about any partition.
+            Fact::CommandAnswered { id, .. } => {
+                if let Some(command) = ledger.pending.get(id) {
+                    self.touch(command.verb.product()).whole = true;
+                }
+            }
             Fact::Opened { .. }
             | Fact::CommitSeen { .. }
             | Fact::CommitOutcome { .. }
@@ -90,76 +129,159 @@ impl DueWork {
         }
     }
 
-    fn touch(&mut self, product: &ProductId) {
-        self.touched.insert(product.clone());
+    fn touch(&mut self, product: &ProductId) -> &mut Touch {
+        self.touched.entry(product.clone()).or_default()
     }
 
-    fn touch_port(&mut self, port: &PortId) {
-        self.touch_with_readers(&port.product);
-    }
-
-    fn touch_with_readers(&mut self, product: &ProductId) {
-        self.touch(product);
-        self.touched.extend(self.readers.get(product).into_iter().flatten().cloned());
+    fn readers_of(&self, product: &ProductId) -> Vec<ProductId> {
+        self.readers.get(product).into_iter().flatten().cloned().collect()
     }
 
     /// Derives anew what facts or time have changed.
-    pub fn refresh(&mut self, ledger: &LedgerState, now_ms: i64) {
-        if !std::mem::replace(&mut self.ordered, true) {
-            self.order = dependency_order(ledger.deployed.values().map(|deployed| &deployed.product));
-            self.readers.clear();
-            for (id, deployed) in &ledger.deployed {
-                for port in upstream_ports(&deployed.product) {
-                    self.readers.entry(port.product).or_default().insert(id.clone());
+    pub fn refresh(&mut self, ledger: &LedgerState, now_ms: i64) -> Refreshed {
+        let reordered = !self.begun || !self.redeployed.is_empty();
+        if reordered {
+            self.reorder(ledger);
+        }
+        while self.expiries.first().is_some_and(|(until_ms, _)| *until_ms <= now_ms) {
+            if let Some((_, id)) = self.expiries.pop_first() {
+                self.touch(&id);
+            }
+        }
+        // Inputs before readers, which what is found of an input may touch in turn.
+        let mut queue: BTreeMap<usize, Touch> = std::mem::take(&mut self.touched)
+            .into_iter()
+            .filter_map(|(id, touch)| Some((*self.ranks.get(&id)?, touch)))
+            .collect();
+        let mut products = Vec::with_capacity(queue.len());
+        while let Some((rank, touch)) = queue.pop_first() {
+            let Some(id) = self.order.get(rank).cloned() else { continue };
+            let Some(deployed) = ledger.deployed.get(&id) else { continue };
+            let before = self.surveys.remove(&id);
+            if let Some(until_ms) = before.as_ref().and_then(ProductSurvey::until_ms) {
+                self.expiries.remove(&(until_ms, id.clone()));
+            }
+            let lacked: Option<BTreeSet<PortId>> = before.as_ref().map(|it| it.lacking().cloned().collect());
+            let survey = Survey { ledger, now_ms, surveys: &self.surveys, ranks: &self.ranks, rank };
+            let survey = survey.product(deployed, before, &touch);
+            if let Some(until_ms) = survey.until_ms() {
+                self.expiries.insert((until_ms, id.clone()));
+            }
+            let lacks: BTreeSet<PortId> = survey.lacking().cloned().collect();
+            // Whoever waits for a port sees nothing of what is published there until it is whole.
+            let waited =
+                |port: &PortId| lacks.contains(port) && lacked.as_ref().is_some_and(|it| it.contains(port));
+            let published: Vec<_> =
+                touch.published.into_iter().filter(|(port, _)| port.product == id && !waited(port)).collect();
+            let differs = lacked.as_ref() != Some(&lacks);
+            if differs || !published.is_empty() {
+                for reader in self.readers.get(&id).into_iter().flatten().filter_map(|it| self.ranks.get(it))
+                {
+                    // Cycles are cut where the order enters them.
+                    if differs && *reader > rank || !published.is_empty() {
+                        queue.entry(*reader).or_default().published.extend(published.iter().cloned());
+                    }
                 }
             }
-            self.surveys.clear();
-            self.touched = self.order.iter().cloned().collect();
+            self.surveys.insert(id.clone(), survey);
+            products.push(id);
         }
-        if self.touched.is_empty() && self.until_ms.is_none_or(|until_ms| now_ms < until_ms) {
-            return;
+        Refreshed { reordered, products }
+    }
+
+    /// Puts products in order again after deploys, and touches those that see one of them.
+    fn reorder(&mut self, ledger: &LedgerState) {
+        let mut anew = std::mem::take(&mut self.redeployed);
+        self.order = dependency_order(ledger.deployed.values().map(|deployed| &deployed.product));
+        self.ranks = self.order.iter().enumerate().map(|(rank, id)| (id.clone(), rank)).collect();
+        if !std::mem::replace(&mut self.begun, true) {
+            anew = self.order.iter().cloned().collect();
         }
-        for id in &self.order {
-            let expired =
-                self.surveys.get(id).and_then(|survey| survey.until_ms).is_some_and(|until| until <= now_ms);
-            if !(self.touched.remove(id) || expired) {
-                continue;
+        self.readers.clear();
+        for (id, deployed) in &ledger.deployed {
+            for port in upstream_ports(&deployed.product) {
+                self.readers.entry(port.product).or_default().insert(id.clone());
             }
-            let Some(deployed) = ledger.deployed.get(id) else { continue };
-            let survey = Survey::new(ledger, now_ms, &self.surveys).product(deployed);
-            let before = self.surveys.insert(id.clone(), survey);
-            let unready = |survey: Option<&ProductSurvey>| survey.map(|it| it.incomplete.clone());
-            if unready(before.as_ref()) != unready(self.surveys.get(id)) {
-                // Readers come later in the order.
-                self.touched.extend(self.readers.get(id).into_iter().flatten().cloned());
-            }
         }
-        self.touched.clear();
-        self.until_ms = self.surveys.values().filter_map(|survey| survey.until_ms).min();
+        for id in anew {
+            if let Some(gone) = self.surveys.remove(&id).as_ref().and_then(ProductSurvey::until_ms) {
+                self.expiries.remove(&(gone, id.clone()));
+            }
+            for reader in self.readers_of(&id) {
+                self.touch(&reader).whole = true;
+            }
+            self.touch(&id).whole = true;
+        }
+    }
+
+    fn surveys(&self) -> impl Iterator<Item = (&ProductId, &ProductSurvey)> {
+        self.order.iter().filter_map(|id| Some((id, self.surveys.get(id)?)))
     }
 
     /// Returns the steps that are due, in dependency order and oldest partitions first.
     pub fn steps(&self) -> impl Iterator<Item = &DueStep> {
-        self.order.iter().filter_map(|id| self.surveys.get(id)).flat_map(|survey| &survey.due)
+        self.surveys().flat_map(|(_, survey)| survey.pipelines.values()).flat_map(PipelineSurvey::due)
+    }
+
+    /// Returns the steps of a pipeline that are due, oldest partitions first.
+    pub fn steps_of(&self, pipeline: &PipelineId) -> impl Iterator<Item = &DueStep> {
+        let survey = self.surveys.get(&pipeline.product).and_then(|it| it.pipelines.get(&pipeline.name));
+        survey.into_iter().flat_map(PipelineSurvey::due)
+    }
+
+    /// Returns the pipelines of a product of which something is due.
+    pub fn pipelines_of(&self, product: &ProductId) -> impl Iterator<Item = PipelineId> {
+        let pipelines = self.surveys.get(product).into_iter().flat_map(|survey| &survey.pipelines);
+        pipelines
+            .filter(|(_, survey)| survey.due().next().is_some())
+            .map(|(name, _)| PipelineId { product: product.clone(), name: name.clone() })
     }
 
     /// Returns what waits, and why.
-    pub fn waiting(&self) -> impl Iterator<Item = &NotDue> {
-        self.order.iter().filter_map(|id| self.surveys.get(id)).flat_map(|survey| &survey.waiting)
+    pub fn waiting(&self) -> impl Iterator<Item = NotDue> {
+        let pipelines =
+            self.surveys().flat_map(|(id, survey)| survey.pipelines.iter().map(move |it| (id, it)));
+        pipelines.flat_map(|(id, (name, survey))| {
+            let waits = matches!(survey.lacks, Some(Lack::Waits(..))).then(|| NotDue {
+                pipeline: PipelineId { product: id.clone(), name: name.clone() },
+                why: self.why(&survey.port).unwrap_or_default(),
+                until_ms: None,
+            });
+            waits.into_iter().chain(survey.waiting().cloned())
+        })
+    }
+
+    /// Says why a port is not what its definition says, if so. Put together when asked: it changes with every partition.
+    fn why(&self, port: &PortId) -> Option<String> {
+        let survey = self.surveys.get(&port.product)?.lacking_by(port)?;
+        Some(match survey.lacks.as_ref()? {
+            Lack::Waits(input, Missing::NotDeployed) => format!("waits for {input}: not deployed"),
+            Lack::Waits(input, Missing::Unpublished) => format!("waits for {input}: nothing published yet"),
+            Lack::Waits(input, Missing::Incomplete) => {
+                format!("waits for {input}: {}", self.why(input).unwrap_or_default())
+            }
+            Lack::Partitions => survey.why_partitions(),
+            Lack::Work(why) => why.clone(),
+        })
     }
 
     /// Returns whether a step that failed still has work to do, be it due or held back.
     #[must_use]
     pub fn wants(&self, key: &StepKey) -> bool {
-        self.surveys.get(&key.pipeline.product).is_some_and(|survey| {
-            survey.due.iter().map(|step| &step.key).chain(&survey.held).any(|it| it.overlaps(key))
-        })
+        let survey = self.surveys.get(&key.pipeline.product);
+        survey.and_then(|it| it.pipelines.get(&key.pipeline.name)).is_some_and(|survey| survey.wants(key))
     }
 
     /// Returns deployed products, inputs before readers.
     #[must_use]
     pub fn order(&self) -> &[ProductId] {
         &self.order
+    }
+
+    /// Returns a product's place among the deployed ones: after its inputs, and before its readers.
+    #[must_use]
+    pub fn rank(&self, product: &ProductId) -> Option<usize> {
+        self.ranks.get(product).copied()
     }
 
     /// Returns every product that reads a product, directly or through others.

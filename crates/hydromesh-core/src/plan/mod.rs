@@ -6,6 +6,7 @@ mod batch;
 mod calendar;
 mod change;
 mod due;
+mod grid;
 mod order;
 mod print;
 mod retry;
@@ -18,10 +19,11 @@ use serde::{Deserialize, Serialize};
 
 pub use calendar::{ended_partitions, partition_bounds_ms};
 pub use change::{Change, ChangeKind, Plan, admit, plan};
-pub use due::{DueStep, DueWork, NotDue, due_steps};
+pub use due::{DueStep, DueWork, NotDue, Refreshed, due_steps};
 pub use order::{dependency_order, upstream_ports};
 pub use print::{PortPrint, Print, glob_matches, print_mesh};
 pub use retry::{retry_of, worth_telling};
+pub(crate) use survey::expire;
 pub use survey::{broken_features, training_allowed_from};
 
 use crate::diag::Diagnostic;

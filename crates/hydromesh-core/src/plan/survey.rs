@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::grid::Grid;
 use super::retry::{hold_back, retry_of};
 use super::{DueStep, NotDue, StepKey, Work, upstream_ports};
-use crate::ids::{PipelineId, PortId, ProductId};
+use crate::ids::{PipelineId, PipelineName, PortId, ProductId};
 use crate::ledger::{AlertKind, Deployed, LedgerState};
 use crate::model::{Pipeline, Product, TrainingPipeline};
 use crate::time::Cron;
@@ -20,124 +21,257 @@ pub(super) const UNSURE: &str = "a run that would write it was interrupted";
 /// Why something is computed again that was published and is no longer shown.
 pub(super) const ALTERED: &str = "somebody else changed its table";
 
-/// What is due of one product, what waits, and until when that holds.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What facts have touched of a product since it was last looked at.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Touch {
+    /// Anything.
+    pub whole: bool,
+    /// Partitions that were published, of the product or of what it reads.
+    pub published: Vec<(PortId, String)>,
+    /// Steps that failed, or that had failed and did not again.
+    pub steps: Vec<StepKey>,
+}
+
+/// What is due of one product, by pipeline.
+#[derive(Debug, Clone, Default)]
 pub(super) struct ProductSurvey {
-    pub due: Vec<DueStep>,
-    pub waiting: Vec<NotDue>,
-    /// Steps with work that their last failure keeps back.
-    pub held: Vec<StepKey>,
-    /// Ports that are not yet what their definition says, with why.
-    pub incomplete: BTreeMap<PortId, String>,
+    pub pipelines: BTreeMap<PipelineName, PipelineSurvey>,
+}
+
+/// What is due of one pipeline, what waits, and until when that holds.
+#[derive(Debug, Clone)]
+pub(super) struct PipelineSurvey {
+    /// What it fills.
+    pub port: PortId,
+    /// Why that is not what its definition says, if so.
+    pub lacks: Option<Lack>,
+    /// What waits as a whole.
+    pub waits: Vec<NotDue>,
+    /// Steps by place in the calendar; those of a pipeline without one are at 0. Where nothing is to be done there is none.
+    pub chunks: BTreeMap<i64, Chunk>,
+    /// How it is cut, and how far it was looked at.
+    pub grid: Option<Grid>,
     /// When time alone changes something of the above.
     pub until_ms: Option<i64>,
 }
 
+/// Why a port is not what its definition says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Lack {
+    /// An input is not ready.
+    Waits(PortId, Missing),
+    /// Partitions are to be computed.
+    Partitions,
+    /// Something else, in words.
+    Work(String),
+}
+
+/// What an input lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missing {
+    Incomplete,
+    NotDeployed,
+    Unpublished,
+}
+
+/// Neighbouring partitions of one place in the calendar, or a whole output: the steps that they need.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Chunk {
+    pub due: Vec<DueStep>,
+    pub waiting: Vec<NotDue>,
+    /// Steps with work that their last failure keeps back.
+    pub held: Vec<StepKey>,
+    /// How many partitions are to be computed.
+    pub partitions: usize,
+    /// A failed step is among them.
+    pub failed: bool,
+    pub until_ms: Option<i64>,
+}
+
+/// Notes that time alone changes something at an instant.
+pub(crate) fn expire(until_ms: &mut Option<i64>, at_ms: i64) {
+    *until_ms = Some(until_ms.map_or(at_ms, |until_ms| until_ms.min(at_ms)));
+}
+
 impl ProductSurvey {
-    /// Notes that time alone changes something at an instant.
-    pub(super) fn expire(&mut self, at_ms: i64) {
-        self.until_ms = Some(self.until_ms.map_or(at_ms, |until| until.min(at_ms)));
+    /// Returns when time alone changes something.
+    pub fn until_ms(&self) -> Option<i64> {
+        self.pipelines.values().filter_map(|survey| survey.until_ms).min()
+    }
+
+    /// Returns the ports that are not what their definition says.
+    pub fn lacking(&self) -> impl Iterator<Item = &PortId> {
+        self.pipelines.values().filter(|survey| survey.lacks.is_some()).map(|survey| &survey.port)
+    }
+
+    /// Returns the pipeline for whose sake a port is not what its definition says.
+    pub fn lacking_by(&self, port: &PortId) -> Option<&PipelineSurvey> {
+        self.pipelines.values().rev().find(|survey| survey.lacks.is_some() && survey.port == *port)
     }
 }
 
-/// The survey of one product in the making.
+impl PipelineSurvey {
+    pub fn new(port: PortId) -> Self {
+        Self { port, lacks: None, waits: Vec::new(), chunks: BTreeMap::new(), grid: None, until_ms: None }
+    }
+
+    /// Returns what is due, oldest first.
+    pub fn due(&self) -> impl Iterator<Item = &DueStep> {
+        self.chunks.values().flat_map(|chunk| &chunk.due)
+    }
+
+    /// Returns what waits and why, but for an input.
+    pub fn waiting(&self) -> impl Iterator<Item = &NotDue> {
+        self.waits.iter().chain(self.chunks.values().flat_map(|chunk| &chunk.waiting))
+    }
+
+    /// Returns whether a step has work to do, be it due or held back.
+    pub fn wants(&self, key: &StepKey) -> bool {
+        let (from, to) =
+            self.grid.as_ref().and_then(|grid| grid.places_of(&key.work)).unwrap_or((i64::MIN, i64::MAX));
+        let chunks = (from <= to).then(|| self.chunks.range(from..=to)).into_iter().flatten();
+        chunks
+            .flat_map(|(_, chunk)| chunk.due.iter().map(|step| &step.key).chain(&chunk.held))
+            .any(|step| step.overlaps(key))
+    }
+
+    /// Says what partitions are to be computed.
+    pub fn why_partitions(&self) -> String {
+        let held = self.chunks.values().find_map(|chunk| chunk.waiting.first());
+        held.map_or_else(
+            || {
+                format!(
+                    "{} to compute",
+                    super::batch::count(self.chunks.values().map(|it| it.partitions).sum())
+                )
+            },
+            |held| held.why.clone(),
+        )
+    }
+}
+
+/// Looks at one product.
+#[derive(Clone, Copy)]
 pub(super) struct Survey<'a> {
     pub ledger: &'a LedgerState,
     pub now_ms: i64,
     /// Surveys of what it reads.
-    upstream: &'a BTreeMap<ProductId, ProductSurvey>,
-    pub found: ProductSurvey,
+    pub surveys: &'a BTreeMap<ProductId, ProductSurvey>,
+    pub ranks: &'a BTreeMap<ProductId, usize>,
+    /// Its own place in the order.
+    pub rank: usize,
 }
 
-impl<'a> Survey<'a> {
-    pub(super) fn new(
-        ledger: &'a LedgerState,
-        now_ms: i64,
-        upstream: &'a BTreeMap<ProductId, ProductSurvey>,
-    ) -> Self {
-        Self { ledger, now_ms, upstream, found: ProductSurvey::default() }
-    }
-
-    pub(super) fn product(mut self, deployed: &Deployed) -> ProductSurvey {
+impl Survey<'_> {
+    /// Returns what is due of a product, from what was due before and what was touched since.
+    pub(super) fn product(
+        self,
+        deployed: &Deployed,
+        before: Option<ProductSurvey>,
+        touch: &Touch,
+    ) -> ProductSurvey {
+        let mut before = before.unwrap_or_default().pipelines;
+        let missing = self.inputs_missing(&deployed.product);
+        let mut found = ProductSurvey::default();
         for (name, pipeline) in &deployed.product.pipelines {
             let id = PipelineId { product: deployed.product.id.clone(), name: name.clone() };
-            let port = deployed.product.port(pipeline.output());
-            if let Some(why) = self.inputs_missing(&deployed.product) {
-                self.wait(id, port, why);
-                continue;
+            let mut survey = PipelineSurvey::new(deployed.product.port(pipeline.output()));
+            let before = before.remove(name);
+            match (&missing, pipeline) {
+                (Some((input, missing)), _) => survey.lacks = Some(Lack::Waits(input.clone(), *missing)),
+                (None, Pipeline::Batch(batch)) => survey = self.batch(&id, deployed, batch, before, touch),
+                (None, Pipeline::Stream(_) | Pipeline::Feature(_)) => {
+                    self.follow(&mut survey, id, deployed, pipeline);
+                }
+                (None, Pipeline::Embedding(_)) => self.embed(&mut survey, id, deployed, pipeline),
+                (None, Pipeline::Training(training)) => self.training(&mut survey, id, deployed, training),
             }
-            match pipeline {
-                Pipeline::Batch(batch) => self.batch(id, deployed, batch),
-                Pipeline::Stream(_) | Pipeline::Feature(_) => self.follow(id, deployed, pipeline),
-                Pipeline::Embedding(_) => self.embed(id, deployed, pipeline),
-                Pipeline::Training(training) => self.training(id, deployed, training),
+            if let (None, Some(until_ms)) = (&survey.grid, survey.chunks.get(&0).and_then(|it| it.until_ms)) {
+                expire(&mut survey.until_ms, until_ms);
             }
+            found.pipelines.insert(name.clone(), survey);
         }
-        self.found
+        found
     }
 
-    /// Notes that a port is not what its definition says, and why nothing can be done about it yet.
-    fn wait(&mut self, pipeline: PipelineId, port: PortId, why: String) {
-        self.found.incomplete.insert(port, why.clone());
-        self.found.waiting.push(NotDue { pipeline, why, until_ms: None });
-    }
-
-    /// Returns why the product's inputs are not ready, if they are not.
-    fn inputs_missing(&self, product: &Product) -> Option<String> {
+    /// Returns the first input of the product that is not ready.
+    fn inputs_missing(self, product: &Product) -> Option<(PortId, Missing)> {
         upstream_ports(product).into_iter().find_map(|port| {
-            let survey = self.upstream.get(&port.product);
-            if let Some(why) = survey.and_then(|survey| survey.incomplete.get(&port)) {
-                return Some(format!("waits for {port}: {why}"));
-            }
-            if !self.ledger.deployed.contains_key(&port.product) {
-                return Some(format!("waits for {port}: not deployed"));
-            }
-            (!self.ledger.ports.contains_key(&port))
-                .then(|| format!("waits for {port}: nothing published yet"))
+            // A cycle is cut where the order enters it, so that nothing waits for itself.
+            let above = self.ranks.get(&port.product).is_some_and(|rank| *rank < self.rank);
+            let survey = self.surveys.get(&port.product).filter(|_| above);
+            let missing = if survey.is_some_and(|survey| survey.lacking_by(&port).is_some()) {
+                Missing::Incomplete
+            } else if !self.ledger.deployed.contains_key(&port.product) {
+                Missing::NotDeployed
+            } else if !self.ledger.ports.contains_key(&port) {
+                Missing::Unpublished
+            } else {
+                return None;
+            };
+            Some((port, missing))
         })
     }
 
     /// Adds a step, unless its last attempts say to wait; returns why it waits.
-    pub(super) fn push(&mut self, deployed: &Deployed, key: StepKey, reason: String) -> Result<(), String> {
-        let attempts = self.ledger.failed.iter().find(|(failed, _)| failed.overlaps(&key));
+    pub(super) fn push(
+        self,
+        chunk: &mut Chunk,
+        deployed: &Deployed,
+        key: StepKey,
+        reason: String,
+    ) -> Result<(), String> {
+        let attempts = self.ledger.failure(&key);
+        chunk.failed |= attempts.is_some();
         let attempt =
             attempts.map_or(1, |(failed, attempts)| if *failed == key { attempts.count + 1 } else { 1 });
         let pipeline = deployed.product.pipelines.get(&key.pipeline.name);
-        let retry = retry_of(pipeline, &key.work);
-        let held =
-            attempts.and_then(|(_, attempts)| hold_back(self.ledger, self.now_ms, &key, attempts, &retry));
+        let held = attempts.and_then(|(_, attempts)| {
+            let retry = retry_of(pipeline, &key.work);
+            hold_back(self.ledger, self.now_ms, &key, attempts, &retry)
+        });
         if let Some(held) = held {
             if let Some(until_ms) = held.until_ms {
-                self.found.expire(until_ms);
+                expire(&mut chunk.until_ms, until_ms);
             }
             let why = held.why.clone();
-            self.found.held.push(key);
-            self.found.waiting.push(held);
+            chunk.held.push(key);
+            chunk.waiting.push(held);
             return Err(why);
         }
         let concurrency = match pipeline {
             Some(Pipeline::Batch(batch)) => batch.concurrency,
             _ => 1,
         };
-        self.found.due.push(DueStep { key, reason, concurrency, attempt });
+        chunk.due.push(DueStep { key, reason, concurrency, attempt });
         Ok(())
     }
 
-    fn follow(&mut self, id: PipelineId, deployed: &Deployed, pipeline: &Pipeline) {
-        let port = deployed.product.port(pipeline.output());
+    /// Adds the one step of a pipeline that has no calendar.
+    pub(super) fn push_only(
+        self,
+        survey: &mut PipelineSurvey,
+        deployed: &Deployed,
+        key: StepKey,
+        reason: String,
+    ) -> Result<(), String> {
+        self.push(survey.chunks.entry(0).or_default(), deployed, key, reason)
+    }
+
+    fn follow(self, survey: &mut PipelineSurvey, id: PipelineId, deployed: &Deployed, pipeline: &Pipeline) {
         let data = data_of(deployed, pipeline);
         let started = self.ledger.streams.get(&id).is_some_and(|stream| stream.data == data);
         let key = StepKey { pipeline: id, work: Work::Follow };
-        let pushed = self.push(deployed, key, "follows its topic".to_owned());
+        let pushed = self.push_only(survey, deployed, key, "follows its topic".to_owned());
         // Once its history is there, readers go on with what was published even while it is down.
         if !started {
             let why = pushed.err().unwrap_or_else(|| "its history is being read".to_owned());
-            self.found.incomplete.insert(port, why);
+            survey.lacks = Some(Lack::Work(why));
         }
     }
 
-    fn embed(&mut self, id: PipelineId, deployed: &Deployed, pipeline: &Pipeline) {
-        let port = deployed.product.port(pipeline.output());
+    fn embed(self, survey: &mut PipelineSurvey, id: PipelineId, deployed: &Deployed, pipeline: &Pipeline) {
+        let port = survey.port.clone();
         let published = self.ledger.ports.get(&port).and_then(|state| state.partitions.get(""));
         let reason = match published {
             None => Some("nothing embedded yet".to_owned()),
@@ -154,15 +288,20 @@ impl<'a> Survey<'a> {
         };
         let Some(reason) = reason else { return };
         let key = StepKey { pipeline: id, work: Work::Embed };
-        let why = self.push(deployed, key, reason).err().unwrap_or_else(|| "being embedded".to_owned());
-        self.found.incomplete.insert(port, why);
+        let pushed = self.push_only(survey, deployed, key, reason);
+        survey.lacks = Some(Lack::Work(pushed.err().unwrap_or_else(|| "being embedded".to_owned())));
     }
 
-    fn training(&mut self, id: PipelineId, deployed: &Deployed, training: &TrainingPipeline) {
-        let port = deployed.product.port(&training.output);
-        let product = &id.product;
+    fn training(
+        self,
+        survey: &mut PipelineSurvey,
+        id: PipelineId,
+        deployed: &Deployed,
+        training: &TrainingPipeline,
+    ) {
+        let product = &deployed.product.id;
         let data = deployed.print.ports.get(&training.output).map_or("", |print| print.data.as_str());
-        let published = self.ledger.ports.get(&port).and_then(|state| state.partitions.get(""));
+        let published = self.ledger.ports.get(&survey.port).and_then(|state| state.partitions.get(""));
         let asked = self.ledger.retrain.get(product).filter(|(_, decision, _)| decision == "start");
         let reason = match (published, asked) {
             (None, _) => Some("no model yet".to_owned()),
@@ -172,14 +311,14 @@ impl<'a> Survey<'a> {
                 Some("its definition changed".to_owned())
             }
             (Some(partition), Some((at_ms, _, reason))) if *at_ms > partition.at_ms => Some(reason.clone()),
-            (Some(_), _) => self.scheduled(product, training),
+            (Some(_), _) => self.scheduled(survey, product, training),
         };
         if let Some(reason) = reason {
             let key = StepKey { pipeline: id, work: Work::Train };
-            let pushed = self.push(deployed, key, reason);
+            let pushed = self.push_only(survey, deployed, key, reason);
             if published.is_none_or(|partition| partition.published.data != data) {
                 let why = pushed.err().unwrap_or_else(|| "being trained".to_owned());
-                self.found.incomplete.insert(port, why);
+                survey.lacks = Some(Lack::Work(why));
             }
             return;
         }
@@ -191,16 +330,22 @@ impl<'a> Survey<'a> {
         let due_ms = compared.map_or(trained_ms, |(at, ..)| *at).max(trained_ms) + DRIFT_EVERY_MS;
         if due_ms > self.now_ms {
             let why = "features are compared again".to_owned();
-            self.found.expire(due_ms);
-            self.found.waiting.push(NotDue { pipeline: id, why, until_ms: Some(due_ms) });
+            expire(&mut survey.until_ms, due_ms);
+            survey.waits.push(NotDue { pipeline: id, why, until_ms: Some(due_ms) });
             return;
         }
         let key = StepKey { pipeline: id, work: Work::Drift };
-        let _ = self.push(deployed, key, "time to compare features with the training snapshot".to_owned());
+        let reason = "time to compare features with the training snapshot".to_owned();
+        let _ = self.push_only(survey, deployed, key, reason);
     }
 
     /// Returns why a model is trained again by its schedule, if it is.
-    fn scheduled(&mut self, product: &ProductId, training: &TrainingPipeline) -> Option<String> {
+    fn scheduled(
+        self,
+        survey: &mut PipelineSurvey,
+        product: &ProductId,
+        training: &TrainingPipeline,
+    ) -> Option<String> {
         let schedule = training.retrain_on.schedule.as_ref()?;
         let cron = Cron::parse(&schedule.cron, &schedule.timezone).ok()?;
         let trained: Vec<i64> = self
@@ -215,18 +360,18 @@ impl<'a> Survey<'a> {
         let tick_ms = cron.previous_at_or_before(self.now_ms)?;
         if tick_ms <= last_ms {
             if let Some(next_ms) = cron.next_after(self.now_ms) {
-                self.found.expire(next_ms);
+                expire(&mut survey.until_ms, next_ms);
             }
             return None;
         }
         let free_ms = training_allowed_from(training, &trained);
         if self.now_ms < free_ms {
-            self.found.expire(free_ms);
+            expire(&mut survey.until_ms, free_ms);
             return None;
         }
         if let Some(cause) = broken_features(self.ledger, training) {
             // The episode's end touches the product again.
-            self.found.waiting.push(NotDue {
+            survey.waits.push(NotDue {
                 pipeline: PipelineId { product: product.clone(), name: training.name.clone() },
                 why: format!("its schedule came due; {cause} is late or broken: it is not trained on"),
                 until_ms: None,

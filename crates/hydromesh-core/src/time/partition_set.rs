@@ -104,6 +104,28 @@ impl PartitionSet {
         self.indexes.intervals().last().map(|one| Partition::from_index(self.grain, one.to() - 1))
     }
 
+    /// Returns how many partitions have keys from one text to another, both included: keys order as time does.
+    pub fn count_within(&self, from: &str, to: &str) -> u64 {
+        let before = |outside: &dyn Fn(&str) -> bool, one: &Interval| {
+            let (mut low, mut high) = (one.from(), one.to());
+            while low < high {
+                let middle = low + (high - low) / 2;
+                if outside(&Partition::from_index(self.grain, middle).to_string()) {
+                    low = middle + 1;
+                } else {
+                    high = middle;
+                }
+            }
+            low
+        };
+        let count = |one: &Interval| {
+            let first = before(&|key| key < from, one);
+            let end = before(&|key| key <= to, one);
+            u64::try_from(end - first).unwrap_or(0)
+        };
+        self.indexes.intervals().iter().map(count).sum()
+    }
+
     /// Returns the partitions in order.
     pub fn iter(&self) -> impl Iterator<Item = Partition> + '_ {
         self.indexes
@@ -268,6 +290,20 @@ mod tests {
         let touched = PartitionSet::touching(Grain::Day, Interval::new(midnight - 1, midnight + 1), zone);
         assert_eq!(touched.to_string(), "2026-08-02..2026-08-03 (2)");
         assert_eq!(touched.instants(zone).total(), 48 * 3_600_000);
+    }
+
+    #[test]
+    fn keys_are_counted_without_being_listed() {
+        let set = days("2026-08-01", "2026-08-20").subtract(&days("2026-08-10", "2026-08-11")).unwrap();
+        let listed = |from: &str, to: &str| {
+            let within = |key: String| from <= key.as_str() && key.as_str() <= to;
+            set.iter().filter(|one| within(one.to_string())).count() as u64
+        };
+        for from in ["", "2026", "2026-08-01", "2026-08-05", "2026-08-10", "2026-08-2", "2027"] {
+            for to in ["", "2026-07", "2026-08-09T23", "2026-08-10", "2026-08-20", "2027", "z"] {
+                assert_eq!(set.count_within(from, to), listed(from, to), "{from} to {to}");
+            }
+        }
     }
 
     #[test]

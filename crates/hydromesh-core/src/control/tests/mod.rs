@@ -3,6 +3,7 @@
 mod faults;
 mod found;
 mod hunt;
+mod kept;
 mod mesh;
 mod oracles;
 mod simulation;

@@ -125,12 +125,35 @@ impl Simulation {
         assert_eq!(open, running);
     }
 
-    /// What control derived bit by bit is what is derived from the whole.
+    /// What control derived bit by bit is what is derived from the whole: what is due, what is wrong, and that nothing is
+    /// left that could begin.
     pub fn check_derived(&self) {
         let control = &self.world.at_work.control;
-        let (due, waiting) = due_steps(&control.ledger, control.now_ms());
-        assert_eq!(control.due.steps().cloned().collect::<Vec<_>>(), due);
-        assert_eq!(control.due.waiting().cloned().collect::<Vec<_>>(), waiting);
+        let ledger = &control.ledger;
+        let (due, waiting) = due_steps(ledger, control.now_ms());
+        let mut kept = control.due.clone();
+        // The last facts of an event are looked at with the next one.
+        let _ = kept.refresh(ledger, control.now_ms());
+        assert_eq!(kept.steps().cloned().collect::<Vec<_>>(), due);
+        assert_eq!(kept.waiting().collect::<Vec<_>>(), waiting);
+
+        let wrong: BTreeSet<_> = ledger
+            .deployed
+            .keys()
+            .chain(ledger.verdicts.keys())
+            .flat_map(|id| control.signs(id).0.into_keys().map(|(kind, what)| (id.clone(), kind, what)))
+            .collect();
+        let told: BTreeSet<_> = ledger.open.keys().chain(&control.untold).cloned().collect();
+        assert_eq!(told, wrong);
+        let held = ledger.open.iter().filter(|(_, id)| ledger.episodes[*id].last().state == AlertState::Held);
+        assert!(held.map(|(about, _)| about).all(|about| control.untold.contains(about)));
+
+        let bounded = control.in_flight().filter(|(key, _)| key.work != Work::Follow).count();
+        let full = bounded >= control.limits.steps;
+        let more = control.due.steps().filter(|step| step.key.work == Work::Follow || !full);
+        for step in more.map(|step| &step.key.pipeline).collect::<BTreeSet<_>>() {
+            assert_eq!(control.startable(step, usize::MAX), [], "nobody looks at it");
+        }
     }
 
     /// Every command was answered once.

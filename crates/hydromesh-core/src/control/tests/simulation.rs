@@ -377,7 +377,7 @@ pub fn play(seed: u64, turns: usize) -> Matrix {
     let mut simulation = Simulation::new(seed);
     for turn in 0..turns {
         simulation.turn();
-        if turn % 100 == 0 {
+        if turn % 10 == 0 {
             simulation.check_derived();
         }
     }
