@@ -15,7 +15,7 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 # Options for the target's command: make demo ARGS="--once --format json"
 ARGS ?=
 
-.PHONY: help demo test sim bench lint fmt deny ci
+.PHONY: help demo test sim crash bench lint fmt deny ci
 
 help: ## Print this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | while IFS=$$'\t' read -r name what; do printf '  make %-6s %s\n' "$$name" "$$what"; done
@@ -35,6 +35,10 @@ SEEDS ?= 0..5000
 
 sim: ## Play the control plane in random worlds full of faults; SEEDS="0..5000" or one seed
 	HYDROMESH_SIM_SEEDS="$(SEEDS)" cargo test --release -p hydromesh-core --lib -- --nocapture hunt
+
+crash: ## Kill a controller at every named point, on Delta and Iceberg, and compare the tables with an undisturbed run
+	@scripts/setup.sh test </dev/null >&2
+	cargo test --workspace --test it -- --ignored --nocapture crash::points
 
 bench: ## Measure in the release profile; ARGS=start (check, memory, lookups) for one figure
 	@scripts/setup.sh bench </dev/null >&2

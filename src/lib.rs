@@ -9,6 +9,7 @@ pub mod control;
 mod cores;
 pub mod demo;
 pub mod engine;
+pub mod fault;
 pub mod forge;
 pub mod lake;
 pub mod notify;

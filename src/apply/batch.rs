@@ -252,9 +252,7 @@ impl Target<'_> {
             return Err(StepError::user(AUDIT_FAILED, message));
         }
         let mode = key_text.clone().map_or(PublishMode::ReplaceAll, PublishMode::ReplacePartition);
-        fail::fail_point!("apply.before-publish");
         let published = self.table.publish(staged, mode, &meta).await?;
-        fail::fail_point!("apply.after-publish");
         let data_time_ms = match &partition {
             Some((cut, key)) => partition_bounds_ms(cut, key).map(|(_, end)| end),
             // A whole table shows its inputs as they were when it was computed.

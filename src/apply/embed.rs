@@ -268,9 +268,7 @@ impl Refresh<'_> {
             self.table.discard(staged).await?;
             return Err(error);
         }
-        fail::fail_point!("apply.before-publish");
         let published = self.table.publish(staged, PublishMode::ReplaceAll, &meta).await?;
-        fail::fail_point!("apply.after-publish");
         Ok((published.version, meta.key_digest()))
     }
 

@@ -275,6 +275,7 @@ impl Reporter {
 
     /// Reports facts. They are lost only when the controller is gone, and then the next one finds them in the lake.
     pub async fn report(&self, facts: Vec<Fact>) {
+        crate::fault::point("apply.before-report");
         if self.to.send(facts).await.is_err() {
             self.cancel.cancel();
         }

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use super::ledger::fold;
 use crate::apply::lake_format;
 use crate::clock::Clock;
+use crate::fault::point;
 use crate::lake::{
     Checkpoint, CommitMeta, Lake, LakeError, PublishMode, Table, TableFormat, TableSpec, TableState, Writer,
 };
@@ -123,7 +124,9 @@ impl LedgerCopy {
             let rows = futures::stream::iter([Ok(batch(&records)?)]);
             let staged =
                 self.table.stage(&meta, Box::pin(RecordBatchStreamAdapter::new(schema(), rows))).await?;
+            point("copy.before-commit");
             let _ = self.table.publish(staged, PublishMode::Append, &meta).await?;
+            point("copy.after-commit");
             copied += records.len() as u64;
             from = last.seq;
         }

@@ -12,6 +12,7 @@ use super::run::UpError;
 use super::{jobs, ledger};
 use crate::apply::Context;
 use crate::clock::Clock;
+use crate::fault::point;
 use crate::notify::{History, MailContext, Mailer, first_message_id};
 use crate::policy::PolicySet;
 use crate::store::{Lease, Store};
@@ -108,6 +109,7 @@ impl Hands<'_> {
     ) -> Result<(), UpError> {
         let mut queue: VecDeque<Effect> = effects.into();
         while let Some(effect) = queue.pop_front() {
+            point("control.before-effect");
             match effect {
                 Effect::Append(entries) => {
                     let at_ms = entries.last().map_or(0, |entry| entry.at_ms);
@@ -152,6 +154,7 @@ impl Hands<'_> {
                 Effect::Deliver { outbox, to, alert } => self.deliver(control, outbox, to, alert),
                 Effect::Publish => self.changed = true,
             }
+            point("control.after-effect");
         }
         Ok(())
     }

@@ -49,6 +49,7 @@ impl Watcher {
     /// When the remote cannot be reached or the objects are damaged; the next poll tries again.
     pub fn poll(&self, known: Option<&str>, base: Option<&str>) -> Result<Option<Head>, RepoError> {
         self.repository.fetch()?;
+        crate::fault::point("repo.after-fetch");
         let Some(id) = self.repository.resolve(&self.reference)? else { return Ok(None) };
         if known == Some(id.as_str()) {
             return Ok(None);

@@ -44,6 +44,8 @@ use self::{
     fileset::FileSet,
     stage::{StagePlan, write_staged},
 };
+use crate::fault::point;
+
 pub use self::{
     commit::{Checkpoint, CommitMeta, Outcome, PublishMode, Published, Version, Writer},
     error::LakeError,
@@ -220,7 +222,10 @@ impl Table {
             };
             match attempt {
                 Err(LakeError::Conflict) => tokio::task::yield_now().await,
-                other => return other,
+                other => {
+                    point("lake.after-ensure");
+                    return other;
+                }
             }
         }
         Err(LakeError::Contended { address: self.address.clone(), attempts: retry_limit() })
@@ -259,7 +264,9 @@ impl Table {
         meta: &CommitMeta,
         batches: SendableRecordBatchStream,
     ) -> Result<Staged, LakeError> {
-        write_staged(self.stage_plan(meta).await?, batches).await
+        let staged = write_staged(self.stage_plan(meta).await?, batches).await;
+        point("lake.after-stage");
+        staged
     }
 
     async fn stage_plan(&self, meta: &CommitMeta) -> Result<StagePlan, LakeError> {
@@ -317,12 +324,12 @@ impl Table {
     ) -> Result<Published, LakeError> {
         self.complete(staged, mode, meta).await?;
         for _ in 0..retry_limit() {
-            fail::fail_point!("lake.before-commit");
+            point("lake.before-commit");
             let attempt = match self.format {
                 TableFormat::Delta => delta::publish(self, staged, mode, meta).await,
                 TableFormat::Iceberg => iceberg::publish(self, staged, mode, meta).await,
             };
-            fail::fail_point!("lake.after-commit");
+            point("lake.after-commit");
             match attempt {
                 Err(LakeError::Conflict) => tokio::task::yield_now().await,
                 other => return other,

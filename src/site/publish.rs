@@ -142,6 +142,7 @@ fn swap_link(out_dir: &Path, generation: &str) -> Result<(), SiteError> {
     // Relative, so that the folder can be moved or mounted elsewhere.
     std::os::unix::fs::symlink(generation, &next).map_err(io_error("link", &next))?;
     let current = out_dir.join(CURRENT);
+    crate::fault::point("site.before-switch");
     fs::rename(&next, &current).map_err(io_error("swap", &current))?;
     sync_dir(out_dir)
 }

@@ -100,6 +100,7 @@ impl Store {
         tx.commit().await.map_err(database(ACTION))?;
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) =
             lock.map(|file| Held { file, epoch: lease.epoch });
+        crate::fault::point("lease.after-take");
         Ok(lease)
     }
 

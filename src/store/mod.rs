@@ -24,6 +24,8 @@ pub use commands::{Command, Submission, Submitted};
 pub use lease::Lease;
 use write::WriteTx;
 
+use crate::fault::point;
+
 /// Largest command accepted: 256 KiB. Commands come from people and scripts; facts come from us.
 pub const MAX_COMMAND_BYTES: usize = 256 * 1024;
 
@@ -179,7 +181,9 @@ impl Store {
                     _ => StoreError::Database { action: ACTION, source },
                 })?;
         }
+        point("ledger.before-append");
         tx.commit().await.map_err(database(ACTION))?;
+        point("ledger.after-append");
         Ok(from_sql(seq))
     }
 

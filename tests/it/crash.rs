@@ -2,6 +2,7 @@
 
 mod hooks;
 mod mesh;
+mod points;
 mod rebuilt;
 mod roles;
 mod tampered;
@@ -74,11 +75,14 @@ impl Messages {
     /// Waits until all have become what they must.
     #[track_caller]
     fn wait_for_all(&self, state: &mut State<'_>) {
-        state.wait("the whole stream", |state| {
-            let found = [EVENTS, DEAD, QUARANTINE].map(|address| state.table(address).1);
-            let wanted = [self.kept, self.dead, self.late];
-            if found == wanted { Ok(()) } else { Err(format!("{found:?} instead of {wanted:?} rows")) }
-        });
+        state.wait("the whole stream", |state| self.all_in(state));
+    }
+
+    /// Returns whether all have become what they must, else what they are.
+    fn all_in(&self, state: &State<'_>) -> Result<(), String> {
+        let found = [EVENTS, DEAD, QUARANTINE].map(|address| state.table(address).1);
+        let wanted = [self.kept, self.dead, self.late];
+        if found == wanted { Ok(()) } else { Err(format!("{found:?} instead of {wanted:?} rows")) }
     }
 }
 

@@ -45,6 +45,15 @@ impl World {
         world
     }
 
+    /// Makes its tables Delta or Iceberg ones.
+    pub fn with_format(self, format: &str) -> Self {
+        let files = mesh::files(mesh::today(), "1d");
+        let text = String::from_utf8(files["mesh.yaml"].clone().expect("text")).expect("UTF-8");
+        let text = text.replace("format: delta", &format!("format: {format}"));
+        self.commit("Choose the format", &[("mesh.yaml".to_owned(), Some(text.into_bytes()))].into());
+        self
+    }
+
     /// Commits files on top of the branch, and returns the commit.
     pub fn commit(&self, message: &str, files: &Files) -> String {
         let parent = self.head.borrow().clone();
@@ -118,11 +127,22 @@ impl State<'_> {
         assert!(self.beside.insert(name.to_owned(), child).is_none(), "{name} runs already");
     }
 
+    /// Starts a controller with every role and one more variable in its environment.
+    pub fn start_with(&mut self, variable: &str, value: &str) {
+        assert!(self.running.is_none(), "one runs already");
+        let mut command = self.command("control,work,stream,serve");
+        self.running = Some(command.env(variable, value).spawn().expect("starts"));
+    }
+
     fn spawn(&self, roles: &str) -> Child {
+        self.command(roles).spawn().expect("starts")
+    }
+
+    fn command(&self, roles: &str) -> std::process::Command {
         let log = std::fs::File::options().create(true).append(true).open(self.log()).expect("a log");
         let mut command = hydromesh();
         command.args(self.up()).args(["--role", roles]).stdout(Stdio::null()).stderr(log);
-        command.spawn().expect("starts")
+        command
     }
 
     /// Ends a process beside the controller as a power cut would.
@@ -230,6 +250,20 @@ impl State<'_> {
         (child.wait().expect("ends"), began.elapsed())
     }
 
+    /// Returns how the controller ended by itself, if it did.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        let ended = self.running.as_mut().expect("one runs").try_wait().expect("asked");
+        if ended.is_some() {
+            self.running = None;
+        }
+        ended
+    }
+
+    /// Deletes the folder of a state that is no longer looked at.
+    pub fn remove(self) {
+        std::fs::remove_dir_all(&self.folder).expect("removed");
+    }
+
     /// Fails when the controller has ended by itself.
     #[track_caller]
     pub fn alive(&mut self) {
@@ -276,20 +310,23 @@ impl State<'_> {
     /// Waits until the newest commit is applied and nothing is due but to follow topics.
     #[track_caller]
     pub fn settle(&mut self) {
-        self.wait("a plan without changes and due work", |state| {
-            let plan = state.plan()?;
-            let due = plan["due"].as_array().expect("due");
-            let finite = due.iter().any(|it| !it["step"].as_str().expect("a step").ends_with("@follow"));
-            // What waits, such as for the next attempt of a step whose worker is gone, is not over either.
-            let quiet = ["changes", "broken", "waiting"].iter().all(|it| plan[it] == serde_json::json!([]));
-            // Before the first commit is seen nothing is deployed and nothing due.
-            let status = state.json(&["status"])?;
-            if quiet && !finite && status["commit"]["outcome"] == "applied" {
-                Ok(())
-            } else {
-                Err(format!("{plan:#}\n{status:#}"))
-            }
-        });
+        self.wait("a plan without changes and due work", Self::settled);
+    }
+
+    /// Returns whether the newest commit is applied and nothing is due but to follow topics, else what is.
+    pub fn settled(&self) -> Result<(), String> {
+        let plan = self.plan()?;
+        let due = plan["due"].as_array().expect("due");
+        let finite = due.iter().any(|it| !it["step"].as_str().expect("a step").ends_with("@follow"));
+        // What waits, such as for the next attempt of a step whose worker is gone, is not over either.
+        let quiet = ["changes", "broken", "waiting"].iter().all(|it| plan[it] == serde_json::json!([]));
+        // Before the first commit is seen nothing is deployed and nothing due.
+        let status = self.json(&["status"])?;
+        if quiet && !finite && status["commit"]["outcome"] == "applied" {
+            Ok(())
+        } else {
+            Err(format!("{plan:#}\n{status:#}"))
+        }
     }
 
     /// Appends messages to the topic `events`, all with one time of arrival.
@@ -309,7 +346,7 @@ impl State<'_> {
     pub fn table(&self, address: &str) -> (i64, u64) {
         wait_for(async {
             let lake = Lake::open(self.folder.join("lake")).await.expect("a lake");
-            let table = lake.table(address, TableFormat::Delta).expect("an address");
+            let table = lake.table(address, self.format_of(address)).expect("an address");
             match table.state().await.unwrap_or_else(|error| panic!("{address} cannot be read: {error:?}")) {
                 TableState::Absent => (-1, 0),
                 TableState::Known(known) => (known.version.0, known.rows),
@@ -321,7 +358,7 @@ impl State<'_> {
     pub fn hash(&self, address: &str) -> Result<String, String> {
         wait_for(async {
             let lake = Lake::open(self.folder.join("lake")).await.expect("a lake");
-            let table = lake.table(address, TableFormat::Delta).expect("an address");
+            let table = lake.table(address, self.format_of(address)).expect("an address");
             table.content_hash(None, &[]).await.map_err(|error| format!("{error:?}"))
         })
     }
@@ -346,6 +383,11 @@ impl State<'_> {
         ended.filter(|run| run["state"] == "succeeded").count()
     }
 
+    fn format_of(&self, address: &str) -> TableFormat {
+        let iceberg = self.table_folder(address).join("metadata").is_dir();
+        if iceberg { TableFormat::Iceberg } else { TableFormat::Delta }
+    }
+
     /// Returns the folder of a table.
     pub fn table_folder(&self, address: &str) -> PathBuf {
         self.folder.join("lake").join(address)
@@ -363,7 +405,7 @@ impl State<'_> {
                         continue;
                     }
                     let address = format!("{domain}/{port}");
-                    let table = lake.table(&address, TableFormat::Delta).expect("an address");
+                    let table = lake.table(&address, self.format_of(&address)).expect("an address");
                     hashes.insert(address, table.content_hash(None, &[]).await.expect("rows"));
                 }
             }
