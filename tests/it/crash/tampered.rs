@@ -10,6 +10,9 @@ use super::mesh;
 use super::world::{State, World, wait_for};
 use super::{DAILY, SALES};
 
+/// Tables are looked at every second.
+const OFTEN: &[&str] = &["--poll", "0.5", "--observe", "1"];
+
 /// Waits until a table's rows are what they were, though it has newer versions.
 #[track_caller]
 fn wait_for_rows(state: &mut State<'_>, address: &str, version: i64, hash: &str) {
@@ -43,7 +46,7 @@ fn a_data_file(table: &Path) -> PathBuf {
 #[test]
 fn what_somebody_else_does_to_a_table_is_mended() {
     let world = World::new("10d");
-    let mut state = world.state("tampered");
+    let mut state = world.state("tampered").with(OFTEN);
     state.start();
     state.settle();
     let before = state.contents();
@@ -91,7 +94,7 @@ fn what_somebody_else_does_to_a_table_is_mended() {
 #[test]
 fn a_lake_that_is_not_there_is_not_taken_for_dropped_tables() {
     let world = World::new("10d");
-    let mut state = world.state("unmounted");
+    let mut state = world.state("unmounted").with(OFTEN);
     state.start();
     state.settle();
     let before = state.contents();
@@ -115,7 +118,7 @@ fn with_self_heal_off_people_are_told_and_decide() {
     let mut pipeline = mesh::files(mesh::today(), "10d")[&path].clone().expect("text");
     pipeline.extend_from_slice(b"self_heal: false\n");
     world.commit("Keep hands off", &[(path, Some(pipeline))].into());
-    let mut state = world.state("told");
+    let mut state = world.state("told").with(OFTEN);
     state.start();
     state.settle();
     let before = state.contents();

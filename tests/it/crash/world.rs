@@ -223,8 +223,7 @@ impl State<'_> {
     /// Returns the arguments of a controller on this folder.
     pub fn up(&self) -> Vec<String> {
         let (repo, listen) = (text(self.world.repo.path()), self.listen.as_str());
-        let args =
-            ["up", "--repo", repo, "--state", text(&self.folder), "--observe", "0.5", "--listen", listen];
+        let args = ["up", "--repo", repo, "--state", text(&self.folder), "--listen", listen];
         args.map(str::to_owned).into_iter().chain(self.options.iter().cloned()).collect()
     }
 
