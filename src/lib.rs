@@ -21,6 +21,7 @@ pub mod serve;
 pub mod site;
 pub mod store;
 pub mod stream;
+mod text;
 pub mod train;
 pub mod vector;
 pub mod work;

@@ -25,9 +25,10 @@ use hydromesh_core::model::{
 use self::pieces::{Piece, pieces, read_source};
 use super::batch::AUDIT_FAILED;
 use super::inputs::{self, Inputs};
-use super::{Context, Done, Job, Reporter, StepError, chain, ensure, lake_format};
+use super::{Context, Done, Job, Reporter, StepError, ensure, lake_format};
 use crate::engine::{EngineError, QualityOutcome, arrow_schema, conform_schema};
 use crate::lake::{PublishMode, Table, TableSpec, TableState, Version};
+use crate::text::chain;
 use crate::vector::{
     CHUNK, CONTENT_HASH, ChunkSizes, Layout, LayoutError, Model, Others, ProviderError, StoredRow, read_rows,
 };

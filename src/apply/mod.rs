@@ -27,6 +27,7 @@ use crate::clock::Clock;
 use crate::engine::{Engine, EngineError};
 use crate::lake::{CommitMeta, Lake, LakeError, Table, TableFormat, TableSpec, Version, Writer};
 use crate::online::Online;
+use crate::text::chain;
 
 pub use follow::{feature_history, history_rows, keep_online};
 pub use inputs::table_format;
@@ -194,22 +195,6 @@ impl StepError {
     pub fn internal(message: impl Into<String>) -> Self {
         Self { kind: ErrorKind::Internal, code: "HM-X004", message: message.into() }
     }
-}
-
-/// Joins an error with its sources into one line.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 impl From<EngineError> for StepError {

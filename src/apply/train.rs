@@ -21,10 +21,11 @@ use hydromesh_core::model::{Pipeline, QualitySeverity, Trainer, TrainingPipeline
 use super::batch::AUDIT_FAILED;
 use super::follow::feature_history;
 use super::inputs::{self, Inputs};
-use super::{Context, Done, Job, Reporter, StepError, chain, ensure, lake_format};
+use super::{Context, Done, Job, Reporter, StepError, ensure, lake_format};
 use crate::engine::{EngineError, arrow_schema, conform_schema};
 use crate::lake::{PublishMode, TableSpec};
 use crate::online::current_values;
+use crate::text::chain;
 use crate::train::{
     History, Measures, Model, Reference, Source, SpineColumns, TrainError, TrainingSet, artefact_path,
     fit_logistic_regression, measure, read_model, read_spine, write_model,

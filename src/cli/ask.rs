@@ -138,7 +138,7 @@ pub fn ask(args: &AskArgs, verb: Verb) -> Result<u8, Failure> {
             Store::open(&path, OpenMode::ReadWrite).await.map_err(|error| Failure::outside(&error))?;
         let submitted = store.submit_command(&id, &body, now_ms).await.map_err(|error| match error {
             StoreError::KeyReused { .. } | StoreError::BadCommand => {
-                Failure::usage(crate::apply::chain(&error))
+                Failure::usage(crate::text::chain(&error))
             }
             other => Failure::outside(&other),
         })?;

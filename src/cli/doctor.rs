@@ -200,7 +200,7 @@ fn state(args: &DoctorArgs) -> Result<Vec<Check>, Failure> {
     if let Err(error) = sound {
         let fix =
             "stop the controller, keep a copy of the state folder, and restore the ledger from a backup";
-        checks.push(failed("ledger", crate::apply::chain(&error), fix));
+        checks.push(failed("ledger", crate::text::chain(&error), fix));
         return Ok(checks);
     }
     let book = Book::read(folder)?;
@@ -249,7 +249,7 @@ fn lake(args: &DoctorArgs, book: &Book) -> Result<Vec<Check>, Failure> {
         let lake = match Lake::open(&folder).await {
             Ok(lake) => lake,
             Err(error) => {
-                checks.push(failed("lake", crate::apply::chain(&error), "check the folder's permissions"));
+                checks.push(failed("lake", crate::text::chain(&error), "check the folder's permissions"));
                 return;
             }
         };
@@ -285,7 +285,7 @@ fn lake(args: &DoctorArgs, book: &Book) -> Result<Vec<Check>, Failure> {
                     checks.push(failed("lake", says, fix));
                 }
                 Err(error) => {
-                    let says = format!("{port} cannot be read: {}", crate::apply::chain(&error));
+                    let says = format!("{port} cannot be read: {}", crate::text::chain(&error));
                     checks.push(failed(
                         "lake",
                         says,

@@ -155,7 +155,7 @@ pub struct Failure {
 impl Failure {
     /// Returns a failure of an outside system.
     pub fn outside(error: &dyn std::error::Error) -> Self {
-        Self { code: OUTSIDE, message: crate::apply::chain(error) }
+        Self { code: OUTSIDE, message: crate::text::chain(error) }
     }
 
     /// Returns a failure of usage.

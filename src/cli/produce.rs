@@ -64,7 +64,7 @@ pub fn run(args: &ProduceArgs) -> Result<u8, Failure> {
     let produced = runtime()?.block_on(produce(&target, lines, args.key_field.as_deref(), timestamp));
     let produced = produced.map_err(|error| {
         let code = if matches!(error, ProduceError::Line { .. }) { FINDINGS } else { OUTSIDE };
-        Failure { code, message: crate::apply::chain(&error) }
+        Failure { code, message: crate::text::chain(&error) }
     })?;
     if args.format == Format::Json {
         let ranges: Vec<_> = produced

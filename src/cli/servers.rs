@@ -37,7 +37,7 @@ pub fn around(
     webhooks: Option<WebhookSecret>,
 ) -> Result<Around, Failure> {
     let guard =
-        serve::check_bind(listen, token).map_err(|error| Failure::usage(crate::apply::chain(&error)))?;
+        serve::check_bind(listen, token).map_err(|error| Failure::usage(crate::text::chain(&error)))?;
     let bind = |address: SocketAddr| {
         std::net::TcpListener::bind(address).and_then(|it| it.set_nonblocking(true).map(|()| it))
     };
@@ -150,7 +150,7 @@ async fn answer_command(request: CommandRequest, mut upward: Upward) {
                 .store
                 .submit_command(&request.key, &body, now_ms)
                 .await
-                .map_err(|error| crate::apply::chain(&error))
+                .map_err(|error| crate::text::chain(&error))
         }
         Err(error) => Err(error.to_string()),
     };

@@ -110,7 +110,7 @@ fn forge(args: &UpArgs) -> Result<Option<Forge>, Failure> {
     let page = reached.then(|| format!("http://{}/", args.listen));
     Forge::new(address, &token, &args.state.env, page)
         .map(Some)
-        .map_err(|error| Failure::usage(format!("--commit-status: {}", crate::apply::chain(&error))))
+        .map_err(|error| Failure::usage(format!("--commit-status: {}", crate::text::chain(&error))))
 }
 
 /// Returns how `up` failed, with the exit code that fits.
@@ -119,7 +119,7 @@ pub fn failure(error: &UpError) -> Failure {
         UpError::Environment { .. } | UpError::Unsupported { .. } | UpError::Policy(_) => FINDINGS,
         _ => OUTSIDE,
     };
-    Failure { code, message: crate::apply::chain(error) }
+    Failure { code, message: crate::text::chain(error) }
 }
 
 /// Cancels when the process is asked to end.

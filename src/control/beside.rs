@@ -68,7 +68,7 @@ pub(super) async fn beside(
                     Ok(false) => continue,
                     Ok(true) => {}
                     Err(error) => {
-                        tracing::warn!("the ledger cannot be read: {}", crate::apply::chain(&error));
+                        tracing::warn!("the ledger cannot be read: {}", crate::text::chain(&error));
                         continue;
                     }
                 }
@@ -84,7 +84,7 @@ pub(super) async fn beside(
     shutdown.cancel();
     while let Some(ended) = workers.join_next().await {
         if let Ok(Err(error)) = ended {
-            tracing::warn!("a worker's place could not be given up: {}", crate::apply::chain(&error));
+            tracing::warn!("a worker's place could not be given up: {}", crate::text::chain(&error));
         }
     }
     threads.shutdown_background();

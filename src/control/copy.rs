@@ -12,10 +12,12 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::SessionContext;
 use hydromesh_core::ledger::LedgerState;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
-use super::ledger::fold;
+use super::ledger::{LedgerError, replay};
+use super::outage::Outage;
 use crate::apply::lake_format;
 use crate::clock::Clock;
 use crate::fault::point;
@@ -44,6 +46,9 @@ pub enum CopyError {
     /// The store failed.
     #[error("the ledger cannot be used")]
     Store(#[from] StoreError),
+    /// The ledger cannot be read.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     /// The lake belongs to another ledger.
     #[error(
         "the lake holds the copy of another ledger: they differ at fact {seq}. Restore that ledger, give this one a lake of \
@@ -53,6 +58,20 @@ pub enum CopyError {
         /// The fact.
         seq: u64,
     },
+}
+
+/// The last fact of a commit to the copy.
+#[derive(Debug, Serialize, Deserialize)]
+struct End {
+    to: u64,
+    epoch: u64,
+    /// Of the fact, so that a start can tell another ledger without reading the table.
+    digest: String,
+}
+
+fn digest(record: &Record) -> String {
+    let head = format!("{} {} {} {}\n", record.seq, record.at_ms, record.epoch, record.kind);
+    hex::encode(Sha256::new().chain_update(head).chain_update(&record.body).finalize())
 }
 
 /// The copy.
@@ -77,36 +96,41 @@ impl LedgerCopy {
         mut lease: Lease,
         lake: &Lake,
     ) -> Result<Lease, CopyError> {
-        let (end, head) = (self.end().await?, store.head().await?);
-        let both = end.min(head);
-        if both > 0 && self.read(both, 1).await?.first() != store.read(both, 1).await?.first() {
-            return Err(CopyError::Other { seq: both });
+        let Some(end) = self.end().await? else { return Ok(lease) };
+        let head = store.head().await?;
+        let same = if end.to <= head {
+            // The usual start: what the table's newest commit says is enough.
+            store.read(end.to, 1).await?.first().is_some_and(|record| digest(record) == end.digest)
+        } else {
+            head == 0 || self.read(head, 1).await?.first() == store.read(head, 1).await?.first()
+        };
+        if !same {
+            return Err(CopyError::Other { seq: end.to.min(head) });
         }
-        if end <= head {
+        if end.to <= head {
             return Ok(lease);
         }
         tracing::warn!(
-            facts = end - head,
+            facts = end.to - head,
             "the ledger lacks facts that its copy in the lake has; they are restored"
         );
-        let newest = self.read(end, 1).await?.first().map_or(0, |record| record.epoch);
-        lease = store.raise_to(&lease, newest + 1).await?;
+        lease = store.raise_to(&lease, end.epoch + 1).await?;
         let mut next = head + 1;
-        while next <= end {
+        while next <= end.to {
             let records = self.read(next, PAGE).await?;
             let Some(last) = records.last() else { break };
             next = last.seq + 1;
             store.restore(&lease, &records).await?;
         }
-        let mut ledger = LedgerState::default();
-        while fold(store, &mut ledger).await? {}
-        Ok(store.raise_to(&lease, highest_fence(lake, &ledger).await).await?)
+        let fence = highest_fence(lake, &replay(store).await?).await;
+        Ok(store.raise_to(&lease, fence).await?)
     }
 
     /// Copies what the table lacks; returns how many facts.
     pub(super) async fn catch_up(&self, store: &Store, writer: Writer) -> Result<u64, CopyError> {
-        let mut from = self.end().await?;
+        let mut end = self.end().await?;
         let head = store.head().await?;
+        let mut from = end.as_ref().map_or(0, |end| end.to);
         if from < head {
             self.table.ensure(&TableSpec { schema: schema(), partition_by: None }, writer).await?;
         }
@@ -114,10 +138,11 @@ impl LedgerCopy {
         while from < head {
             let records = store.read(from + 1, PAGE).await?;
             let Some(last) = records.last() else { break };
+            let next = End { to: last.seq, epoch: last.epoch, digest: digest(last) };
             let checkpoint = Checkpoint {
                 pipeline: STREAM.to_owned(),
-                record: json!({ "to": last.seq }),
-                follows: (from > 0).then(|| json!({ "to": from })),
+                record: serde_json::to_value(&next).map_err(LakeError::from)?,
+                follows: end.map(serde_json::to_value).transpose().map_err(LakeError::from)?,
             };
             let meta = CommitMeta::new(format!("facts to {}", last.seq), writer.epoch, writer.at_ms)
                 .with_checkpoint(checkpoint);
@@ -129,14 +154,15 @@ impl LedgerCopy {
             point("copy.after-commit");
             copied += records.len() as u64;
             from = last.seq;
+            end = Some(next);
         }
         Ok(copied)
     }
 
-    /// Returns the last fact that was copied, 0 without one.
-    async fn end(&self) -> Result<u64, LakeError> {
+    /// Returns how far the copy goes, if it has begun.
+    async fn end(&self) -> Result<Option<End>, LakeError> {
         let record = self.table.last_checkpoint(STREAM).await?;
-        Ok(record.and_then(|record| record["to"].as_u64()).unwrap_or(0))
+        Ok(record.map(serde_json::from_value).transpose()?)
     }
 
     /// Returns at most `most` records from a place on, in order.
@@ -160,7 +186,7 @@ pub(super) async fn keep_copying(
     clock: Clock,
     epoch: u64,
 ) {
-    let mut complaint = String::new();
+    let mut outage = Outage::default();
     let (mut copied_to, mut waited) = (0, Duration::ZERO);
     loop {
         tokio::time::sleep(LOOK).await;
@@ -172,13 +198,12 @@ pub(super) async fn keep_copying(
         match copy.catch_up(&store, Writer { epoch, at_ms: clock.now_ms() }).await {
             Ok(_) => {
                 (copied_to, waited) = (head, Duration::ZERO);
-                complaint.clear();
+                outage.ends();
             }
             Err(error) => {
-                let text = crate::apply::chain(&error);
-                if complaint != text {
+                let text = crate::text::chain(&error);
+                if outage.begins(&text) {
                     tracing::warn!("facts could not be copied to the lake, tried again: {text}");
-                    complaint = text;
                 }
             }
         }
@@ -253,6 +278,24 @@ mod tests {
         Store::open(&folder.join("ledger.db"), OpenMode::ReadWrite).await.unwrap()
     }
 
+    struct Scene {
+        folder: tempfile::TempDir,
+        lake: Lake,
+        copy: LedgerCopy,
+        store: Store,
+        lease: Lease,
+    }
+
+    /// A ledger with a writer, beside a lake without a copy.
+    async fn scene() -> Scene {
+        let folder = tempfile::tempdir().unwrap();
+        let lake = Lake::open(folder.path().join("lake")).await.unwrap();
+        let copy = LedgerCopy::of(&lake).unwrap();
+        let store = ledger(&folder.path().join("one")).await;
+        let lease = store.lease("one", T0, 1_000).await.unwrap();
+        Scene { folder, lake, copy, store, lease }
+    }
+
     async fn tell(store: &Store, lease: &Lease, texts: std::ops::Range<u32>) {
         let facts: Vec<(String, String)> =
             texts.map(|n| ("note".to_owned(), format!("{{\"n\": {n}, \"text\": \"\\u0000ü\"}}"))).collect();
@@ -261,11 +304,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_lost_ledger_comes_back_as_it_was() {
-        let folder = tempfile::tempdir().unwrap();
-        let lake = Lake::open(folder.path().join("lake")).await.unwrap();
-        let copy = LedgerCopy::of(&lake).unwrap();
-        let store = ledger(&folder.path().join("one")).await;
-        let lease = store.lease("one", T0, 1_000).await.unwrap();
+        let Scene { folder, lake, copy, store, lease } = scene().await;
         // Nothing to restore, nothing to copy.
         let lease = copy.restore(&store, lease, &lake).await.unwrap();
         assert_eq!((lease.epoch, copy.catch_up(&store, writer(1)).await.unwrap()), (1, 0));
@@ -292,17 +331,14 @@ mod tests {
         let stale = copy.catch_up(&store, writer(2)).await;
         assert!(matches!(stale, Err(CopyError::Lake(LakeError::Fenced { .. }))), "{stale:?}");
         let lease = store.lease("one", T0 + 9_000, 1_000).await.unwrap();
+        // The one with more facts than the copy, and one with fewer.
         let mixed = copy.restore(&store, lease, &lake).await;
         assert!(matches!(mixed, Err(CopyError::Other { seq: 8 })), "{mixed:?}");
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_backup_gets_the_facts_that_came_after_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let lake = Lake::open(folder.path().join("lake")).await.unwrap();
-        let copy = LedgerCopy::of(&lake).unwrap();
-        let store = ledger(&folder.path().join("one")).await;
-        let lease = store.lease("one", T0, 1_000).await.unwrap();
+        let Scene { folder, lake, copy, store, lease } = scene().await;
         tell(&store, &lease, 0..5).await;
         std::fs::create_dir_all(folder.path().join("two")).unwrap();
         store.backup(&folder.path().join("two").join("ledger.db")).await.unwrap();

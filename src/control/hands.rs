@@ -65,7 +65,7 @@ impl Hands<'_> {
         match self.listen(control, lease).await {
             // The disk is full, or too much is open: the next look is a moment away.
             Err(UpError::Board(error)) if error.is_transient() => {
-                tracing::warn!("the board cannot be used, tried again: {}", crate::apply::chain(&error));
+                tracing::warn!("the board cannot be used, tried again: {}", crate::text::chain(&error));
                 Ok(())
             }
             done => done,
@@ -97,7 +97,7 @@ impl Hands<'_> {
     /// Says once when steps wait for a process that is not there.
     pub(super) fn look_for_workers(&mut self) {
         if let Err(error) = self.desk.look_for_workers(Clock::system().now_ms()) {
-            tracing::warn!("the board cannot be read: {}", crate::apply::chain(&error));
+            tracing::warn!("the board cannot be read: {}", crate::text::chain(&error));
         }
     }
 
@@ -182,7 +182,7 @@ impl Hands<'_> {
             let event = match mailer.deliver(&outbox, &to, &alert, &context).await {
                 Ok(receipt) => Event::Sent { outbox, episode, transition, to, receipt },
                 Err(error) => {
-                    let why = crate::apply::chain(&error);
+                    let why = crate::text::chain(&error);
                     tracing::warn!(%to, "could not deliver a message, tried again: {why}");
                     Event::NotSent { outbox, why }
                 }
@@ -201,7 +201,7 @@ impl Hands<'_> {
                 Err(error) if error.is_transient() => {
                     tracing::warn!(
                         "the ledger cannot be written, tried again: {}",
-                        crate::apply::chain(&error)
+                        crate::text::chain(&error)
                     );
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(5));

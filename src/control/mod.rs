@@ -10,6 +10,7 @@ mod jobs;
 mod judge;
 mod ledger;
 mod observe;
+mod outage;
 mod poll;
 mod run;
 mod statuses;

@@ -11,13 +11,13 @@ use std::time::{Duration, SystemTime};
 use hydromesh_core::control::Event;
 use hydromesh_core::ids::PortId;
 use hydromesh_core::ledger::LedgerState;
-use hydromesh_core::model::TableFormat;
 use hydromesh_core::observe::Seen;
 use hydromesh_core::plan::Work;
 use tokio::sync::{mpsc, watch};
 
+use super::outage::Outage;
 use crate::apply::lake_format;
-use crate::lake::{Lake, LakeError, Table};
+use crate::lake::{Lake, Table};
 
 /// Tables that are read again at each pass although nothing was committed to them.
 const AGAIN: usize = 5;
@@ -29,8 +29,7 @@ struct Looked {
     at: Option<(Option<SystemTime>, u64)>,
     /// The pass in which it was read last.
     pass: u64,
-    /// Why it could not be read.
-    complaint: String,
+    outage: Outage,
 }
 
 /// Looks until nobody listens any more.
@@ -45,7 +44,7 @@ pub(super) async fn watch_tables(
         tokio::time::sleep(every).await;
         let known = ledger.borrow_and_update().clone();
         let tables = published(&known, &lake);
-        looked.retain(|port, _| tables.iter().any(|(it, _)| it == port));
+        looked.retain(|port, _| tables.contains_key(port));
         let marks = marks(&tables).await;
         if nothing_there(&marks) {
             tracing::warn!(
@@ -54,67 +53,62 @@ pub(super) async fn watch_tables(
             );
             continue;
         }
-        for port in chosen(&tables, &marks, &looked, &known) {
-            let (Some(Ok(mark)), Some((_, table))) =
-                (marks.get(&port), tables.iter().find(|(it, _)| *it == port))
-            else {
-                continue;
-            };
+        for port in chosen(&marks, &looked, &known) {
+            let (Some(Ok(mark)), Some(table)) = (marks.get(&port), tables.get(&port)) else { continue };
             let known = ledger.borrow().clone();
             if is_written(&known, &port) {
                 continue;
             }
-            let published = known.ports.get(&port).map_or(0, |state| state.published);
+            let published = times_published(&known, &port);
             let entry = looked.entry(port.clone()).or_default();
             entry.pass = pass;
             match table.observe().await {
                 Ok(seen) => {
-                    entry.complaint.clear();
+                    entry.outage.ends();
                     // Of what was published meanwhile nothing is known yet: the next pass reads it again.
-                    let current = ledger.borrow().ports.get(&port).map_or(0, |state| state.published);
-                    entry.at = (current == published && seen != Seen::Absent).then_some((*mark, published));
+                    let current = times_published(&ledger.borrow(), &port) == published;
+                    entry.at = (current && seen != Seen::Absent).then_some((*mark, published));
                     if events.send(Event::Observed { port, published, seen }).await.is_err() {
                         return;
                     }
                 }
-                Err(error) => complain(entry, &port, &error),
+                // What it shows is unknown, and nothing is done about it.
+                Err(error) => {
+                    let text = crate::text::chain(&error);
+                    if entry.outage.begins(&text) {
+                        tracing::warn!(%port, "could not look at its table: {text}");
+                    }
+                }
             }
         }
     }
 }
 
-/// Says once why a table cannot be read: what it shows is unknown, and nothing is done about it.
-fn complain(entry: &mut Looked, port: &PortId, error: &LakeError) {
-    let text = crate::apply::chain(error);
-    if entry.complaint != text {
-        tracing::warn!(%port, "could not look at its table: {text}");
-        entry.complaint = text;
-    }
-}
-
 /// Returns the tables of which something is known to be published.
-fn published(ledger: &LedgerState, lake: &Lake) -> Vec<(PortId, Table)> {
-    let mut tables = Vec::new();
+fn published(ledger: &LedgerState, lake: &Lake) -> BTreeMap<PortId, Table> {
+    let mut tables = BTreeMap::new();
     for deployed in ledger.deployed.values() {
         for pipeline in deployed.product.pipelines.values() {
             let port = deployed.product.port(pipeline.output());
-            let format: Option<TableFormat> =
-                deployed.product.outputs.get(pipeline.output()).map(|output| output.format);
             let known = ledger.ports.get(&port).is_some_and(|state| state.version > 0);
-            if let (Some(format), true) = (format, known)
-                && let Ok(table) = lake.table(&port.to_string(), lake_format(format))
+            if let Some(output) = deployed.product.outputs.get(pipeline.output()).filter(|_| known)
+                && let Ok(table) = lake.table(&port.to_string(), lake_format(output.format))
             {
-                tables.push((port, table));
+                tables.insert(port, table);
             }
         }
     }
     tables
 }
 
+fn times_published(ledger: &LedgerState, port: &PortId) -> u64 {
+    ledger.ports.get(port).map_or(0, |state| state.published)
+}
+
 type Mark = std::io::Result<Option<SystemTime>>;
 
-async fn marks(tables: &[(PortId, Table)]) -> BTreeMap<PortId, Mark> {
-    let tables = tables.to_vec();
+async fn marks(tables: &BTreeMap<PortId, Table>) -> BTreeMap<PortId, Mark> {
+    let tables = tables.clone();
     let look = move || tables.iter().map(|(port, table)| (port.clone(), table.stamp())).collect();
     tokio::task::spawn_blocking(look).await.unwrap_or_default()
 }
@@ -126,15 +120,14 @@ fn nothing_there(marks: &BTreeMap<PortId, Mark>) -> bool {
 
 /// Returns the tables to read: those whose mark moved, and those that were read longest ago.
 fn chosen(
-    tables: &[(PortId, Table)],
     marks: &BTreeMap<PortId, Mark>,
     looked: &BTreeMap<PortId, Looked>,
     ledger: &LedgerState,
 ) -> Vec<PortId> {
     let (mut moved, mut rest) = (Vec::new(), Vec::new());
-    for (port, _) in tables {
-        let published = ledger.ports.get(port).map_or(0, |state| state.published);
-        let (Some(Ok(mark)), known) = (marks.get(port), looked.get(port)) else { continue };
+    for (port, mark) in marks {
+        let Ok(mark) = mark else { continue };
+        let (published, known) = (times_published(ledger, port), looked.get(port));
         if known.and_then(|it| it.at) == Some((*mark, published)) {
             rest.push((known.map_or(0, |it| it.pass), port.clone()));
         } else {

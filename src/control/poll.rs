@@ -11,6 +11,7 @@ use hydromesh_core::plan::PortPrint;
 use tokio::sync::{mpsc, watch};
 
 use super::hint::Hints;
+use super::outage::Outage;
 use super::watch::Watcher;
 use crate::repo::{CommitInfo, RepoError};
 
@@ -66,7 +67,7 @@ impl Watching {
         let (send, heads) = mpsc::channel(1);
         let (deployed, prints) = watch::channel(deployed);
         let task = tokio::spawn(async move {
-            let mut complained = String::new();
+            let mut outage = Outage::default();
             loop {
                 let (watcher, before, prints) = (watcher.clone(), known.clone(), prints.borrow().clone());
                 let base = before.clone().or_else(|| last_seen.clone());
@@ -80,18 +81,16 @@ impl Watching {
                 match polled.await {
                     Ok(Ok(Some(seen))) => {
                         known = Some(seen.0.id.as_str().to_owned());
-                        complained.clear();
+                        outage.ends();
                         if send.send(seen).await.is_err() {
                             return;
                         }
                     }
-                    Ok(Ok(None)) => complained.clear(),
+                    Ok(Ok(None)) => outage.ends(),
                     Ok(Err(error)) => {
-                        // Once per outage, not once per poll.
-                        let text = crate::apply::chain(&error);
-                        if complained != text {
+                        let text = crate::text::chain(&error);
+                        if outage.begins(&text) {
                             tracing::warn!("could not look at the repository: {text}");
-                            complained = text;
                         }
                     }
                     Err(error) => tracing::error!(%error, "reading the repository failed"),

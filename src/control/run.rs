@@ -277,7 +277,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     if result.is_ok() {
         let writer = Writer { epoch: lease.epoch, at_ms: options.clock.now_ms() };
         if let Err(error) = copy.catch_up(&store, writer).await {
-            let why = crate::apply::chain(&error);
+            let why = crate::text::chain(&error);
             tracing::warn!("the last facts are not in the lake's copy of the ledger yet: {why}");
         }
     }

@@ -13,9 +13,10 @@ use hydromesh_core::ledger::{Fact, LedgerState, Outcome};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::apply::chain;
+use super::outage::Outage;
 use crate::forge::{Forge, PostError};
 use crate::store::{Record, Store};
+use crate::text::chain;
 
 /// Records read at once.
 const PAGE: u32 = 1_000;
@@ -85,14 +86,12 @@ fn outcome(record: &Record) -> Option<(String, Outcome, String)> {
 async fn post(forge: &Forge, commit: &str, outcome: Outcome, why: &str, told: &mut Told) {
     for attempt in 1.. {
         let (error, pause) = match forge.post(commit, outcome, why).await {
-            Ok(()) => return told.complained.clear(),
+            Ok(()) => return told.outage.ends(),
             Err(PostError::Later { why, after }) => (why, pause(attempt, after)),
             Err(PostError::Refused(why)) => (why, None),
         };
-        // Once per outage, not once per attempt and commit.
-        if told.complained != error {
+        if told.outage.begins(&error) {
             tracing::warn!("the status of commit {commit} was not accepted: {error}");
-            told.complained = error;
         }
         match pause {
             Some(pause) => tokio::time::sleep(pause).await,
@@ -112,8 +111,7 @@ struct Told {
     file: PathBuf,
     /// The last fact that was dealt with.
     seq: u64,
-    /// What was last complained of.
-    complained: String,
+    outage: Outage,
 }
 
 impl Told {
@@ -123,7 +121,7 @@ impl Told {
         let kept = fs::read_to_string(&file).ok().and_then(|text| text.trim().parse::<u64>().ok());
         // A ledger that was put back to an older one counts from there again.
         let seq = kept.map_or(newest, |kept| kept.min(newest));
-        let told = Self { file, seq, complained: String::new() };
+        let told = Self { file, seq, outage: Outage::default() };
         told.keep(seq);
         told
     }

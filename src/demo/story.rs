@@ -407,7 +407,7 @@ async fn live(
         if !lines.is_empty() {
             let lines = lines.into_iter().map(Ok::<_, std::io::Error>);
             if let Err(error) = produce(&topic, lines, None, TimestampFrom::Given(now_ms)).await {
-                tracing::warn!("could not produce live events: {}", crate::apply::chain(&error));
+                tracing::warn!("could not produce live events: {}", crate::text::chain(&error));
             }
         }
         tokio::select! {

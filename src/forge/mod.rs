@@ -15,6 +15,8 @@ use reqwest::{Client, Response, StatusCode, redirect};
 use serde_json::{Value, json};
 use url::Url;
 
+use crate::text::{chain, line};
+
 /// How long a connection may take, and then the whole answer.
 const CONNECT: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(30);
@@ -192,11 +194,6 @@ impl Forge {
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    let all = std::iter::successors(Some(error), |error| error.source());
-    all.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
 /// Returns a forge's word for an outcome.
 fn state(kind: Kind, outcome: Outcome) -> Option<&'static str> {
     Some(match (outcome, kind) {
@@ -217,25 +214,7 @@ fn describe(outcome: Outcome, why: &str) -> String {
         Outcome::Denied => "denied",
         Outcome::Broken => "broken",
     };
-    one_line(&format!("{word}: {why}"), DESCRIPTION)
-}
-
-/// Returns a text on one line, of at most `longest` characters, the last of which says whether more was there.
-fn one_line(text: &str, longest: usize) -> String {
-    let mut line: String =
-        text.split(|c: char| c.is_whitespace() || c.is_control()).fold(String::new(), |mut line, word| {
-            if !line.is_empty() && !word.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
-            line
-        });
-    if let Some((cut, _)) = line.char_indices().nth(longest) {
-        let last = line[..cut].char_indices().next_back().map_or(0, |(at, _)| at);
-        line.truncate(last);
-        line.push('…');
-    }
-    line
+    line(&format!("{word}: {why}"), DESCRIPTION)
 }
 
 /// Tells what an answer means.
@@ -275,7 +254,7 @@ async fn said(mut answer: Response) -> String {
     let message = told.get("message").or_else(|| told.get("error")).unwrap_or(&Value::Null);
     match message {
         Value::Null => String::new(),
-        Value::String(text) => one_line(text, DESCRIPTION),
-        other => one_line(&other.to_string(), DESCRIPTION),
+        Value::String(text) => line(text, DESCRIPTION),
+        other => line(&other.to_string(), DESCRIPTION),
     }
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::context::MailContext;
 use super::page::{incident_page, product_page};
 use crate::clock::rfc3339;
+use crate::text::line;
 
 /// Version of the machine-readable block.
 const FORMAT: u32 = 1;
@@ -319,56 +320,6 @@ fn web_address(text: &str, schemes: &[&str]) -> Option<String> {
     let url = url::Url::parse(text.trim()).ok()?;
     let plain = text.len() <= 2048 && url.has_host() && url.username().is_empty() && url.password().is_none();
     (plain && schemes.contains(&url.scheme())).then(|| url.into())
-}
-
-/// Returns a foreign text as one line: no control characters, nothing that reorders the text around it, no password
-/// in an address, not longer than `most` characters.
-pub(super) fn line(text: &str, most: usize) -> String {
-    let mut clean = String::with_capacity(text.len().min(4 * most));
-    for c in text.chars() {
-        match c {
-            c if c.is_whitespace() || c.is_control() => {
-                if !clean.ends_with(' ') {
-                    clean.push(' ');
-                }
-            }
-            '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' => {}
-            c => clean.push(c),
-        }
-        if clean.len() > 8 * most {
-            break;
-        }
-    }
-    let clean = without_passwords(clean.trim());
-    if clean.chars().count() <= most {
-        return clean;
-    }
-    let mut cut: String = clean.chars().take(most.saturating_sub(1)).collect();
-    cut.truncate(cut.trim_end().len());
-    cut.push('…');
-    cut
-}
-
-/// Errors of other systems like to quote the address that they were given: `postgres://user:password@host`.
-fn without_passwords(text: &str) -> String {
-    let mut kept = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find("://") {
-        let (before, after) = rest.split_at(at + 3);
-        kept.push_str(before);
-        let end = after
-            .find(|c: char| c.is_whitespace() || matches!(c, '/' | '"' | '\'' | '<' | '>'))
-            .unwrap_or(after.len());
-        rest = match after[..end].rfind('@') {
-            Some(sign) => {
-                kept.push('…');
-                &after[sign..]
-            }
-            None => after,
-        };
-    }
-    kept.push_str(rest);
-    kept
 }
 
 fn short(commit: &str) -> String {

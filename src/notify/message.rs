@@ -8,8 +8,9 @@ use lettre::message::header::{HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MultiPart, SinglePart};
 use sha2::{Digest, Sha256};
 
-use super::facts::{Facts, line, state_name};
+use super::facts::{Facts, state_name};
 use super::{MailContext, NotifyError, html, text};
+use crate::text::line;
 
 /// Returns the id of the message about one transition of an episode to one address.
 ///

@@ -173,7 +173,7 @@ impl Mailer {
                 let sent = tokio::time::timeout(DELIVERY_LIMIT, server.send(mail)).await;
                 let response = sent.map_err(|_| NotifyError::Slow)?.map_err(NotifyError::Smtp)?;
                 let words: Vec<&str> = response.message().collect();
-                Ok(facts::line(&format!("{} {}", response.code(), words.join(" ")), 200))
+                Ok(crate::text::line(&format!("{} {}", response.code(), words.join(" ")), 200))
             }
             Way::Folder(folder) => {
                 let (folder, name, bytes) = (folder.clone(), format!("{outbox_id}.eml"), mail.formatted());

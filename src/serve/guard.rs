@@ -14,8 +14,13 @@ use super::ServeState;
 use super::error::ApiError;
 use super::webhooks::{GITHUB, GITLAB};
 
-/// Shortest token: 16 characters of 64 are 96 bits when drawn at random.
-const SHORTEST_TOKEN: usize = 16;
+/// Shortest secret: 16 characters of 64 are 96 bits when drawn at random.
+pub(super) const SHORTEST_SECRET: usize = 16;
+
+/// Returns whether a secret cannot be guessed, and survives a header.
+pub(super) fn is_strong(secret: &str) -> bool {
+    secret.len() >= SHORTEST_SECRET && secret.chars().all(|c| c.is_ascii_graphic())
+}
 
 /// Why an address may not be served.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,7 +32,7 @@ pub enum BindError {
         address: SocketAddr,
     },
     /// It could be guessed, or would not survive a header.
-    #[error("a token is at least {SHORTEST_TOKEN} visible ASCII characters")]
+    #[error("a token is at least {SHORTEST_SECRET} visible ASCII characters")]
     BadToken,
 }
 
@@ -59,8 +64,7 @@ impl std::fmt::Debug for Guard {
 /// # Errors
 /// [`BindError`] when the address is not loopback and there is no token, or the token is weak.
 pub fn check_bind(address: SocketAddr, token: Option<&str>) -> Result<Guard, BindError> {
-    if token.is_some_and(|token| token.len() < SHORTEST_TOKEN || !token.chars().all(|c| c.is_ascii_graphic()))
-    {
+    if token.is_some_and(|token| !is_strong(token)) {
         return Err(BindError::BadToken);
     }
     // `::ffff:127.0.0.1` is loopback as well.

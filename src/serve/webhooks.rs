@@ -18,6 +18,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::error::{ApiError, cut};
+use super::guard::{SHORTEST_SECRET, is_strong};
 use super::{ServeState, request};
 
 /// Where they are answered: without the token of other requests, because their signature stands for it.
@@ -27,8 +28,6 @@ pub(super) const GITLAB: &str = "/webhooks/gitlab";
 pub(super) const WEBHOOK_LIMIT: usize = 1024 * 1024;
 /// Bodies read at once: 16 MiB in all from senders who are not known yet.
 const BODIES: usize = 16;
-/// Shortest secret, in characters; as for tokens.
-const SHORTEST_SECRET: usize = 16;
 
 /// A secret that could be guessed, or would not survive a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -48,7 +47,7 @@ impl WebhookSecret {
     /// # Errors
     /// [`WeakSecret`].
     pub fn new(secret: &str) -> Result<Self, WeakSecret> {
-        if secret.len() < SHORTEST_SECRET || !secret.chars().all(|c| c.is_ascii_graphic()) {
+        if !is_strong(secret) {
             return Err(WeakSecret);
         }
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());

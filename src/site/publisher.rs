@@ -111,7 +111,7 @@ impl Source {
         let out = out.to_owned();
         let built = tokio::task::spawn_blocking(move || once(&ledger, desired.as_deref(), &view, &out)).await;
         let published =
-            built.map_err(|error| error.to_string())?.map_err(|error| crate::apply::chain(&error))?;
+            built.map_err(|error| error.to_string())?.map_err(|error| crate::text::chain(&error))?;
         tracing::debug!(generation = published.generation, pages = published.pages, "published the site");
         Ok(())
     }

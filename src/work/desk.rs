@@ -106,7 +106,7 @@ impl Desk {
             if matches!(said, Said::Finished { .. }) {
                 self.posted.remove(&run);
                 if let Err(error) = self.board.end(&run) {
-                    tracing::warn!(run, "a step stays on the board: {}", crate::apply::chain(&error));
+                    tracing::warn!(run, "a step stays on the board: {}", crate::text::chain(&error));
                 }
             }
             events.push(said.event(run));
@@ -185,7 +185,7 @@ async fn patiently<T>(write: impl Fn() -> Result<T, BoardError>) -> Result<T, Bo
     loop {
         match write() {
             Err(error) if error.is_transient() => {
-                tracing::warn!("the board cannot be written, tried again: {}", crate::apply::chain(&error));
+                tracing::warn!("the board cannot be written, tried again: {}", crate::text::chain(&error));
                 tokio::time::sleep(FULL_PAUSE).await;
             }
             done => return done,

@@ -82,7 +82,7 @@ impl Worker {
             match turn {
                 Err(error) if !error.is_transient() => return Err(error),
                 Err(error) => {
-                    tracing::warn!("the board cannot be used, tried again: {}", crate::apply::chain(&error));
+                    tracing::warn!("the board cannot be used, tried again: {}", crate::text::chain(&error));
                 }
                 Ok(()) => {}
             }
@@ -109,7 +109,7 @@ impl Worker {
             match Place::take(&self.context.state, self.role, Clock::system().now_ms(), HEARTBEAT_MS) {
                 Ok(place) => return Ok(Some(Arc::new(place))),
                 Err(error) if error.is_transient() => {
-                    tracing::warn!("no place on the board yet: {}", crate::apply::chain(&error));
+                    tracing::warn!("no place on the board yet: {}", crate::text::chain(&error));
                 }
                 Err(error) => return Err(error),
             }
@@ -190,7 +190,7 @@ async fn say(place: &Place, run: &str, said: &Said, cancel: &CancellationToken) 
             Ok(Reported::NotOurs) => return cancel.cancel(),
             Ok(Reported::Full) => {}
             Err(error) => {
-                tracing::warn!(run, "a report cannot be left, tried again: {}", crate::apply::chain(&error));
+                tracing::warn!(run, "a report cannot be left, tried again: {}", crate::text::chain(&error));
             }
         }
         tokio::time::sleep(BEHIND).await;

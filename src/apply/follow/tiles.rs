@@ -20,8 +20,9 @@ use hydromesh_core::tile::{Row, TileDelta, TileKey, ViewSpec, partial};
 
 use super::arrays::{instant, instants, times};
 use super::view::built;
-use crate::apply::{Context, StepError, chain};
+use crate::apply::{Context, StepError};
 use crate::engine::EngineError;
+use crate::text::chain;
 
 /// A delta of a tile.
 const TILE: &str = "tile";

@@ -27,12 +27,13 @@ use super::{
     AVAILABLE_AT, EPOCH_MESSAGES, EPOCH_TIME, EVENT_ID, EVENT_TIME, OFFSET, PARTITION, POLL, REASON, REASONS,
     cancelled,
 };
-use crate::apply::{Context, StepError, chain};
+use crate::apply::{Context, StepError};
 use crate::engine::{arrow_schema, arrow_type};
 use crate::stream::{
     DeadLetter, DecodeRules, DecoderError, JsonDecoder, KafkaSettings, Message, ProduceTarget, Source,
     SourceError, TopicFolder, TopicOptions, open_source,
 };
+use crate::text::chain;
 
 /// Payload bytes of an epoch after which it is not made larger: twice what one read may bring, 64 MiB.
 const EPOCH_BYTES: usize = 64 << 20;
