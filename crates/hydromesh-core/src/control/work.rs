@@ -18,10 +18,7 @@ const STOP_AGAIN_MS: i64 = 60_000;
 pub(super) struct Flight {
     pub run: String,
     pub began_ms: i64,
-    generation: u64,
     basis: Basis,
-    /// The last change of its table by somebody else, when it began.
-    altered: u64,
     /// When to stop it again, once it was stopped.
     stop_again_ms: Option<i64>,
 }
@@ -34,23 +31,35 @@ impl Flight {
 
 /// What a step works from; another deploy of the same leaves it alone.
 #[derive(Debug, Clone)]
-struct Basis(Arc<Deployed>);
+struct Basis {
+    deployed: Arc<Deployed>,
+    /// The last change of its table by somebody else.
+    altered: u64,
+}
 
 impl Basis {
     fn of(ledger: &LedgerState, key: &StepKey) -> Option<Self> {
-        ledger.deployed.get(&key.pipeline.product).cloned().map(Self)
+        let deployed = ledger.deployed.get(&key.pipeline.product)?;
+        let pipeline = deployed.product.pipelines.get(&key.pipeline.name);
+        let port = pipeline.map(|it| deployed.product.port(it.output()));
+        let altered = port.map_or(0, |port| ledger.altered_at(&port));
+        Some(Self { deployed: Arc::clone(deployed), altered })
     }
 
     /// Returns whether a step would do the same from another basis.
     fn same(&self, other: Option<&Self>, key: &StepKey) -> bool {
-        fn parts<'a>(Basis(deployed): &'a Basis, key: &StepKey) -> Option<impl PartialEq + use<'a>> {
+        fn parts<'a>(Basis { deployed, .. }: &'a Basis, key: &StepKey) -> Option<impl PartialEq + use<'a>> {
             let pipeline = deployed.product.pipelines.get(&key.pipeline.name)?;
             let output = deployed.product.outputs.get(pipeline.output());
             let output = output.map(|it| (it.format, &it.contract.columns, &it.contract.quality));
             let data = &deployed.print.ports.get(pipeline.output())?.data;
             Some((pipeline, output, data))
         }
-        other.is_some_and(|other| Arc::ptr_eq(&self.0, &other.0) || parts(self, key) == parts(other, key))
+        other.is_some_and(|other| {
+            let defined =
+                Arc::ptr_eq(&self.deployed, &other.deployed) || parts(self, key) == parts(other, key);
+            defined && self.altered == other.altered
+        })
     }
 }
 
@@ -59,15 +68,7 @@ impl Basis {
 pub(super) struct Rest {
     until_ms: i64,
     basis: Option<Basis>,
-    altered: u64,
     inputs: i64,
-}
-
-/// Returns the last change by somebody else of the table that a step writes.
-fn altered(ledger: &LedgerState, key: &StepKey) -> u64 {
-    let deployed = ledger.deployed.get(&key.pipeline.product);
-    let pipeline = deployed.and_then(|it| Some((it, it.product.pipelines.get(&key.pipeline.name)?)));
-    pipeline.map_or(0, |(deployed, it)| ledger.altered_at(&deployed.product.port(it.output())))
 }
 
 impl Control {
@@ -175,7 +176,6 @@ impl Control {
             let basis = Basis::of(&self.ledger, key);
             rest.until_ms > self.now_ms
                 && rest.basis.as_ref().map_or(basis.is_none(), |rested| rested.same(basis.as_ref(), key))
-                && rest.altered == altered(&self.ledger, key)
                 && rest.inputs == self.ledger.input_versions(&key.pipeline.product)
         })
     }
@@ -184,8 +184,7 @@ impl Control {
     fn start(&mut self, step: DueStep) -> bool {
         let DueStep { key, reason, attempt, .. } = step;
         let Some(basis) = Basis::of(&self.ledger, &key) else { return false };
-        let (generation, decision) = (basis.0.generation, basis.0.decision.clone());
-        let altered = altered(&self.ledger, &key);
+        let (generation, decision) = (basis.deployed.generation, basis.deployed.decision.clone());
         let run = format!("run-{:08}", self.ledger.seq + 1);
         self.record(Fact::RunStarted {
             run: run.clone(),
@@ -197,14 +196,7 @@ impl Control {
         line.began(key.pipeline.clone(), self.ledger.seq);
         self.flights.insert(
             key.clone(),
-            Flight {
-                run: run.clone(),
-                began_ms: self.now_ms,
-                generation,
-                basis,
-                altered,
-                stop_again_ms: None,
-            },
+            Flight { run: run.clone(), began_ms: self.now_ms, basis, stop_again_ms: None },
         );
         self.effect(Effect::Start(Start { run, key, attempt, generation, decision, reason }));
         true
@@ -218,10 +210,7 @@ impl Control {
         let mut outdated = Vec::new();
         self.stop_again_ms = i64::MAX;
         for (key, flight) in &mut self.flights {
-            let deployed = Basis::of(&self.ledger, key);
-            let same = deployed.as_ref().is_some_and(|it| it.0.generation == flight.generation)
-                || flight.basis.same(deployed.as_ref(), key);
-            let same = same && altered(&self.ledger, key) == flight.altered;
+            let same = flight.basis.same(Basis::of(&self.ledger, key).as_ref(), key);
             if flight.stop_again_ms.map_or(!same, |again_ms| again_ms <= self.now_ms) {
                 flight.stop_again_ms = Some(self.now_ms + STOP_AGAIN_MS);
                 outdated.push(flight.run.clone());
@@ -270,8 +259,7 @@ impl Control {
         if !failed && !flight.is_stopped() {
             let inputs = self.ledger.input_versions(&key.pipeline.product);
             let until_ms = self.now_ms + REST_MS;
-            let (basis, altered) = (Basis::of(&self.ledger, &key), altered(&self.ledger, &key));
-            let rest = Rest { until_ms, basis, altered, inputs };
+            let rest = Rest { until_ms, basis: Basis::of(&self.ledger, &key), inputs };
             self.rested.insert((until_ms, key.clone()));
             self.resting.insert(key, rest);
         }
