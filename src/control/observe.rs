@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::outage::Outage;
 use crate::apply::lake_format;
-use crate::lake::{Lake, Table};
+use crate::lake::{Lake, Table, Version};
 
 /// Tables that are read again at each pass although nothing was committed to them.
 const AGAIN: usize = 5;
@@ -62,7 +62,8 @@ pub(super) async fn watch_tables(
             let published = times_published(&known, &port);
             let entry = looked.entry(port.clone()).or_default();
             entry.pass = pass;
-            match table.observe().await {
+            let version = known.ports.get(&port).map_or(0, |state| state.version);
+            match table.observe(Version(version)).await {
                 Ok(seen) => {
                     entry.outage.ends();
                     // Of what was published meanwhile nothing is known yet: the next pass reads it again.

@@ -166,6 +166,7 @@ async fn file_set_of(table: &Table, loaded: &DeltaTable) -> Result<FileSet, Lake
     files.sort_by(|left, right| left.path.cmp(&right.path));
     Ok(FileSet {
         dir: table.dir.clone(),
+        version: Some(version_of(snapshot)?),
         schema: schema_of(table, snapshot)?,
         partition_by,
         partition_column: PartitionColumn::InLog,

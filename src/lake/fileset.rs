@@ -25,13 +25,15 @@ use datafusion::{
 };
 
 use super::{
-    PartitionInfo,
+    PartitionInfo, Version,
     stage::{PartitionColumn, Staged, partition_scalar},
 };
 
 #[derive(Debug)]
 pub(super) struct FileSet {
     pub dir: PathBuf,
+    /// `None` for files that are staged.
+    pub version: Option<Version>,
     /// The table's columns, in its order and plain.
     pub schema: SchemaRef,
     pub partition_by: Option<String>,
@@ -59,6 +61,7 @@ impl FileSet {
         });
         FileSet {
             dir: dir.to_path_buf(),
+            version: None,
             schema: staged.schema.clone(),
             partition_by: staged.partition_by.clone(),
             partition_column: staged.partition_column,

@@ -187,6 +187,7 @@ async fn file_set_of(table: &Table, loaded: &Loaded, at: Option<Version>) -> Res
     }
     Ok(FileSet {
         dir: table.dir.clone(),
+        version: Some(Version(*snapshot.sequence_number())),
         schema: plain,
         partition_by,
         partition_column: PartitionColumn::InFiles,

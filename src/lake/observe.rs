@@ -6,16 +6,23 @@ use std::time::SystemTime;
 
 use hydromesh_core::observe::{Seen, SeenPartition};
 
-use super::{LakeError, Table, TableFormat, fs};
+use super::{LakeError, Table, TableFormat, Version, fs};
 
 impl Table {
     /// Looks at the newest version: rows and files of each partition, by which keys the files are named, and whether
-    /// they are there. A table that cannot be read is an error, never [`Seen::Absent`].
-    pub async fn observe(&self) -> Result<Seen, LakeError> {
+    /// they are there; and whether it has the version that was published last. A table that cannot be read is an error,
+    /// never [`Seen::Absent`].
+    pub async fn observe(&self, published: Version) -> Result<Seen, LakeError> {
         let set = match self.file_set(None).await {
             Err(LakeError::Absent { .. }) => return Ok(Seen::Absent),
             set => set?,
         };
+        // Most often the newest version is the one that was published, and is not read twice.
+        let readable = set.version == Some(published)
+            || match self.file_set(Some(published)).await {
+                Err(LakeError::UnknownVersion { .. }) => false,
+                set => set.map(|_| true)?,
+            };
         fs::blocking(move || {
             let mut partitions: BTreeMap<String, SeenPartition> = BTreeMap::new();
             for file in &set.files {
@@ -31,7 +38,7 @@ impl Table {
                     Err(source) => return Err(LakeError::io("look at", &path, source)),
                 }
             }
-            Ok(Seen::Known { partitions })
+            Ok(Seen::Known { readable, partitions })
         })
         .await
     }

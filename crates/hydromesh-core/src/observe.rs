@@ -15,6 +15,8 @@ pub enum Seen {
     Absent,
     /// There is one.
     Known {
+        /// Whether it can be read as of the version that readers are given.
+        readable: bool,
         /// Its partitions by value; an unpartitioned table has the one key "".
         partitions: BTreeMap<String, SeenPartition>,
     },
@@ -41,11 +43,16 @@ pub fn alteration(ledger: &LedgerState, port: &PortId, seen: &Seen) -> Option<Fa
     };
     let told = ledger.altered.get(port);
     let state = ledger.ports.get(port)?;
-    let Seen::Known { partitions } = seen else {
+    let lost = |what: &str| {
         let known = |key: &String| told.is_some_and(|told| told.contains_key(key));
         let news = state.partitions.keys().any(|key| !known(key)) || follows(ledger, port);
-        let what = "the table was dropped".to_owned();
-        return if news { altered(Vec::new(), true, what) } else { None };
+        if news { altered(Vec::new(), true, what.to_owned()) } else { None }
+    };
+    let partitions = match seen {
+        Seen::Absent => return lost("the table was dropped"),
+        // Whoever reads it asks for what was published last, and would ask in vain for ever.
+        Seen::Known { readable: false, .. } => return lost("another table is in its place"),
+        Seen::Known { partitions, .. } => partitions,
     };
     let mut found: Vec<(String, String)> = Vec::new();
     for (key, known) in &state.partitions {
@@ -129,7 +136,7 @@ mod tests {
         };
         let mut partitions = BTreeMap::from([one("2026-01-01"), one("2026-01-02")]);
         edit(&mut partitions);
-        Seen::Known { partitions }
+        Seen::Known { readable: true, partitions }
     }
 
     /// Returns what is told of a table of which one partition was edited.
@@ -180,13 +187,17 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_table_is_told_once() {
-        let mut ledger = ledger(3);
-        let fact = alteration(&ledger, &port(), &Seen::Absent).expect("dropped");
-        assert!(matches!(&fact, Fact::Altered { dropped: true, .. }));
-        ledger.apply(&Entry { seq: 3, at_ms: 0, fact });
-        assert_eq!(ledger.altered[&port()].len(), 2);
-        assert_eq!(alteration(&ledger, &port(), &Seen::Absent), None);
+    fn a_table_that_is_gone_is_told_once() {
+        // The same rows by the same keys, and yet another table: the version that was published is none of its own.
+        let Seen::Known { partitions, .. } = seen(|_| ()) else { panic!("known") };
+        for seen in [Seen::Absent, Seen::Known { readable: false, partitions }] {
+            let mut ledger = ledger(3);
+            let fact = alteration(&ledger, &port(), &seen).expect("gone");
+            assert!(matches!(&fact, Fact::Altered { dropped: true, .. }));
+            ledger.apply(&Entry { seq: 3, at_ms: 0, fact });
+            assert_eq!(ledger.altered[&port()].len(), 2);
+            assert_eq!(alteration(&ledger, &port(), &seen), None);
+        }
         assert_eq!(
             alteration(&LedgerState::default(), &port(), &Seen::Absent),
             None,

@@ -20,9 +20,10 @@ async fn put_days(table: &Table, days: std::ops::Range<i32>, tag: i64) {
 }
 
 async fn seen(table: &Table) -> BTreeMap<String, SeenPartition> {
-    match table.observe().await.unwrap() {
-        Seen::Known { partitions } => partitions,
-        Seen::Absent => panic!("the table is absent"),
+    let newest = known(table).await.version;
+    match table.observe(newest).await.unwrap() {
+        Seen::Known { readable: true, partitions } => partitions,
+        other => panic!("{other:?}"),
     }
 }
 
@@ -59,7 +60,7 @@ pub(super) async fn versions_of_a_table_made_anew_go_on_above(format: TableForma
     put_days(&table, 0..4, 1).await;
     let last = known(&table).await.version;
     std::fs::remove_dir_all(table.location()).unwrap();
-    assert_eq!((table.observe().await.unwrap(), table.stamp().unwrap()), (Seen::Absent, None));
+    assert_eq!((table.observe(last).await.unwrap(), table.stamp().unwrap()), (Seen::Absent, None));
 
     let table = table.above(Some(last));
     assert_eq!(table.ensure(&by_day(), writer(1)).await.unwrap(), Ensured::Added);
@@ -75,6 +76,10 @@ pub(super) async fn versions_of_a_table_made_anew_go_on_above(format: TableForma
     // A version of the table that was is no version of this one.
     let old = table.provider(Some(last)).await;
     assert!(matches!(old, Err(LakeError::UnknownVersion { .. })), "{old:?}");
+    for (version, there) in [(last, false), (first, true), (newest, true), (Version(newest.0 + 1), false)] {
+        let seen = table.observe(version).await.unwrap();
+        assert!(matches!(seen, Seen::Known { readable, .. } if readable == there), "{version:?} {seen:?}");
+    }
     // A key is found at the version that carries it, and a chain goes on.
     let meta = CommitMeta::new(format!("{}/1", day(0)), 1, NOON);
     let again = put(&table, vec![wide_rows(DAY_ONE, 3, 1)], PublishMode::ReplaceAll, &meta).await.unwrap();

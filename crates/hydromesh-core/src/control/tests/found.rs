@@ -74,3 +74,24 @@ fn what_a_lost_process_published_and_nobody_told_is_found_and_replaced() {
     world.pass(HOUR_MS, 5 * MINUTE_MS);
     assert_true(&world, &product);
 }
+
+#[test]
+fn a_table_that_a_lost_process_made_anew_is_not_taken_for_the_one_that_was_published() {
+    let mut world = World::new();
+    let (product, port) = (id("support/articles"), "support/articles.articles".parse().expect("a port"));
+    world.commit(|tree| *tree = example());
+    world.ask("run", Verb::Run { product: product.clone() });
+    while world.deliver() {}
+    let run = world.at_work.running.values().find(|it| it.start.key.pipeline.product == product);
+    let run = run.expect("it was asked for").start.run.clone();
+    world.lose(&run);
+    world.pass(HOUR_MS, 5 * MINUTE_MS);
+    // Somebody drops the table, and the process that was taken for dead makes it anew: the same rows by the same key, under a
+    // version that nobody was told of.
+    world.tamper(&port, 0, 0);
+    world.haunt(0);
+    let look = world.look_at(&port);
+    world.step(look);
+    world.pass(HOUR_MS, 5 * MINUTE_MS);
+    assert_true(&world, &product);
+}

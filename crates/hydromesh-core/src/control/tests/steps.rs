@@ -17,12 +17,21 @@ use crate::time::{Partition, PartitionSet};
 #[derive(Debug, Default)]
 pub struct Table {
     pub version: i64,
+    /// The version before its first: a table that is made anew has none of those before.
+    pub above: i64,
     /// By partition: what its newest commit said.
     pub partitions: BTreeMap<String, Published>,
     /// Idempotency keys of commits, with the version that carries each.
     pub keys: BTreeMap<String, i64>,
     /// The highest epoch that committed: a lower one is refused.
     pub fence: u64,
+}
+
+impl Table {
+    /// Returns whether it can be read as of a version.
+    pub fn has(&self, version: i64) -> bool {
+        self.above < version && version <= self.version
+    }
 }
 
 /// What becomes of a step's end on its way to control.
@@ -131,6 +140,15 @@ impl World {
             self.finish(run, Vec::new(), RunOutcome::Succeeded { rows: 1 });
             return true;
         };
+        if let Some((port, version)) = running.inputs.iter().find(|(port, version)| {
+            // Whatever is in another table's place, it is not read.
+            !self.lake.get(port).is_some_and(|table| table.has(**version))
+        }) {
+            let (kind, code) = (ErrorKind::External, "HM-L001".to_owned());
+            let message = format!("{port} has no version {version}");
+            self.finish(run, Vec::new(), RunOutcome::Failed { kind, code, message });
+            return true;
+        }
         let running = self.at_work.running.remove(run).expect("looked up above");
         let facts = self.publish(&running, partition);
         self.at_work.running.insert(run.to_owned(), running);
@@ -263,7 +281,7 @@ impl World {
 
     /// Returns a table, made when it is not there; it counts on from the version that is known of it.
     fn table(&mut self, port: &PortId, above: i64) -> &mut Table {
-        let fresh = || Table { version: above, ..Table::default() };
+        let fresh = || Table { version: above, above, ..Table::default() };
         let table = self.lake.entry(port.clone()).or_insert_with(fresh);
         if table.version < above {
             // Something else was put in its place.
@@ -274,13 +292,15 @@ impl World {
 
     /// Looks at a table as it is now.
     pub fn look_at(&self, port: &PortId) -> Event {
-        let published = self.ledger().ports.get(port).map_or(0, |state| state.published);
+        let (published, version) =
+            self.ledger().ports.get(port).map_or((0, 0), |state| (state.published, state.version));
         let seen = self.lake.get(port).map_or(Seen::Absent, |table| {
             let one = |(key, it): (&String, &Published)| {
                 let keys = BTreeSet::from([it.key.clone()]);
                 (key.clone(), SeenPartition { rows: Some(it.rows), keys, gone: 0 })
             };
-            Seen::Known { partitions: table.partitions.iter().map(one).collect() }
+            let partitions = table.partitions.iter().map(one).collect();
+            Seen::Known { readable: table.has(version), partitions }
         });
         Event::Observed { port: port.clone(), published, seen }
     }
