@@ -40,9 +40,9 @@ crash: ## Kill a controller at every named point, on Delta and Iceberg, and comp
 	@scripts/setup.sh test </dev/null >&2
 	HYDROMESH_CRASH_POINTS=all cargo test --workspace --test it -- --nocapture crash::points
 
-bench: ## Measure in the release profile; ARGS=start (check, memory, lookups) for one figure
+bench: ## Measure in the release profile; ARGS=start (check, memory, lookups, loop) for one figure
 	@scripts/setup.sh bench </dev/null >&2
-	@cargo build --release -p hydromesh --bin hydromesh >&2
+	@cargo build --release -p hydromesh --bin hydromesh --example durable_loop >&2
 	@scripts/bench/run.sh $(ARGS)
 
 lint: ## Check formatting, clippy and, where cargo-deny is installed, dependencies

@@ -2,7 +2,7 @@
 # Installs the peers that `make bench` measures beside Hydromesh, each into a Python environment of its own, at versions
 # pinned here so that ratios of different days are of the same thing. Prints the path of each program that is there.
 #
-#   scripts/bench/peers.sh [dbt] [sqlmesh]
+#   scripts/bench/peers.sh [dbt] [sqlmesh] [dagster] [prefect] [airflow]
 #
 #   XDG_CACHE_HOME        where the environments are (default ~/.cache)
 set -euo pipefail
@@ -11,6 +11,9 @@ set -euo pipefail
 readonly dbt_version=1.11.16
 readonly dbt_duckdb_version=1.11.1
 readonly sqlmesh_version=0.236.4
+readonly dagster_version=1.13.29
+readonly prefect_version=3.9.1
+readonly airflow_version=3.3.2
 readonly home="${XDG_CACHE_HOME:-$HOME/.cache}/hydromesh/bench"
 
 say() { printf 'bench: %s\n' "$*" >&2; }
@@ -24,7 +27,7 @@ install() {
     rm -rf "${venv}"
     mkdir -p "${home}"
     if python3 -m venv "${venv}" >&2 \
-        && timeout 300 "${venv}/bin/pip" install --quiet --disable-pip-version-check "$@" >&2; then
+        && timeout 900 "${venv}/bin/pip" install --quiet --disable-pip-version-check "$@" >&2; then
         touch "${venv}/.complete"
     else
         say "skipped: ${name} could not be installed, so there is no ratio to it"
@@ -33,7 +36,7 @@ install() {
     fi
 }
 
-if [ $# -eq 0 ]; then set -- dbt sqlmesh; fi
+if [ $# -eq 0 ]; then set -- dbt sqlmesh dagster prefect airflow; fi
 for peer in "$@"; do
     case "${peer}" in
         dbt)
@@ -46,6 +49,24 @@ for peer in "$@"; do
             venv="${home}/venv-sqlmesh-${sqlmesh_version}"
             if install sqlmesh "${venv}" "sqlmesh==${sqlmesh_version}"; then
                 printf 'sqlmesh=%s\n' "${venv}/bin/sqlmesh"
+            fi
+            ;;
+        dagster)
+            venv="${home}/venv-dagster-${dagster_version}"
+            if install dagster "${venv}" "dagster==${dagster_version}"; then
+                printf 'dagster=%s\n' "${venv}/bin/python"
+            fi
+            ;;
+        prefect)
+            venv="${home}/venv-prefect-${prefect_version}"
+            if install prefect "${venv}" "prefect==${prefect_version}"; then
+                printf 'prefect=%s\n' "${venv}/bin/python"
+            fi
+            ;;
+        airflow)
+            venv="${home}/venv-airflow-${airflow_version}"
+            if install airflow "${venv}" "apache-airflow==${airflow_version}"; then
+                printf 'airflow=%s\n' "${venv}/bin/python"
             fi
             ;;
         *)

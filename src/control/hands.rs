@@ -1,10 +1,7 @@
 //! Performs the effects that core decides.
 
-use std::collections::VecDeque;
-use std::time::Duration;
-
 use hydromesh_core::control::{Control, Effect, Event, Question};
-use hydromesh_core::ledger::{Alert, RunOutcome};
+use hydromesh_core::ledger::{Alert, Entry, Fact, RunOutcome};
 use tokio::sync::mpsc;
 
 use super::judge::Judge;
@@ -33,6 +30,8 @@ pub(super) struct Hands<'a> {
     /// Questions that came before the mesh was read.
     pub deferred: Vec<Question>,
     pub changed: bool,
+    /// Something else is deployed than the poll was told.
+    pub deployed: bool,
 }
 
 impl Hands<'_> {
@@ -41,12 +40,19 @@ impl Hands<'_> {
         self.judge = Judge::new(&self.central, own);
     }
 
-    /// Lets core decide about an event, and performs what it decides.
-    pub(super) async fn take(&mut self, control: &mut Control, event: Event) -> Result<(), UpError> {
-        if let Event::Finished { run, .. } = &event {
-            self.desk.ended(run);
-        }
-        let effects = control.step(self.context.clock.now_ms(), event);
+    /// Lets core decide about events that came together, and performs what it decides.
+    pub(super) async fn take(
+        &mut self,
+        control: &mut Control,
+        events: impl IntoIterator<Item = Event>,
+    ) -> Result<(), UpError> {
+        let desk = &mut self.desk;
+        let events = events.into_iter().inspect(|event| {
+            if let Event::Finished { run, .. } = event {
+                desk.ended(run);
+            }
+        });
+        let effects = control.step(self.context.clock.now_ms(), events);
         self.perform(control, effects).await
     }
 
@@ -55,7 +61,7 @@ impl Hands<'_> {
         if let Event::Finished { run, .. } = &event {
             self.desk.ended(run);
         }
-        let effects = control.step(self.context.clock.now_ms(), event);
+        let effects = control.step(self.context.clock.now_ms(), [event]);
         let appends = effects.into_iter().filter(|effect| matches!(effect, Effect::Append(_))).collect();
         self.perform(control, appends).await
     }
@@ -75,9 +81,8 @@ impl Hands<'_> {
     async fn listen(&mut self, control: &mut Control, lease: &mut Lease) -> Result<(), UpError> {
         // Before the reports: what a process said before it ended counts.
         let mut lost = self.desk.lost(Clock::system().now_ms())?;
-        for event in self.desk.heard()? {
-            self.take(control, event).await?;
-        }
+        let heard = self.desk.heard()?;
+        self.take(control, heard).await?;
         lost.retain(|run| self.desk.is_out(run));
         if lost.is_empty() {
             return Ok(());
@@ -88,10 +93,8 @@ impl Hands<'_> {
             raised => *lease = raised?,
         }
         self.context.epoch = lease.epoch;
-        for event in self.desk.give_up(lost)? {
-            self.take(control, event).await?;
-        }
-        Ok(())
+        let given_up = self.desk.give_up(lost)?;
+        self.take(control, given_up).await
     }
 
     /// Says once when steps wait for a process that is not there.
@@ -101,62 +104,63 @@ impl Hands<'_> {
         }
     }
 
-    /// Performs effects in order; those that answer at once are fed back before the next.
+    /// Performs effects in order; what answers at once is decided about when all are performed.
     pub(super) async fn perform(
         &mut self,
         control: &mut Control,
-        effects: Vec<Effect>,
+        mut effects: Vec<Effect>,
     ) -> Result<(), UpError> {
-        let mut queue: VecDeque<Effect> = effects.into();
-        while let Some(effect) = queue.pop_front() {
-            point("control.before-effect");
-            match effect {
-                Effect::Append(entries) => {
-                    let at_ms = entries.last().map_or(0, |entry| entry.at_ms);
-                    let records = ledger::records(&entries).map_err(|error| UpError::Io {
-                        action: "write a fact as JSON".to_owned(),
-                        source: std::io::Error::other(error),
-                    })?;
-                    self.append(at_ms, &records).await?;
-                }
-                Effect::Decide(question) => {
-                    let now_ms = self.context.clock.now_ms();
-                    let Some(desired) = control.desired() else {
-                        // Commands wait from before the start: they are judged once the mesh is known.
-                        self.deferred.push(question);
-                        continue;
-                    };
-                    let decision = self.judge.answer(
-                        &question,
-                        desired,
-                        &control.ledger,
-                        &self.context.environment,
-                        now_ms,
-                    );
-                    queue.extend(control.step(now_ms, Event::Decided(decision)));
-                }
-                Effect::Start(start) => {
-                    let run = start.run.clone();
-                    let Some(job) = jobs::job(start, &control.ledger) else {
-                        // Its product was retired in the same breath: it ends before it begins.
-                        let outcome = RunOutcome::Cancelled;
-                        let ended = Event::Finished { run, facts: Vec::new(), outcome, took_ms: 0 };
-                        queue.extend(control.step(self.context.clock.now_ms(), ended));
-                        continue;
-                    };
-                    self.desk.begin(&self.context, job).await?;
-                }
-                Effect::Cancel { run } => {
-                    if let Some(ended) = self.desk.cancel(&run).await? {
-                        queue.extend(control.step(self.context.clock.now_ms(), ended));
-                    }
-                }
-                Effect::Deliver { outbox, to, alert } => self.deliver(control, outbox, to, alert),
-                Effect::Publish => self.changed = true,
+        while !effects.is_empty() {
+            let now_ms = self.context.clock.now_ms();
+            let mut answers = Vec::new();
+            for effect in effects {
+                point("control.before-effect");
+                answers.extend(self.perform_one(control, effect, now_ms).await?);
+                point("control.after-effect");
             }
-            point("control.after-effect");
+            effects = control.step(now_ms, answers);
         }
         Ok(())
+    }
+
+    /// Performs one effect; returns its answer, if there is one already.
+    async fn perform_one(
+        &mut self,
+        control: &Control,
+        effect: Effect,
+        now_ms: i64,
+    ) -> Result<Option<Event>, UpError> {
+        match effect {
+            Effect::Append(entries) => {
+                let deploys =
+                    |entry: &Entry| matches!(entry.fact, Fact::Deployed { .. } | Fact::Retired { .. });
+                self.deployed |= entries.iter().any(deploys);
+                ledger::append(self.store, self.context.epoch, &entries).await?;
+            }
+            Effect::Decide(question) => {
+                let Some(desired) = control.desired() else {
+                    // Commands wait from before the start: they are judged once the mesh is known.
+                    self.deferred.push(question);
+                    return Ok(None);
+                };
+                let environment = &self.context.environment;
+                let decision = self.judge.answer(&question, desired, &control.ledger, environment, now_ms);
+                return Ok(Some(Event::Decided(decision)));
+            }
+            Effect::Start(start) => {
+                let run = start.run.clone();
+                let Some(job) = jobs::job(start, &control.ledger) else {
+                    // Its product was retired in the same breath: it ends before it begins.
+                    let outcome = RunOutcome::Cancelled;
+                    return Ok(Some(Event::Finished { run, facts: Vec::new(), outcome, took_ms: 0 }));
+                };
+                self.desk.begin(&self.context, job).await?;
+            }
+            Effect::Cancel { run } => return Ok(self.desk.cancel(&run).await?),
+            Effect::Deliver { outbox, to, alert } => self.deliver(control, outbox, to, alert),
+            Effect::Publish => self.changed = true,
+        }
+        Ok(None)
     }
 
     /// Hands a message to the mailer, off the loop; its answer comes as an event.
@@ -190,24 +194,5 @@ impl Hands<'_> {
             // When the loop is gone, the next controller finds the message unsent.
             let _ = events.send(event).await;
         });
-    }
-
-    /// Makes facts durable; a full disk or a busy file is waited out, for nothing may happen without its fact.
-    async fn append(&self, at_ms: i64, records: &[(String, String)]) -> Result<(), UpError> {
-        let mut pause = Duration::from_millis(100);
-        loop {
-            match self.store.append(self.context.epoch, at_ms, records).await {
-                Ok(_) => return Ok(()),
-                Err(error) if error.is_transient() => {
-                    tracing::warn!(
-                        "the ledger cannot be written, tried again: {}",
-                        crate::text::chain(&error)
-                    );
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(Duration::from_secs(5));
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
     }
 }

@@ -1,5 +1,7 @@
 //! Facts to records of the store and back.
 
+use std::time::Duration;
+
 use hydromesh_core::ledger::{Entry, Fact, LedgerState};
 
 use crate::store::{Store, StoreError};
@@ -42,10 +44,34 @@ pub(super) async fn fold(store: &Store, state: &mut LedgerState) -> Result<bool,
     Ok(!records.is_empty())
 }
 
+/// Makes facts durable; a full disk or a busy file is waited out, for nothing may happen without its fact.
+///
+/// # Errors
+/// When this process may no longer write, or the disk is broken.
+pub async fn append(store: &Store, epoch: u64, entries: &[Entry]) -> Result<(), StoreError> {
+    let (at_ms, records) = (entries.last().map_or(0, |entry| entry.at_ms), records(entries)?);
+    let mut pause = Duration::from_millis(100);
+    loop {
+        match store.append(epoch, at_ms, &records).await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.is_transient() => {
+                tracing::warn!("the ledger cannot be written, tried again: {}", crate::text::chain(&error));
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(5));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// Returns entries as the store wants them: kind and JSON text.
-pub(super) fn records(entries: &[Entry]) -> Result<Vec<(String, String)>, serde_json::Error> {
-    entries
-        .iter()
-        .map(|entry| Ok((entry.fact.kind().to_owned(), serde_json::to_string(&entry.fact)?)))
-        .collect()
+pub(super) fn records(entries: &[Entry]) -> Result<Vec<(String, String)>, StoreError> {
+    let record = |entry: &Entry| {
+        let kind = entry.fact.kind().to_owned();
+        match serde_json::to_string(&entry.fact) {
+            Ok(body) => Ok((kind, body)),
+            Err(_) => Err(StoreError::BadFact { kind }),
+        }
+    };
+    entries.iter().map(record).collect()
 }

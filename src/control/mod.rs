@@ -21,6 +21,6 @@ pub use desired::{Reading, read, shapes};
 pub use gate_input::GateInputs;
 pub use hint::Hints;
 pub use judge::Judge;
-pub use ledger::{LedgerError, replay};
+pub use ledger::{LedgerError, append, replay};
 pub use run::{Around, UpError, UpOptions, Upward, lake_folder, up};
 pub use watch::{Head, Watcher};

@@ -38,6 +38,8 @@ const QUERY_MEMORY_BYTES: usize = 512 << 20;
 const LEASE_MS: i64 = 15_000;
 /// How long the servers may take to end.
 const SERVERS_END: Duration = Duration::from_secs(8);
+/// Events that are decided about before their facts are written, all at once.
+const TOGETHER: usize = 256;
 /// How often the board is looked at for what other processes report.
 const HEAR: Duration = Duration::from_millis(50);
 
@@ -189,6 +191,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
         site: options.site.clone(),
         deferred: Vec::new(),
         changed: true,
+        deployed: false,
     };
     let opening = control.open(options.clock.now_ms(), lease.epoch, env!("CARGO_PKG_VERSION"));
     hands.perform(&mut control, opening).await?;
@@ -211,25 +214,26 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     let mut renew = interval(Duration::from_millis(u64::try_from(LEASE_MS / 3).unwrap_or(5_000)));
     let mut hear = interval(HEAR);
     let mut commands_read = 0;
+    let mut arrived = Vec::new();
     let result = loop {
-        let event = tokio::select! {
+        let events = tokio::select! {
             () = shutdown.cancelled() => break Ok(()),
-            event = inbox.recv() => match event { Some(event) => event, None => break Ok(()) },
+            count = inbox.recv_many(&mut arrived, TOGETHER) => match count {
+                0 => break Ok(()),
+                _ => std::mem::take(&mut arrived),
+            },
             seen = watching.next() => {
                 let (events, own) = seen_events(seen, &reference, &show_mesh);
                 if !std::mem::replace(&mut ruled, true) {
                     // The first commit of this process has no rules before it but its own.
                     hands.adopt_policies(&own);
                 }
-                for event in events {
-                    hands.take(&mut control, event).await?;
-                }
+                hands.take(&mut control, events).await?;
                 let deferred: Vec<Effect> = hands.deferred.drain(..).map(Effect::Decide).collect();
                 hands.perform(&mut control, deferred).await?;
-                watching.know(&control.ledger);
                 // A change to the mesh's own rules is judged by those before it and counts from the next commit on.
                 hands.adopt_policies(&own);
-                Event::Tick
+                vec![Event::Tick]
             }
             _ = hear.tick() => match hands.hear(&mut control, &mut lease).await {
                 Ok(()) => continue,
@@ -237,19 +241,18 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
             },
             _ = tick.tick() => {
                 match store.commands(commands_read, 100).await {
-                    Ok(commands) => for command in commands {
-                        commands_read = command.id;
-                        if let Some(event) = asked(&command.body, &control) {
-                            hands.take(&mut control, event).await?;
-                        }
-                    },
+                    Ok(commands) => {
+                        commands_read = commands.last().map_or(commands_read, |command| command.id);
+                        let asked = commands.iter().filter_map(|command| asked(&command.body, &control));
+                        let asked: Vec<Event> = asked.collect();
+                        hands.take(&mut control, asked).await?;
+                    }
                     Err(error) => tracing::warn!(%error, "could not read commands"),
                 }
                 if std::mem::take(&mut hands.changed) {
                     show_ledger.send_replace(Arc::new(control.ledger.clone()));
-                    watching.know(&control.ledger);
                 }
-                Event::Tick
+                vec![Event::Tick]
             }
             _ = renew.tick() => {
                 lease = match store.renew(&lease, real_now_ms(), LEASE_MS).await {
@@ -261,8 +264,11 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
                 continue;
             }
         };
-        if let Err(error) = hands.take(&mut control, event).await {
+        if let Err(error) = hands.take(&mut control, events).await {
             break Err(error);
+        }
+        if std::mem::take(&mut hands.deployed) {
+            watching.know(&control.ledger);
         }
     };
     shutdown.cancel();

@@ -18,7 +18,7 @@ mod write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use sqlx::{Row, SqlitePool};
+use sqlx::{QueryBuilder, Row, SqlitePool};
 
 pub use commands::{Command, Submission, Submitted};
 pub use lease::Lease;
@@ -28,6 +28,9 @@ use crate::fault::point;
 
 /// Largest command accepted: 256 KiB. Commands come from people and scripts; facts come from us.
 pub const MAX_COMMAND_BYTES: usize = 256 * 1024;
+
+/// Facts in one statement: SQLite takes 32,766 values, a fact has five.
+const ROWS: usize = 1_000;
 
 /// One fact as it lies in the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,6 +140,12 @@ fn from_sql(n: i64) -> u64 {
     u64::try_from(n).unwrap_or(0)
 }
 
+/// Returns the kind of the first fact that the ledger's checks refuse.
+fn bad_fact(facts: &[(String, String)]) -> Option<String> {
+    let valid = |body: &str| serde_json::from_str::<serde::de::IgnoredAny>(body).is_ok();
+    facts.iter().find(|(kind, body)| kind.is_empty() || !valid(body)).map(|(kind, _)| kind.clone())
+}
+
 impl Store {
     /// Returns the database file.
     #[must_use]
@@ -164,22 +173,23 @@ impl Store {
             .await
             .map_err(database(ACTION))?;
         let mut seq = last;
-        for (kind, body) in facts {
-            seq += 1;
-            sqlx::query("INSERT INTO ledger (seq, at_ms, epoch, kind, body) VALUES (?, ?, ?, ?, ?)")
-                .bind(seq)
-                .bind(at_ms)
-                .bind(to_sql(expected_epoch))
-                .bind(kind)
-                .bind(body)
-                .execute(&mut *tx)
-                .await
-                .map_err(|source| match &source {
-                    sqlx::Error::Database(e) if e.is_check_violation() => {
-                        StoreError::BadFact { kind: kind.clone() }
-                    }
-                    _ => StoreError::Database { action: ACTION, source },
-                })?;
+        for facts in facts.chunks(ROWS) {
+            // One statement for many rows: each is a way to the thread of the connection and back.
+            let mut insert = QueryBuilder::new("INSERT INTO ledger (seq, at_ms, epoch, kind, body) ");
+            insert.push_values(facts, |mut row, (kind, body)| {
+                seq += 1;
+                row.push_bind(seq)
+                    .push_bind(at_ms)
+                    .push_bind(to_sql(expected_epoch))
+                    .push_bind(kind)
+                    .push_bind(body);
+            });
+            // Kept ready are those few that ordinary events need.
+            let insert = insert.build().persistent(facts.len() <= 8);
+            insert.execute(&mut *tx).await.map_err(|source| match bad_fact(facts) {
+                Some(kind) => StoreError::BadFact { kind },
+                None => StoreError::Database { action: ACTION, source },
+            })?;
         }
         point("ledger.before-append");
         tx.commit().await.map_err(database(ACTION))?;

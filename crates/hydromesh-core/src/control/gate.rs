@@ -20,7 +20,7 @@ impl Control {
         let about = (question.product.clone(), action);
         self.ask_again_ms = self.ask_again_ms.min(self.now_ms.saturating_add(PATIENCE_MS));
         self.questions.insert(about, Asked { question: question.clone(), asked_ms: self.now_ms });
-        self.effect(Effect::Decide(question));
+        self.effects.push(Effect::Decide(question));
     }
 
     /// Returns whether an answer about a product is awaited.
@@ -46,7 +46,7 @@ impl Control {
         let again = |asked: &Asked| asked.asked_ms.saturating_add(PATIENCE_MS);
         self.ask_again_ms = self.questions.values().map(again).min().unwrap_or(i64::MAX);
         for question in late {
-            self.effect(Effect::Decide(question));
+            self.effects.push(Effect::Decide(question));
         }
     }
 

@@ -1,8 +1,9 @@
-//! The state machine of control: `step(event) -> effects`. It decides; the shell performs.
+//! The state machine of control: `step(events) -> effects`. It decides; the shell performs.
 //!
-//! Events say what happened, with the time of the injected clock. Effects are performed in order; an `Append` is
-//! durable before anything after it is tried, so that a crash between the two leaves a fact and no effect, never an
-//! effect without its fact. The same machine runs over the real world and over an in-memory one.
+//! Events say what happened, with the time of the injected clock. Effects are performed in order, and all facts come first,
+//! in one `Append`: a crash after it leaves a fact and no effect, which the next start finds and sees to; an effect without
+//! its fact would be lost. One append for all that came together, because a disk takes as long for a thousand facts as for
+//! one. The same machine runs over the real world and over an in-memory one.
 
 mod alerts;
 mod commands;
@@ -132,7 +133,7 @@ pub enum Event {
 /// Something to be done.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
-    /// Make these durable, in order, before anything after.
+    /// Make these durable, in order, before anything after. There is one at most, and it comes first.
     Append(Vec<Entry>),
     /// Ask the gate; answered by [`Event::Decided`].
     Decide(Question),
@@ -234,8 +235,7 @@ pub struct Control {
     /// Messages handed to the shell and not yet answered, by episode and address.
     delivering: BTreeMap<(String, String), Handed>,
     effects: Vec<Effect>,
-    batch: Vec<Entry>,
-    changed: bool,
+    facts: Vec<Entry>,
 }
 
 impl Control {
@@ -273,8 +273,7 @@ impl Control {
             untold: BTreeSet::new(),
             delivering: BTreeMap::new(),
             effects: Vec::new(),
-            batch: Vec::new(),
-            changed: false,
+            facts: Vec::new(),
         }
     }
 
@@ -308,15 +307,23 @@ impl Control {
             self.record(Fact::RunFinished { run, step, outcome: RunOutcome::Cancelled, took_ms: 0 });
         }
         self.settle();
-        std::mem::take(&mut self.effects)
+        self.decided_together()
     }
 
-    /// Returns what is to be done about an event.
+    /// Returns what is to be done about events that came together.
     ///
     /// The clock never runs backwards here: an earlier `now_ms` counts as the latest one seen.
     #[must_use]
-    pub fn step(&mut self, now_ms: i64, event: Event) -> Vec<Effect> {
-        self.now_ms = if planted::is(Bug::TimeRunsBack) { now_ms } else { self.now_ms.max(now_ms) };
+    pub fn step(&mut self, now_ms: i64, events: impl IntoIterator<Item = Event>) -> Vec<Effect> {
+        for event in events {
+            self.now_ms = if planted::is(Bug::TimeRunsBack) { now_ms } else { self.now_ms.max(now_ms) };
+            self.take(event);
+            self.settle();
+        }
+        self.decided_together()
+    }
+
+    fn take(&mut self, event: Event) {
         match event {
             Event::Tick => self.judge_again(),
             Event::Commit { commit, r#ref, message, author, desired } => {
@@ -333,8 +340,6 @@ impl Control {
             }
             Event::NotSent { outbox, .. } => self.not_sent(&outbox),
         }
-        self.settle();
-        std::mem::take(&mut self.effects)
     }
 
     /// Brings everything that follows from the facts up to date: steps, alerts, messages, the site.
@@ -345,10 +350,6 @@ impl Control {
         self.schedule();
         self.judge();
         self.deliver();
-        self.flush();
-        if std::mem::take(&mut self.changed) {
-            self.effects.push(Effect::Publish);
-        }
     }
 
     fn record(&mut self, fact: Fact) {
@@ -373,21 +374,19 @@ impl Control {
             // Everything else that may be a sign makes something due, or no longer due.
             _ => {}
         }
-        self.batch.push(entry);
-        self.changed = true;
+        self.facts.push(entry);
     }
 
-    /// Moves recorded facts in front of the effects that follow them.
-    fn flush(&mut self) {
-        if !self.batch.is_empty() {
-            self.effects.push(Effect::Append(std::mem::take(&mut self.batch)));
+    /// Returns what was decided since the last time: all facts, then what follows from them in order.
+    fn decided_together(&mut self) -> Vec<Effect> {
+        let effects = std::mem::take(&mut self.effects);
+        if self.facts.is_empty() {
+            return effects;
         }
-    }
-
-    fn effect(&mut self, effect: Effect) {
-        if !planted::is(Bug::EffectBeforeFact) {
-            self.flush();
+        let facts = [Effect::Append(std::mem::take(&mut self.facts))];
+        if planted::is(Bug::EffectBeforeFact) {
+            return effects.into_iter().chain(facts).collect();
         }
-        self.effects.push(effect);
+        facts.into_iter().chain(effects).chain([Effect::Publish]).collect()
     }
 }

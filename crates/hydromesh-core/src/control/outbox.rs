@@ -51,7 +51,7 @@ impl Control {
             let to = place.1.clone();
             let handed = Handed { outbox: outbox.clone(), transition: alert.transition, again_ms };
             self.delivering.insert(place, handed);
-            self.effect(Effect::Deliver { outbox, to, alert });
+            self.effects.push(Effect::Deliver { outbox, to, alert });
         }
     }
 

@@ -198,7 +198,7 @@ impl Control {
             key.clone(),
             Flight { run: run.clone(), began_ms: self.now_ms, basis, stop_again_ms: None },
         );
-        self.effect(Effect::Start(Start { run, key, attempt, generation, decision, reason }));
+        self.effects.push(Effect::Start(Start { run, key, attempt, generation, decision, reason }));
         true
     }
 
@@ -218,7 +218,7 @@ impl Control {
             self.stop_again_ms = self.stop_again_ms.min(flight.stop_again_ms.unwrap_or(i64::MAX));
         }
         for run in outdated {
-            self.effect(Effect::Cancel { run });
+            self.effects.push(Effect::Cancel { run });
         }
     }
 

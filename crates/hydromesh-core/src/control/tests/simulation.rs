@@ -154,10 +154,17 @@ impl Simulation {
         }
     }
 
-    /// Delivers an answer: in order for each run, else in any order.
+    /// Delivers an answer, or some that come together.
     fn deliver(&mut self) {
+        let count = if self.random.chance(20) { 2 + self.random.below(5) } else { 1 };
+        let events: Vec<Event> = (0..count).filter_map(|_| self.answer()).collect();
+        self.world.step_all(events);
+    }
+
+    /// Takes an answer from the inbox: in order for each run, else in any order.
+    fn answer(&mut self) -> Option<Event> {
         if self.world.at_work.inbox.is_empty() {
-            return;
+            return None;
         }
         let run = |event: &Event| match event {
             Event::Progress { run, .. } | Event::Finished { run, .. } => Some(run.clone()),
@@ -169,8 +176,7 @@ impl Simulation {
             Some(_) => self.world.at_work.inbox.iter().position(|event| run(event) == chosen).unwrap_or(at),
             None => at,
         };
-        let Some(event) = self.world.at_work.inbox.remove(at) else { return };
-        self.world.step(event);
+        self.world.at_work.inbox.remove(at)
     }
 
     fn flap(&mut self) {

@@ -188,7 +188,12 @@ impl World {
     }
 
     pub fn step(&mut self, event: Event) {
-        let effects = self.at_work.control.step(self.now_ms + self.skew_ms, event);
+        self.step_all([event]);
+    }
+
+    /// Lets control decide about events that came together.
+    pub fn step_all(&mut self, events: impl IntoIterator<Item = Event>) {
+        let effects = self.at_work.control.step(self.now_ms + self.skew_ms, events);
         self.perform_all(effects);
     }
 
