@@ -6,9 +6,9 @@ use hydromesh_core::control::Start;
 use hydromesh_core::ids::{PortId, ProductId};
 use hydromesh_core::ledger::{Decision, Fact, LedgerState, Published};
 use hydromesh_core::model::{
-    Access, BatchPipeline, Column, ColumnShape, Contract, InputPort, InputSource, LogicalType, Mesh,
-    OutputPort, Partitioning, Pipeline, Product, QueryShape, Retry, Sla, SlaKind, SourceColumn, SqlText,
-    TableFormat,
+    Access, BackfillOrder, BatchPipeline, Column, ColumnShape, Contract, InputPort, InputSource, LogicalType,
+    Mesh, OutputPort, Partitioning, Pipeline, Product, QueryShape, Retry, Sla, SlaKind, SourceColumn,
+    SqlText, TableFormat,
 };
 use hydromesh_core::plan::{Desired, Work, dependency_order, partition_bounds_ms, print_mesh};
 use hydromesh_core::spread::InOrder;
@@ -101,6 +101,7 @@ fn product(spec: &Spec) -> Product {
             timezone: "UTC".to_owned(),
         }),
         schedule: None,
+        order: BackfillOrder::default(),
         self_heal: true,
         lookback: None,
         chunk: None,

@@ -22,6 +22,8 @@ pub(crate) enum Bug {
     NoDoubt,
     /// Work that a publication makes due is not derived anew.
     DueForgotten,
+    /// A partition begins before what it rests on is published.
+    BlockedBegins,
     /// The last message of an episode is sent first.
     ResolvedFirst,
     /// A message that was refused is never tried again.

@@ -17,9 +17,9 @@ pub use contract::{
 };
 pub use load::{LoadResult, Loaded, load, load_with};
 pub use pipeline::{
-    Available, BatchPipeline, Chunking, DriftRule, EmbeddingPipeline, EventSource, FeaturePipeline, Late,
-    LateBeyond, Partitioning, Pipeline, PipelineKind, RetrainOn, Retry, Schedule, SqlText, StreamPipeline,
-    TrainGate, Trainer, TrainingPipeline,
+    Available, BackfillOrder, BatchPipeline, Chunking, DriftRule, EmbeddingPipeline, EventSource,
+    FeaturePipeline, Late, LateBeyond, Partitioning, Pipeline, PipelineKind, RetrainOn, Retry, Schedule,
+    SqlText, StreamPipeline, TrainGate, Trainer, TrainingPipeline,
 };
 pub use shape::{ColumnShape, Influence, QueryShape, SourceColumn};
 

@@ -99,6 +99,25 @@ pub struct SqlText {
     pub text: String,
 }
 
+/// Which of the partitions to compute come first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackfillOrder {
+    /// History is complete up to some day at any time.
+    #[default]
+    OldestFirst,
+    /// What people look at is there first.
+    NewestFirst,
+}
+
+impl BackfillOrder {
+    /// Returns whether it is the order of a pipeline that does not say.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// See [`Pipeline::Batch`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BatchPipeline {
@@ -118,6 +137,9 @@ pub struct BatchPipeline {
     pub chunk: Option<Span>,
     /// Chunks in flight at once.
     pub concurrency: u32,
+    /// Which chunks come first.
+    #[serde(default, skip_serializing_if = "BackfillOrder::is_default")]
+    pub order: BackfillOrder,
     /// What to do when an attempt fails.
     pub retry: Retry,
     /// A table that somebody else changed is computed again; without it, people are told.

@@ -14,6 +14,7 @@ use super::{NotDue, StepKey, Work, partition_bounds_ms};
 use crate::ids::{PipelineId, PortId};
 use crate::ledger::{Deployed, PublishedPartition, Reading};
 use crate::model::{BatchPipeline, Partitioning, Pipeline};
+use crate::planted::{self, Bug};
 use crate::time::Cron;
 
 /// Why something is to be computed.
@@ -26,6 +27,8 @@ struct Stale {
     why: Why,
     /// The failed step that covers them.
     failed: Option<StepKey>,
+    /// The input that they wait for.
+    blocked: Option<PortId>,
 }
 
 /// What all partitions of a pipeline have in common.
@@ -39,6 +42,8 @@ struct Table<'a> {
     partitions: Option<&'a BTreeMap<String, Arc<PublishedPartition>>>,
     /// How inputs are read.
     readings: BTreeMap<PortId, Option<Reading<'a>>>,
+    /// Inputs of which each partition waits for that one alone.
+    rests_on: Vec<(PortId, &'a PipelineSurvey)>,
 }
 
 impl<'a> Survey<'a> {
@@ -52,9 +57,13 @@ impl<'a> Survey<'a> {
     ) -> PipelineSurvey {
         let port = deployed.product.port(&batch.output);
         let partitions = self.ledger.ports.get(&port).map(|state| &state.partitions);
-        let mut found = PipelineSurvey::new(port.clone());
-        let mut table =
-            Table { survey: self, id, deployed, batch, port, partitions, readings: BTreeMap::new() };
+        let mut found = PipelineSurvey { order: batch.order, ..PipelineSurvey::new(port.clone()) };
+        let rests_on = deployed.product.reads().filter_map(|input| {
+            let pipeline = deployed.product.pipelines.get(&id.name)?;
+            Some((input.clone(), self.rests_on(deployed, pipeline, input)?))
+        });
+        let (readings, rests_on) = (BTreeMap::new(), rests_on.collect());
+        let mut table = Table { survey: self, id, deployed, batch, port, partitions, readings, rests_on };
         let Some(cut) = &batch.partition else {
             if let Some(why) = table.whole() {
                 let key = StepKey { pipeline: id.clone(), work: Work::Whole };
@@ -65,11 +74,15 @@ impl<'a> Survey<'a> {
             return found;
         };
         let kept = before.filter(|_| !touch.whole).and_then(|mut it| Some((it.grid.take()?, it)));
-        let anew = || Some((Grid::new(batch, cut)?, found.clone()));
-        match kept.or_else(anew) {
-            Some((grid, kept)) => table.look(cut, grid, kept, touch),
-            None => found,
+        let anew = kept.is_none();
+        let begin = || Some((Grid::new(batch, cut)?, found.clone()));
+        let Some((grid, kept)) = kept.or_else(begin) else { return found };
+        let mut looked = table.look(cut, grid, kept, touch);
+        if anew {
+            // What it was before is forgotten.
+            looked.changed = Vec::from([i64::MIN..i64::MAX]);
         }
+        looked
     }
 }
 
@@ -103,10 +116,14 @@ impl Table<'_> {
                 grid.expiries.remove(&(until_ms, place));
             }
             grid.expiries.extend(chunk.until_ms.map(|until_ms| (until_ms, place)));
-            if chunk.partitions == 0 {
-                found.chunks.remove(&place);
+            let before = if chunk.stale.is_empty() {
+                found.chunks.remove(&place)
             } else {
-                found.chunks.insert(place, chunk);
+                found.chunks.insert(place, chunk)
+            };
+            let now = found.chunks.get(&place).map_or(&[][..], |chunk| &chunk.stale);
+            if before.map(|chunk| chunk.stale).unwrap_or_default() != now {
+                found.changed.push(grid.range(place));
             }
         }
         found.lacks = (!found.chunks.is_empty()).then_some(Lack::Partitions);
@@ -150,6 +167,13 @@ impl Table<'_> {
             }
             // What failed may be worth another try.
             places.extend(found.chunks.iter().filter(|(_, chunk)| chunk.failed).map(|(place, _)| *place));
+        }
+        let rests_on = |port: &PortId| self.rests_on.iter().any(|(input, _)| input == port);
+        for (_, range) in touch.changed.iter().filter(|(port, _)| rests_on(port)) {
+            let (from, end) = (range.start.max(grid.first), range.end.min(grid.seen));
+            if from < end {
+                places.extend(grid.place(from)..=grid.place(end - 1));
+            }
         }
         for step in touch.steps.iter().filter(|step| step.pipeline == *self.id) {
             let all = grid.places_from(grid.first);
@@ -218,9 +242,16 @@ impl Table<'_> {
     fn chunk(&mut self, cut: &Partitioning, grid: &Grid, range: Range<i64>) -> Chunk {
         let mut chunk = Chunk::default();
         let stale = self.stale(cut, grid, range, &mut chunk.until_ms);
-        for Stale { range, why, .. } in stale {
+        for Stale { range, why, blocked, .. } in stale {
             let partitions = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-            chunk.partitions += partitions;
+            match chunk.stale.last_mut() {
+                Some(last) if last.end == range.start => last.end = range.end,
+                _ => chunk.stale.push(range.clone()),
+            }
+            if let Some(input) = blocked {
+                chunk.blocked.get_or_insert((0, input)).0 += partitions;
+                continue;
+            }
             let work = Work::Partitions { from: grid.key(range.start), to: grid.key(range.end - 1) };
             let key = StepKey { pipeline: self.id.clone(), work };
             // What is held back is noted in the chunk.
@@ -252,7 +283,7 @@ impl Table<'_> {
                 Some(last) if last.range.end == range.start && last.failed == failed => {
                     last.range.end = range.end;
                 }
-                _ => found.push(Stale { range, why, failed }),
+                _ => found.push(Stale { range, why, failed, blocked: None }),
             };
             if failures {
                 for index in range {
@@ -278,7 +309,9 @@ impl Table<'_> {
             next = index + 1;
         }
         add(next..range.end, MISSING);
-        found
+        self.rests_on.iter().fold(found, |found, (input, survey)| {
+            found.into_iter().flat_map(|stale| apart(stale, input, survey)).collect()
+        })
     }
 
     /// Returns why a whole output is to be computed, if it is.
@@ -333,6 +366,33 @@ impl Table<'_> {
         }
         None
     }
+}
+
+/// Returns what can be computed and what waits for those partitions of an input that are to be computed themselves.
+/// Partitions that failed together wait together.
+fn apart(stale: Stale, input: &PortId, survey: &PipelineSurvey) -> Vec<Stale> {
+    let waits = survey.stale_within(&stale.range);
+    let of = |range: Range<i64>, blocked: Option<&PortId>| Stale {
+        range,
+        why: stale.why.clone(),
+        failed: stale.failed.clone(),
+        blocked: blocked.cloned(),
+    };
+    if waits.is_empty() || stale.blocked.is_some() || planted::is(Bug::BlockedBegins) {
+        return vec![stale];
+    }
+    if stale.failed.is_some() {
+        return vec![of(stale.range.clone(), Some(input))];
+    }
+    let (mut parts, mut next) = (Vec::new(), stale.range.start);
+    for wait in waits {
+        parts.push(of(next..wait.start, None));
+        next = wait.end;
+        parts.push(of(wait, Some(input)));
+    }
+    parts.push(of(next..stale.range.end, None));
+    parts.retain(|part| !part.range.is_empty());
+    parts
 }
 
 const MISSING: Why = Cow::Borrowed("missing");

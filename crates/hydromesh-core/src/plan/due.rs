@@ -5,11 +5,12 @@
 //! may see the difference, and where its next date has come. Nothing here walks over all products or all partitions.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use super::survey::{Lack, Missing, PipelineSurvey, ProductSurvey, Survey, Touch};
 use super::{StepKey, dependency_order, upstream_ports};
 use crate::ids::{PipelineId, PortId, ProductId};
-use crate::ledger::{Fact, LedgerState, RunOutcome};
+use crate::ledger::{Deployed, Fact, LedgerState, RunOutcome};
 
 /// A step that is due.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +36,7 @@ pub struct NotDue {
     pub until_ms: Option<i64>,
 }
 
-/// Returns the steps that are due, in dependency order and oldest partitions first, and what waits and why.
+/// Returns the steps that are due, in dependency order and partitions in the order of their pipeline, and what waits and why.
 #[must_use]
 pub fn due_steps(ledger: &LedgerState, now_ms: i64) -> (Vec<DueStep>, Vec<NotDue>) {
     let mut work = DueWork::default();
@@ -73,6 +74,32 @@ pub struct Refreshed {
     pub reordered: bool,
     /// The products.
     pub products: Vec<ProductId>,
+}
+
+/// What its readers may see of a product that was looked at.
+struct Told {
+    published: Vec<(PortId, String)>,
+    changed: Vec<(PortId, Range<i64>)>,
+    /// The ports that are not what their definition says, before and now, and whether those were the same.
+    lacked: BTreeMap<PortId, bool>,
+    lacks: BTreeMap<PortId, bool>,
+    differs: bool,
+}
+
+impl Told {
+    /// Returns what touches a reader, if anything does; one that comes before it in the order does not wait for it.
+    fn touch(&self, reader: &Deployed, after: bool) -> Option<Touch> {
+        let rests_on = |port: &PortId| reader.print.aligned.iter().any(|(_, input)| input == port);
+        // Whoever waits for a port as a whole sees nothing of what is published there until it is whole.
+        let waited = |port: &PortId| {
+            !rests_on(port) && self.lacks.contains_key(port) && self.lacked.contains_key(port)
+        };
+        let published = self.published.iter().filter(|(port, _)| !waited(port)).cloned().collect();
+        let changed = self.changed.iter().filter(|(port, _)| after && rests_on(port)).cloned().collect();
+        let touch = Touch { published, changed, ..Touch::default() };
+        let any = self.differs && after || !touch.published.is_empty() || !touch.changed.is_empty();
+        any.then_some(touch)
+    }
 }
 
 impl DueWork {
@@ -161,26 +188,29 @@ impl DueWork {
             if let Some(until_ms) = before.as_ref().and_then(ProductSurvey::until_ms) {
                 self.expiries.remove(&(until_ms, id.clone()));
             }
-            let lacked: Option<BTreeSet<PortId>> = before.as_ref().map(|it| it.lacking().cloned().collect());
+            let lacked = before.as_ref().map(ProductSurvey::lacking);
             let survey = Survey { ledger, now_ms, surveys: &self.surveys, ranks: &self.ranks, rank };
-            let survey = survey.product(deployed, before, &touch);
+            let mut survey = survey.product(deployed, before, &touch);
             if let Some(until_ms) = survey.until_ms() {
                 self.expiries.insert((until_ms, id.clone()));
             }
-            let lacks: BTreeSet<PortId> = survey.lacking().cloned().collect();
-            // Whoever waits for a port sees nothing of what is published there until it is whole.
-            let waited =
-                |port: &PortId| lacks.contains(port) && lacked.as_ref().is_some_and(|it| it.contains(port));
-            let published: Vec<_> =
-                touch.published.into_iter().filter(|(port, _)| port.product == id && !waited(port)).collect();
-            let differs = lacked.as_ref() != Some(&lacks);
-            if differs || !published.is_empty() {
-                for reader in self.readers.get(&id).into_iter().flatten().filter_map(|it| self.ranks.get(it))
-                {
-                    // Cycles are cut where the order enters them.
-                    if differs && *reader > rank || !published.is_empty() {
-                        queue.entry(*reader).or_default().published.extend(published.iter().cloned());
-                    }
+            let told = Told {
+                published: touch.published.into_iter().filter(|(port, _)| port.product == id).collect(),
+                changed: survey.take_changed(),
+                differs: lacked.as_ref() != Some(&survey.lacking()),
+                lacked: lacked.unwrap_or_default(),
+                lacks: survey.lacking(),
+            };
+            for reader in self.readers.get(&id).into_iter().flatten() {
+                let (Some(place), Some(deployed)) = (self.ranks.get(reader), ledger.deployed.get(reader))
+                else {
+                    continue;
+                };
+                // Cycles are cut where the order enters them.
+                if let Some(touch) = told.touch(deployed, *place > rank) {
+                    let queued = queue.entry(*place).or_default();
+                    queued.published.extend(touch.published);
+                    queued.changed.extend(touch.changed);
                 }
             }
             self.surveys.insert(id.clone(), survey);
@@ -218,12 +248,12 @@ impl DueWork {
         self.order.iter().filter_map(|id| Some((id, self.surveys.get(id)?)))
     }
 
-    /// Returns the steps that are due, in dependency order and oldest partitions first.
+    /// Returns the steps that are due, in dependency order and partitions in the order of their pipeline.
     pub fn steps(&self) -> impl Iterator<Item = &DueStep> {
         self.surveys().flat_map(|(_, survey)| survey.pipelines.values()).flat_map(PipelineSurvey::due)
     }
 
-    /// Returns the steps of a pipeline that are due, oldest partitions first.
+    /// Returns the steps of a pipeline that are due, in its order.
     pub fn steps_of(&self, pipeline: &PipelineId) -> impl Iterator<Item = &DueStep> {
         let survey = self.surveys.get(&pipeline.product).and_then(|it| it.pipelines.get(&pipeline.name));
         survey.into_iter().flat_map(PipelineSurvey::due)
@@ -247,7 +277,12 @@ impl DueWork {
                 why: self.why(&survey.port).unwrap_or_default(),
                 until_ms: None,
             });
-            waits.into_iter().chain(survey.waiting().cloned())
+            let blocked = survey.blocked().map(|(count, input)| NotDue {
+                pipeline: PipelineId { product: id.clone(), name: name.clone() },
+                why: self.why_blocked(count, input),
+                until_ms: None,
+            });
+            waits.into_iter().chain(blocked).chain(survey.waiting().cloned())
         })
     }
 
@@ -260,9 +295,17 @@ impl DueWork {
             Lack::Waits(input, Missing::Incomplete) => {
                 format!("waits for {input}: {}", self.why(input).unwrap_or_default())
             }
-            Lack::Partitions => survey.why_partitions(),
+            Lack::Partitions => match survey.blocked() {
+                Some((count, input)) => self.why_blocked(count, input),
+                None => survey.why_partitions(),
+            },
             Lack::Work(why) => why.clone(),
         })
+    }
+
+    fn why_blocked(&self, count: usize, input: &PortId) -> String {
+        let (partitions, why) = (super::batch::count(count), self.why(input).unwrap_or_default());
+        format!("{partitions} waiting for {input}: {why}")
     }
 
     /// Returns whether a step that failed still has work to do, be it due or held back.

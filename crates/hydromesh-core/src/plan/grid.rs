@@ -16,7 +16,7 @@ const DEFAULT_CHUNK: i64 = 15;
 /// Cuts fall on multiples of a chunk's length, so that what remains of a chunk under way never reaches into the next one.
 #[derive(Debug, Clone)]
 pub(super) struct Grid {
-    every: Grain,
+    pub every: Grain,
     pub first: i64,
     /// Partitions in one chunk.
     most: i64,

@@ -1,13 +1,14 @@
 //! What is due of one product.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::grid::Grid;
 use super::retry::{hold_back, retry_of};
 use super::{DueStep, NotDue, StepKey, Work, upstream_ports};
 use crate::ids::{PipelineId, PipelineName, PortId, ProductId};
 use crate::ledger::{AlertKind, Deployed, LedgerState};
-use crate::model::{Pipeline, Product, TrainingPipeline};
+use crate::model::{BackfillOrder, Pipeline, TrainingPipeline};
 use crate::time::Cron;
 
 /// How often features are compared with the training snapshot.
@@ -28,6 +29,8 @@ pub(super) struct Touch {
     pub whole: bool,
     /// Partitions that were published, of the product or of what it reads.
     pub published: Vec<(PortId, String)>,
+    /// Positions of an input of which others are to be computed than before.
+    pub changed: Vec<(PortId, Range<i64>)>,
     /// Steps that failed, or that had failed and did not again.
     pub steps: Vec<StepKey>,
 }
@@ -51,8 +54,12 @@ pub(super) struct PipelineSurvey {
     pub chunks: BTreeMap<i64, Chunk>,
     /// How it is cut, and how far it was looked at.
     pub grid: Option<Grid>,
+    /// Which of them come first.
+    pub order: BackfillOrder,
     /// When time alone changes something of the above.
     pub until_ms: Option<i64>,
+    /// Positions of which others are to be computed than when it was last looked at: readers are told.
+    pub changed: Vec<Range<i64>>,
 }
 
 /// Why a port is not what its definition says.
@@ -81,8 +88,10 @@ pub(super) struct Chunk {
     pub waiting: Vec<NotDue>,
     /// Steps with work that their last failure keeps back.
     pub held: Vec<StepKey>,
-    /// How many partitions are to be computed.
-    pub partitions: usize,
+    /// Positions that are to be computed: due, kept back or blocked.
+    pub stale: Vec<Range<i64>>,
+    /// How many of them wait for an input, and for which.
+    pub blocked: Option<(usize, PortId)>,
     /// A failed step is among them.
     pub failed: bool,
     pub until_ms: Option<i64>,
@@ -99,9 +108,18 @@ impl ProductSurvey {
         self.pipelines.values().filter_map(|survey| survey.until_ms).min()
     }
 
-    /// Returns the ports that are not what their definition says.
-    pub fn lacking(&self) -> impl Iterator<Item = &PortId> {
-        self.pipelines.values().filter(|survey| survey.lacks.is_some()).map(|survey| &survey.port)
+    /// Returns the ports that are not what their definition says, each with whether single partitions of it may be.
+    pub fn lacking(&self) -> BTreeMap<PortId, bool> {
+        let lacking = self.pipelines.values().filter(|survey| survey.lacks.is_some());
+        lacking.map(|survey| (survey.port.clone(), survey.grid.is_some())).collect()
+    }
+
+    /// Returns, once, of which positions of its ports others are to be computed than before.
+    pub fn take_changed(&mut self) -> Vec<(PortId, Range<i64>)> {
+        let pipelines = self.pipelines.values_mut();
+        pipelines
+            .flat_map(|it| std::mem::take(&mut it.changed).into_iter().map(|range| (it.port.clone(), range)))
+            .collect()
     }
 
     /// Returns the pipeline for whose sake a port is not what its definition says.
@@ -112,12 +130,24 @@ impl ProductSurvey {
 
 impl PipelineSurvey {
     pub fn new(port: PortId) -> Self {
-        Self { port, lacks: None, waits: Vec::new(), chunks: BTreeMap::new(), grid: None, until_ms: None }
+        Self {
+            port,
+            lacks: None,
+            waits: Vec::new(),
+            chunks: BTreeMap::new(),
+            grid: None,
+            order: BackfillOrder::default(),
+            until_ms: None,
+            changed: Vec::new(),
+        }
     }
 
-    /// Returns what is due, oldest first.
+    /// Returns what is due, in the order of the pipeline.
     pub fn due(&self) -> impl Iterator<Item = &DueStep> {
-        self.chunks.values().flat_map(|chunk| &chunk.due)
+        let newest = self.order == BackfillOrder::NewestFirst;
+        let forwards = (!newest).then(|| self.chunks.values().flat_map(|chunk| &chunk.due));
+        let backwards = newest.then(|| self.chunks.values().rev().flat_map(|chunk| chunk.due.iter().rev()));
+        forwards.into_iter().flatten().chain(backwards.into_iter().flatten())
     }
 
     /// Returns what waits and why, but for an input.
@@ -135,18 +165,38 @@ impl PipelineSurvey {
             .any(|step| step.overlaps(key))
     }
 
+    /// Returns how many partitions wait for an input and for which, if nothing else of the pipeline can begin.
+    pub fn blocked(&self) -> Option<(usize, &PortId)> {
+        if self.due().next().is_some() {
+            return None;
+        }
+        let mut blocked = self.chunks.values().filter_map(|chunk| chunk.blocked.as_ref());
+        let (first, port) = blocked.next()?;
+        Some((first + blocked.map(|(more, _)| more).sum::<usize>(), port))
+    }
+
     /// Says what partitions are to be computed.
     pub fn why_partitions(&self) -> String {
         let held = self.chunks.values().find_map(|chunk| chunk.waiting.first());
         held.map_or_else(
             || {
-                format!(
-                    "{} to compute",
-                    super::batch::count(self.chunks.values().map(|it| it.partitions).sum())
-                )
+                let stale = self.chunks.values().flat_map(|chunk| &chunk.stale);
+                let partitions: i64 = stale.map(|range| range.end - range.start).sum();
+                format!("{} to compute", super::batch::count(usize::try_from(partitions).unwrap_or(0)))
             },
             |held| held.why.clone(),
         )
+    }
+
+    /// Returns the positions within a range that are to be computed.
+    pub fn stale_within(&self, range: &Range<i64>) -> Vec<Range<i64>> {
+        let Some(grid) = self.grid.as_ref().filter(|_| !range.is_empty()) else { return Vec::new() };
+        let (from, to) = (grid.place(range.start), grid.place(range.end - 1));
+        let stale = self.chunks.range(from..=to).flat_map(|(_, chunk)| &chunk.stale);
+        stale
+            .map(|stale| stale.start.max(range.start)..stale.end.min(range.end))
+            .filter(|both| !both.is_empty())
+            .collect()
     }
 }
 
@@ -162,7 +212,7 @@ pub(super) struct Survey<'a> {
     pub rank: usize,
 }
 
-impl Survey<'_> {
+impl<'a> Survey<'a> {
     /// Returns what is due of a product, from what was due before and what was touched since.
     pub(super) fn product(
         self,
@@ -171,14 +221,13 @@ impl Survey<'_> {
         touch: &Touch,
     ) -> ProductSurvey {
         let mut before = before.unwrap_or_default().pipelines;
-        let missing = self.inputs_missing(&deployed.product);
         let mut found = ProductSurvey::default();
         for (name, pipeline) in &deployed.product.pipelines {
             let id = PipelineId { product: deployed.product.id.clone(), name: name.clone() };
             let mut survey = PipelineSurvey::new(deployed.product.port(pipeline.output()));
             let before = before.remove(name);
-            match (&missing, pipeline) {
-                (Some((input, missing)), _) => survey.lacks = Some(Lack::Waits(input.clone(), *missing)),
+            match (self.inputs_missing(deployed, pipeline), pipeline) {
+                (Some((input, missing)), _) => survey.lacks = Some(Lack::Waits(input, missing)),
                 (None, Pipeline::Batch(batch)) => survey = self.batch(&id, deployed, batch, before, touch),
                 (None, Pipeline::Stream(_) | Pipeline::Feature(_)) => {
                     self.follow(&mut survey, id, deployed, pipeline);
@@ -194,13 +243,12 @@ impl Survey<'_> {
         found
     }
 
-    /// Returns the first input of the product that is not ready.
-    fn inputs_missing(self, product: &Product) -> Option<(PortId, Missing)> {
-        upstream_ports(product).into_iter().find_map(|port| {
-            // A cycle is cut where the order enters it, so that nothing waits for itself.
-            let above = self.ranks.get(&port.product).is_some_and(|rank| *rank < self.rank);
-            let survey = self.surveys.get(&port.product).filter(|_| above);
-            let missing = if survey.is_some_and(|survey| survey.lacking_by(&port).is_some()) {
+    /// Returns the first input of the product that a pipeline has to wait for as a whole.
+    fn inputs_missing(self, deployed: &Deployed, pipeline: &Pipeline) -> Option<(PortId, Missing)> {
+        upstream_ports(&deployed.product).into_iter().find_map(|port| {
+            let survey = self.above(&port.product);
+            let lacks = survey.is_some_and(|survey| survey.lacking_by(&port).is_some());
+            let missing = if lacks && self.rests_on(deployed, pipeline, &port).is_none() {
                 Missing::Incomplete
             } else if !self.ledger.deployed.contains_key(&port.product) {
                 Missing::NotDeployed
@@ -211,6 +259,31 @@ impl Survey<'_> {
             };
             Some((port, missing))
         })
+    }
+
+    /// Returns what is known of a product that this one reads. A cycle is cut where the order enters it, so that nothing
+    /// waits for itself.
+    fn above(self, product: &ProductId) -> Option<&'a ProductSurvey> {
+        let above = self.ranks.get(product).is_some_and(|rank| *rank < self.rank);
+        self.surveys.get(product).filter(|_| above)
+    }
+
+    /// Returns what is known of an input that is cut as a pipeline is, so that each partition waits for that of the input
+    /// alone.
+    pub fn rests_on(
+        self,
+        deployed: &Deployed,
+        pipeline: &Pipeline,
+        port: &PortId,
+    ) -> Option<&'a PipelineSurvey> {
+        let Pipeline::Batch(batch) = pipeline else { return None };
+        let every = batch.partition.as_ref()?.every;
+        if !deployed.print.aligned.contains(&(batch.output.clone(), port.clone())) {
+            return None;
+        }
+        let survey = self.above(&port.product)?.pipelines.values().find(|it| it.port == *port)?;
+        // The input may have been cut anew since.
+        survey.grid.as_ref().is_some_and(|grid| grid.every == every).then_some(survey)
     }
 
     /// Adds a step, unless its last attempts say to wait; returns why it waits.

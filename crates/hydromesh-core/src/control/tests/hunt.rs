@@ -21,7 +21,7 @@ use crate::planted::{self, Bug};
 /// Turns of one world: long enough for several commits to meet several faults.
 const TURNS: usize = 2_000;
 
-const BUGS: [Bug; 14] = [
+const BUGS: [Bug; 15] = [
     Bug::EffectBeforeFact,
     Bug::DeniedIsAllowed,
     Bug::NobodyIsHeld,
@@ -30,6 +30,7 @@ const BUGS: [Bug; 14] = [
     Bug::OrphansStay,
     Bug::NoDoubt,
     Bug::DueForgotten,
+    Bug::BlockedBegins,
     Bug::ResolvedFirst,
     Bug::RefusedIsLost,
     Bug::CommandTwice,

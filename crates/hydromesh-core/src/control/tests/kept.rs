@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::mesh::{Made, Spec, Tree, desired, id, port_of, span};
 use crate::ids::PortId;
 use crate::ledger::{Command, Entry, ErrorKind, Fact, LedgerState, Published, RunOutcome, Verb};
+use crate::model::BackfillOrder;
 use crate::plan::{DueStep, DueWork, StepKey, Work, due_steps};
 use crate::time::{Grain, Partition, PartitionSet};
 
@@ -52,7 +53,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         3 => (product.clone(), work(), 0_u8..4).prop_map(|(product, work, how)| Happening::Ended { product, work, how }),
         1 => (product.clone(), key(), key(), 0_u8..3)
             .prop_map(|(product, from, to, verb)| Happening::Asked { product, from, to, verb }),
-        2 => (product.clone(), 0_u8..9).prop_map(|(product, edit)| Happening::Deployed { product, edit }),
+        2 => (product.clone(), 0_u8..10).prop_map(|(product, edit)| Happening::Deployed { product, edit }),
         1 => product.prop_map(|product| Happening::Retired { product }),
         2 => (1_i64..40).prop_map(|hours| Happening::Later { hours }),
     ]
@@ -196,6 +197,7 @@ impl World {
                     3 => spec.chunk = None,
                     4 => spec.start = "2026-08-06",
                     5 => spec.rows.push('!'),
+                    9 => spec.order = BackfillOrder::NewestFirst,
                     6 => spec.made = Made::Batch { by: Some("day"), cron: Some("15 2 * * *") },
                     7 => spec.made = Made::Batch { by: None, cron: None },
                     _ => spec.made = Made::Batch { by: Some("day"), cron: None },

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::diag::{Diagnostic, Spot, codes};
 use crate::ids::{PortId, ProductId};
 use crate::model::{
-    Access, Available, BatchPipeline, Chunking, Classification, Column, ColumnShape, Contract, Domain,
-    DriftRule, EmbeddingPipeline, EventSource, FeaturePipeline, InputPort, InputSource, Late, LateBeyond,
-    LogicalType, Mesh, OutputPort, Partitioning, Pipeline, Product, QueryShape, RetrainOn, Retry, Route,
-    Schedule, Sla, SlaKind, SourceColumn, SqlText, StreamPipeline, TableFormat, TrainGate, Trainer,
+    Access, Available, BackfillOrder, BatchPipeline, Chunking, Classification, Column, ColumnShape, Contract,
+    Domain, DriftRule, EmbeddingPipeline, EventSource, FeaturePipeline, InputPort, InputSource, Late,
+    LateBeyond, LogicalType, Mesh, OutputPort, Partitioning, Pipeline, Product, QueryShape, RetrainOn, Retry,
+    Route, Schedule, Sla, SlaKind, SourceColumn, SqlText, StreamPipeline, TableFormat, TrainGate, Trainer,
     TrainingPipeline,
 };
 use crate::plan::{Desired, PortPrint, dependency_order, print_mesh};
@@ -52,6 +52,7 @@ pub struct Spec {
     pub promise: Option<Span>,
     pub lookback: Option<Span>,
     pub chunk: Option<Span>,
+    pub order: BackfillOrder,
     pub retry: Retry,
     /// Stands for whatever is no data: description, owners.
     pub version: String,
@@ -89,6 +90,7 @@ impl Spec {
             promise: None,
             lookback: None,
             chunk: None,
+            order: BackfillOrder::default(),
             retry: Retry::default(),
             version: "1.0.0".to_owned(),
             broken: false,
@@ -306,6 +308,7 @@ fn pipeline(spec: &Spec) -> Pipeline {
             lookback: spec.lookback,
             chunk: spec.chunk,
             concurrency: 2,
+            order: spec.order,
             retry: spec.retry.clone(),
             self_heal: true,
         }),

@@ -8,7 +8,7 @@ use super::mesh::{self, Tree, example, span};
 use super::world::{DAY_MS, HOUR_MS, MINUTE_MS, World};
 use crate::ids::{PortId, ProductId};
 use crate::ledger::{ErrorKind, LedgerState, Verb};
-use crate::model::LogicalType;
+use crate::model::{BackfillOrder, LogicalType};
 
 /// The example with a short history: what matters are the interleavings.
 fn small() -> Tree {
@@ -284,6 +284,7 @@ impl Simulation {
                 8 => _ = tree.remove(&product),
                 9 => _ = tree.insert(product.clone(), small().remove(&product).expect("of the example")),
                 10 => with(tree, &product, |spec| spec.version.push_str(".1")),
+                11 if column == 1 => with(tree, &product, |spec| spec.order = BackfillOrder::NewestFirst),
                 _ if column == 0 => tree.clear(),
                 _ => with(tree, &product, |spec| spec.files.push('x')),
             }

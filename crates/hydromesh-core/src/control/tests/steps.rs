@@ -101,11 +101,25 @@ impl World {
             (Work::Whole | Work::Embed | Work::Train, _) => [None].into(),
             _ => VecDeque::new(),
         };
+        let pipeline = &product.pipelines[&start.key.pipeline.name];
+        for key in left.iter().flatten() {
+            self.assert_rests_on(&print, &product.port(pipeline.output()), key);
+        }
         let epoch = self.at_work.epoch;
         let fate = Fate::Told;
         let cancelled = false;
         let running = Running { start, product, print, epoch, inputs, above, altered, left, cancelled, fate };
         self.at_work.running.insert(running.start.run.clone(), running);
+    }
+
+    /// Asserts that what a partition rests on alone is published.
+    fn assert_rests_on(&self, print: &Print, port: &PortId, key: &str) {
+        let inputs = print.aligned.iter().filter(|(output, _)| *output == port.port).map(|(_, input)| input);
+        for input in inputs {
+            let state = self.ledger().ports.get(input);
+            let there = state.is_some_and(|state| state.partitions.contains_key(key));
+            assert!(there, "{port} {key} begins before {input} {key} is published");
+        }
     }
 
     /// Runs of steps that are at work.

@@ -3,8 +3,9 @@
 use super::mesh::{self, example, id, port_of, span};
 use super::world::{DAY_MS, HOUR_MS, MINUTE_MS, World};
 use crate::ids::ProductId;
-use crate::ledger::{AlertKind, AlertState, Fact, Outcome, Verb};
-use crate::plan::Work;
+use crate::ledger::{AlertKind, AlertState, ErrorKind, Fact, Outcome, Verb};
+use crate::model::BackfillOrder;
+use crate::plan::{Work, due_steps};
 
 fn mails(world: &World, kind: AlertKind) -> Vec<(String, String, AlertState)> {
     let of_kind = world.mails.iter().filter(|(_, alert)| alert.kind == kind);
@@ -327,6 +328,70 @@ fn a_day_reaches_its_readers_after_its_source() {
 }
 
 #[test]
+fn each_partition_waits_for_its_own_inputs_alone() {
+    let mut world = World::new();
+    let (orders, revenue) = (id("commerce/orders"), id("commerce/daily-revenue"));
+    // One of six chunks fails for good; another product reads all of the table, and waits for it.
+    world.failures.insert(orders.clone(), [(ErrorKind::User, "HM-Q001")].into());
+    world.commit(|tree| *tree = example());
+    insta::assert_debug_snapshot!(world.backfilled(0), @r#"
+    {
+        "commerce/daily-revenue": 75,
+        "commerce/orders": 75,
+        "customer/customers": 1,
+        "risk/churn-model": 1,
+        "support/article-search": 1,
+        "support/articles": 1,
+    }
+    "#);
+    let (due, waiting) = due_steps(world.ledger(), world.now_ms);
+    assert!(due.iter().all(|step| step.key.work == Work::Follow), "{due:?}");
+    let why: Vec<String> = waiting.iter().map(|it| format!("{}: {}", it.pipeline, it.why)).collect();
+    insta::assert_debug_snapshot!(why, @r#"
+    [
+        "commerce/orders:orders: failed with HM-Q001: injected; waits for a new commit or new input",
+        "commerce/daily-revenue:daily-revenue: 15 partitions waiting for commerce/orders.orders: failed with HM-Q001: injected; waits for a new commit or new input",
+        "customer/customer-360:customer-360: waits for commerce/orders.orders: failed with HM-Q001: injected; waits for a new commit or new input",
+        "risk/churn-model:churn-model: features are compared again",
+    ]
+    "#);
+    world.ask("retry", Verb::Retry { product: orders });
+    world.rest();
+    assert_eq!(world.backfilled(0)[&revenue.to_string()], 90);
+    // Days that come back the same give their readers nothing to do.
+    let before = world.entries.len();
+    let (from, to) = ("2026-10-01".to_owned(), "2026-10-02".to_owned());
+    world.ask("again", Verb::Backfill { product: id("commerce/orders"), from, to });
+    world.rest();
+    insta::assert_debug_snapshot!(world.backfilled(before), @r#"
+    {
+        "commerce/orders": 2,
+    }
+    "#);
+}
+
+#[test]
+fn the_newest_days_come_first_where_the_pipeline_says_so() {
+    let mut world = World::new();
+    world.commit(|tree| {
+        *tree = example();
+        let orders = tree.get_mut(&id("commerce/orders")).expect("there");
+        orders.order = BackfillOrder::NewestFirst;
+    });
+    let ran = |product: &str| -> Vec<String> {
+        let of_it = world.started.iter().filter(|it| it.key.pipeline.product == id(product));
+        of_it.map(|it| it.key.to_string()).collect()
+    };
+    let orders = ran("commerce/orders");
+    assert_eq!(orders.len(), 6);
+    assert!(orders.is_sorted_by(|left, right| left > right), "{orders:?}");
+    // Who reads each day alone goes along, and computes nothing twice.
+    let revenue = ran("commerce/daily-revenue");
+    assert!(revenue.first() > revenue.last(), "{revenue:?}");
+    assert_eq!(world.backfilled(0)["commerce/daily-revenue"], 90);
+}
+
+#[test]
 fn a_backfill_by_hand_asks_the_gate() {
     let mut world = World::new();
     world.commit(|tree| *tree = example());
@@ -376,7 +441,6 @@ fn a_backfill_by_hand_asks_the_gate() {
 
 #[test]
 fn failures_wait_and_are_told_once_by_pipeline() {
-    use crate::ledger::ErrorKind;
     let mut world = World::new();
     let product = id("commerce/orders");
     let external = (ErrorKind::External, "HM-X001");

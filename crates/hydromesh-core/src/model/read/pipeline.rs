@@ -7,8 +7,9 @@ use super::own_head;
 use crate::diag::{Diagnostic, Spot, codes};
 use crate::ids::{PipelineName, PortName};
 use crate::model::{
-    Available, BatchPipeline, DEFAULT_WATERMARK_BOUND, DEFAULT_WATERMARK_IDLE, EventSource, FeaturePipeline,
-    Late, LateBeyond, Partitioning, Pipeline, PipelineKind, Retry, Schedule, SqlText, StreamPipeline,
+    Available, BackfillOrder, BatchPipeline, DEFAULT_WATERMARK_BOUND, DEFAULT_WATERMARK_IDLE, EventSource,
+    FeaturePipeline, Late, LateBeyond, Partitioning, Pipeline, PipelineKind, Retry, Schedule, SqlText,
+    StreamPipeline,
 };
 use crate::syntax::{Map, Node, Sink};
 use crate::time::{Cron, CronError, Grain, Partition, Span, SpanUnit};
@@ -158,7 +159,7 @@ impl<'n> Reader<'_, 'n, '_> {
         let partition = map.map("partition").map(|inner| self.partition(&inner));
         let schedule = map.map("schedule").map(|inner| self.schedule(&inner));
         let lookback = span(map, "lookback");
-        let (mut chunk, mut concurrency) = (None, 2);
+        let (mut chunk, mut concurrency, mut order) = (None, 2, BackfillOrder::default());
         if let Some(backfill) = map.map("backfill") {
             chunk = span(&backfill, "chunk");
             concurrency = backfill.count("concurrency").unwrap_or(concurrency);
@@ -169,6 +170,9 @@ impl<'n> Reader<'_, 'n, '_> {
                     "at least one chunk must run",
                 );
             }
+            let words =
+                [("oldest_first", BackfillOrder::OldestFirst), ("newest_first", BackfillOrder::NewestFirst)];
+            order = backfill.choice("order", &words).unwrap_or(order);
             backfill.finish();
         }
         let retry = map.map("retry").map(|inner| self.retry(&inner)).unwrap_or_default();
@@ -187,6 +191,7 @@ impl<'n> Reader<'_, 'n, '_> {
             lookback,
             chunk,
             concurrency,
+            order,
             retry,
             self_heal,
         })
