@@ -4,13 +4,12 @@ use clap::{Args, Subcommand};
 use hydromesh_core::control::outbox_id;
 use hydromesh_core::ledger::Verb;
 use hydromesh_core::ledger::{Alert, AlertState, EpisodeRecord};
-use hydromesh_core::time::Span;
 use serde_json::{Value, json};
 
 use super::ask::{AskArgs, ask};
 use super::book::{Book, BookArgs};
 use super::output::{Paint, Table, Tone, ago, instant, plain};
-use super::{DONE, Failure, Format, clock, print, print_json};
+use super::{DONE, Failure, Format, print, print_json};
 use crate::clock::rfc3339;
 
 /// Verbs of `alerts`.
@@ -64,13 +63,7 @@ pub fn run(verb: &AlertsVerb) -> Result<u8, Failure> {
         AlertsVerb::List(args) => list(args),
         AlertsVerb::Why(args) => why(args),
         AlertsVerb::Silence(args) => {
-            let span: Span = args.span.parse().map_err(|error| Failure::usage(format!("--for: {error}")))?;
-            if span.is_zero() {
-                return Err(Failure::usage("--for must be longer than nothing"));
-            }
-            let product = args.ask.product(&args.product)?;
-            let now_ms = Book::read(args.ask.state())?.now_ms.max(clock(None)?.now_ms());
-            let until_ms = now_ms.saturating_add(span.millis());
+            let (product, until_ms) = (args.ask.product(&args.product)?, args.ask.after(&args.span)?);
             ask(&args.ask, Verb::Silence { product, until_ms })
         }
     }

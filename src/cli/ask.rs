@@ -1,7 +1,6 @@
-//! Verbs that ask the controller for something: `run`, `retry`, `backfill`. They put a command in the ledger's mailbox;
+//! Verbs that ask the controller for something: `run`, `retry`, `backfill`, `pause`, `resume`. They put a command in the ledger's mailbox;
 //! the active controller performs it and answers.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -45,11 +44,6 @@ pub struct AskArgs {
 }
 
 impl AskArgs {
-    /// Returns the state folder.
-    pub fn state(&self) -> &Path {
-        &self.state
-    }
-
     /// Returns the deployed product that a person means.
     ///
     /// # Errors
@@ -57,13 +51,38 @@ impl AskArgs {
     pub fn product(&self, text: &str) -> Result<ProductId, Failure> {
         Book::read(&self.state)?.product(text)
     }
+
+    /// Returns the instant that a value of `--for` means, by the controller's clock where it is ahead.
+    ///
+    /// # Errors
+    /// When the value is no duration, or none at all.
+    pub fn after(&self, span: &str) -> Result<i64, Failure> {
+        let span: Span = span.parse().map_err(|error| Failure::usage(format!("--for: {error}")))?;
+        if span.is_zero() {
+            return Err(Failure::usage("--for must be longer than nothing"));
+        }
+        let now_ms = Book::read(&self.state)?.now_ms.max(clock(None)?.now_ms());
+        Ok(now_ms.saturating_add(span.millis()))
+    }
 }
 
-/// Arguments of `run` and `retry`.
+/// Arguments of `run`, `retry` and `resume`.
 #[derive(Debug, Args)]
 pub struct ProductArgs {
     /// The product: `domain/product`, or its name alone where one domain has it.
     product: String,
+    #[command(flatten)]
+    ask: AskArgs,
+}
+
+/// Arguments of `pause`.
+#[derive(Debug, Args)]
+pub struct PauseArgs {
+    /// The product: `domain/product`, or its name alone where one domain has it.
+    product: String,
+    /// For how long, such as `30m`, `2h` or `1d`; until somebody resumes it, without this.
+    #[arg(long = "for", value_name = "DURATION")]
+    span: Option<String>,
     #[command(flatten)]
     ask: AskArgs,
 }
@@ -93,6 +112,19 @@ pub fn run(args: &ProductArgs) -> Result<u8, Failure> {
 pub fn retry(args: &ProductArgs) -> Result<u8, Failure> {
     let product = args.ask.product(&args.product)?;
     ask(&args.ask, Verb::Retry { product })
+}
+
+/// Runs `pause`.
+pub fn pause(args: &PauseArgs) -> Result<u8, Failure> {
+    let product = args.ask.product(&args.product)?;
+    let until_ms = args.span.as_deref().map(|span| args.ask.after(span)).transpose()?;
+    ask(&args.ask, Verb::Pause { product, until_ms })
+}
+
+/// Runs `resume`.
+pub fn resume(args: &ProductArgs) -> Result<u8, Failure> {
+    let product = args.ask.product(&args.product)?;
+    ask(&args.ask, Verb::Resume { product })
 }
 
 /// Runs `backfill`.

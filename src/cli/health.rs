@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use hydromesh_core::ids::ProductId;
-use hydromesh_core::ledger::{Deployed, ErrorKind, Outcome, RunOutcome};
+use hydromesh_core::ledger::{Deployed, ErrorKind, Outcome, Pause, RunOutcome};
 use hydromesh_core::model::{PipelineKind, Product, SlaKind};
-use hydromesh_core::plan::{DueStep, NotDue, StepKey, Work, due_steps};
+use hydromesh_core::plan::{DueStep, DueWork, NotDue, Progress, StepKey, Work};
 use serde::Serialize;
 
 use super::book::Book;
-use super::output::{Tone, counted, length};
+use super::output::{Tone, counted, instant, length};
 
 /// Attempts after which an external failure counts as lasting, as for alerts.
 const GIVEN_UP: u32 = 3;
@@ -28,6 +28,8 @@ pub enum Health {
     Broken,
     /// The last commit waits for readers or inputs; what was deployed before goes on.
     Held,
+    /// Somebody asked that nothing of it begins.
+    Paused,
     /// It cannot be computed yet.
     Waiting,
     /// Something is being computed or due.
@@ -46,6 +48,7 @@ impl Health {
             Self::Denied => "denied",
             Self::Broken => "broken",
             Self::Held => "held",
+            Self::Paused => "paused",
             Self::Waiting => "waiting",
             Self::Working => "working",
             Self::Ok => "ok",
@@ -57,7 +60,7 @@ impl Health {
     pub fn tone(self) -> Tone {
         match self {
             Self::Failing | Self::Late | Self::Denied | Self::Broken => Tone::Bad,
-            Self::Held | Self::Waiting => Tone::Odd,
+            Self::Held | Self::Paused | Self::Waiting => Tone::Odd,
             Self::Working => Tone::Plain,
             Self::Ok => Tone::Good,
         }
@@ -125,6 +128,8 @@ pub struct Condition<'a> {
     pub health: Health,
     /// The sentence; empty when all is well.
     pub why: String,
+    /// How far its partitions are, where some are to be computed.
+    pub progress: Vec<Progress>,
     /// Of its most worrying port.
     pub freshness: Freshness,
     /// The last run that ended.
@@ -164,7 +169,9 @@ pub fn kind_name(kind: PipelineKind) -> &'static str {
 /// Returns the condition of every product, by address.
 #[must_use]
 pub fn survey(book: &Book) -> Vec<Condition<'_>> {
-    let (due, waiting) = due_steps(&book.ledger, book.now_ms);
+    let mut work = DueWork::default();
+    let _ = work.refresh(&book.ledger, book.now_ms);
+    let (due, waiting): (Vec<_>, Vec<_>) = (work.steps().cloned().collect(), work.waiting().collect());
     let head = book.ledger.head.as_deref().unwrap_or_default();
     let mut refused: BTreeMap<&ProductId, (Outcome, &str)> = BTreeMap::new();
     for (commit, product, outcome, why) in &book.ledger.outcomes {
@@ -177,7 +184,10 @@ pub fn survey(book: &Book) -> Vec<Condition<'_>> {
         let deployed = book.ledger.deployed.get(&id).map(AsRef::as_ref);
         let freshness = freshness(book, deployed);
         let outcome = refused.get(&id).copied();
+        let progress = work.progress(&id, &book.ledger, book.now_ms);
         let (health, why) = judge(book, &id, outcome, &freshness, &due, &waiting);
+        let why =
+            if health == Health::Working && !progress.is_empty() { progress_text(&progress) } else { why };
         let last_run = book.ledger.runs.iter().rev().find(|run| run.step.pipeline.product == id);
         let last_run = last_run.map(|it| Ended {
             run: &it.run,
@@ -193,7 +203,7 @@ pub fn survey(book: &Book) -> Vec<Condition<'_>> {
             .filter(|(_, step)| step.pipeline.product == id)
             .map(|(run, _)| run.as_str())
             .collect();
-        Condition { id, deployed, health, why, freshness, last_run, running }
+        Condition { id, deployed, health, why, progress, freshness, last_run, running }
     };
     book.products().into_iter().map(condition).collect()
 }
@@ -228,6 +238,9 @@ fn judge(
         Some((Outcome::Held, why)) => return (Health::Held, why.to_owned()),
         _ => {}
     }
+    if let Some(pause) = book.ledger.pause_of(id, book.now_ms) {
+        return (Health::Paused, pause_text(pause));
+    }
     if let Some(blocked) = waiting.iter().find(|it| it.pipeline.product == *id && it.until_ms.is_none()) {
         return (Health::Waiting, blocked.why.clone());
     }
@@ -241,6 +254,29 @@ fn judge(
         Some(step) => (Health::Working, format!("due: {}", step.reason)),
         None => (Health::Ok, String::new()),
     }
+}
+
+/// Says how far partitions are, and how long the rest takes at this pace.
+fn progress_text(progress: &[Progress]) -> String {
+    let one = |it: &Progress| {
+        let rest = it.left_ms.map(|left_ms| format!(", about {} at this pace", length(left_ms)));
+        let port = if progress.len() > 1 { format!("{}: ", it.port.port) } else { String::new() };
+        format!(
+            "{port}{} of {} to compute{}",
+            it.left,
+            counted(usize::try_from(it.of).unwrap_or(usize::MAX), "partition"),
+            rest.unwrap_or_default()
+        )
+    };
+    progress.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+/// Says who paused a product, why and until when.
+#[must_use]
+pub fn pause_text(pause: &Pause) -> String {
+    let reason = if pause.reason.is_empty() { String::new() } else { format!(": {}", pause.reason) };
+    let until = pause.until_ms.map(|until_ms| format!(" until {}", instant(until_ms))).unwrap_or_default();
+    format!("paused by {}{until}{reason}", pause.actor)
 }
 
 /// Returns the freshness of the port that is nearest to, or furthest beyond, its promise.

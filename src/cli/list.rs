@@ -79,6 +79,9 @@ pub fn condition_json(it: &Condition<'_>) -> Value {
         "why": it.why,
         "deployed": it.deployed.is_some(),
         "data_through": it.freshness.through_ms.map(rfc3339),
+        "progress": it.progress.iter().map(|it| json!({
+            "port": it.port, "left": it.left, "of": it.of, "left_ms": it.left_ms,
+        })).collect::<Vec<_>>(),
         "age_ms": it.freshness.age_ms,
         "promise_ms": it.freshness.promise_ms,
         "late": it.freshness.late_ms().is_some(),

@@ -110,6 +110,10 @@ enum Verb {
     Retry(ask::ProductArgs),
     /// Ask the controller to compute some partitions of a product again.
     Backfill(ask::BackfillArgs),
+    /// Ask the controller to begin nothing of a product until it is resumed.
+    Pause(ask::PauseArgs),
+    /// Ask the controller to let a paused product go on.
+    Resume(ask::ProductArgs),
     /// Write messages to a topic, one per line.
     Produce(produce::ProduceArgs),
     /// Find what is misconfigured, and say how to mend it.
@@ -197,6 +201,8 @@ pub fn main() -> ExitCode {
         Verb::Models(args) => models::run(&args),
         Verb::Run(args) => ask::run(&args),
         Verb::Retry(args) => ask::retry(&args),
+        Verb::Pause(args) => ask::pause(&args),
+        Verb::Resume(args) => ask::resume(&args),
         Verb::Backfill(args) => ask::backfill(&args),
         Verb::Produce(args) => produce::run(&args),
         Verb::Doctor(args) => doctor::run(&args),

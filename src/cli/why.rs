@@ -3,12 +3,12 @@
 use clap::Args;
 use hydromesh_core::ids::ProductId;
 use hydromesh_core::ledger::{Decision, ErrorKind, Outcome};
-use hydromesh_core::plan::{Work, due_steps, upstream_ports};
+use hydromesh_core::plan::{PAUSED, Work, due_steps, upstream_ports};
 use serde::Serialize;
 use serde_json::json;
 
 use super::book::{Book, BookArgs};
-use super::health::survey;
+use super::health::{pause_text, survey};
 use super::output::{Paint, Tone, ago, counted, instant, short};
 use super::{DONE, Failure, Format, print, print_json};
 
@@ -207,8 +207,13 @@ fn obstacles(book: &Book, id: &ProductId) -> Vec<Reason> {
         reasons.push(reason("step", Tone::Bad, text).next(fault));
     }
     let (due, waiting) = due_steps(&book.ledger, book.now_ms);
-    let failed = |why: &str| why.starts_with("failed with");
-    for it in waiting.iter().filter(|it| it.pipeline.product == *id && !failed(&it.why)) {
+    if let Some(pause) = book.ledger.pause_of(id, book.now_ms) {
+        let text = format!("{}, {}", pause_text(pause), ago(pause.at_ms, book.now_ms));
+        let next = format!("hydromesh resume {id}");
+        reasons.push(reason("pause", Tone::Odd, text).next(next));
+    }
+    let told = |why: &str| why.starts_with("failed with") || why.starts_with(PAUSED);
+    for it in waiting.iter().filter(|it| it.pipeline.product == *id && !told(&it.why)) {
         match it.until_ms {
             Some(until) => {
                 let text = format!("{}: {} at {}", it.pipeline.name, it.why, instant(until));

@@ -51,13 +51,7 @@ pub(super) async fn submit(
 ) -> Result<Response, ApiError> {
     state.guard.check_command(&headers)?;
     let (key, command) = parse(request::json(body, EXAMPLE)?)?;
-    let product = match &command.verb {
-        Verb::Backfill { product, .. }
-        | Verb::Run { product }
-        | Verb::Retry { product }
-        | Verb::Silence { product, .. } => product,
-    };
-    request::product_at(&snapshot(&state.ledger), &product.to_string())?;
+    request::product_at(&snapshot(&state.ledger), &command.verb.product().to_string())?;
     let id = command.id.clone();
     let (answer, answered) = oneshot::channel();
     state.commands.try_send(CommandRequest { key, command, answer }).map_err(|error| match error {

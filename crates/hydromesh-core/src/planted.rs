@@ -24,6 +24,8 @@ pub(crate) enum Bug {
     DueForgotten,
     /// A partition begins before what it rests on is published.
     BlockedBegins,
+    /// Steps of a paused product begin.
+    PauseIgnored,
     /// The last message of an episode is sent first.
     ResolvedFirst,
     /// A message that was refused is never tried again.

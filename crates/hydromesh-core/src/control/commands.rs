@@ -66,7 +66,15 @@ impl Control {
                 }
                 self.published(id)
             }
-            Verb::Retry { .. } | Verb::Silence { .. } => return Ok(None),
+            Verb::Pause { until_ms: Some(until_ms), .. } if *until_ms <= self.now_ms => {
+                return Err("the pause would be over already".to_owned());
+            }
+            Verb::Resume { .. } if self.ledger.pause_of(id, self.now_ms).is_none() => {
+                return Err(format!("{id} is not paused"));
+            }
+            Verb::Retry { .. } | Verb::Silence { .. } | Verb::Pause { .. } | Verb::Resume { .. } => {
+                return Ok(None);
+            }
         };
         Ok(Some(Question {
             product: id.clone(),
@@ -139,6 +147,10 @@ fn done(verb: &Verb) -> String {
         Verb::Backfill { product, from, to } => format!("{product} is computed again from {from} to {to}"),
         Verb::Run { product } => format!("{product} is computed again"),
         Verb::Retry { product } => format!("failed steps of {product} are tried again"),
+        Verb::Pause { product, .. } => {
+            format!("nothing of {product} begins; what is under way ends, and what follows a topic stops")
+        }
+        Verb::Resume { product } => format!("{product} goes on"),
         Verb::Silence { product, .. } => {
             format!("nothing new is sent about {product}; what fired still resolves")
         }

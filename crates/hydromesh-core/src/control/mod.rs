@@ -359,7 +359,10 @@ impl Control {
         }
         self.ledger.apply(&entry);
         match &entry.fact {
-            Fact::Deployed { .. } | Fact::Altered { .. } => self.redeployed = true,
+            // What was answered may be a pause.
+            Fact::Deployed { .. } | Fact::Altered { .. } | Fact::CommandAnswered { .. } => {
+                self.redeployed = true;
+            }
             Fact::Retired { product, .. } => {
                 self.redeployed = true;
                 self.troubled.insert(product.clone());

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use state::{
-    Alteration, Attempts, Champion, Deployed, EpisodeRecord, FinishedRun, LedgerState, PortState,
+    Alteration, Attempts, Champion, Deployed, EpisodeRecord, FinishedRun, LedgerState, Pause, PortState,
     ProductVerdict, PublishedPartition, QualityRecord, Reading, SeenCommit, StreamState,
 };
 
@@ -549,6 +549,19 @@ pub enum Verb {
         /// Until, milliseconds UTC.
         until_ms: i64,
     },
+    /// Begin nothing of a product.
+    Pause {
+        /// The product.
+        product: ProductId,
+        /// Until, milliseconds UTC; until somebody resumes it, without one.
+        #[serde(default)]
+        until_ms: Option<i64>,
+    },
+    /// Let a paused product go on.
+    Resume {
+        /// The product.
+        product: ProductId,
+    },
 }
 
 impl Verb {
@@ -559,6 +572,8 @@ impl Verb {
             Self::Backfill { product, .. }
             | Self::Run { product }
             | Self::Retry { product }
+            | Self::Pause { product, .. }
+            | Self::Resume { product }
             | Self::Silence { product, .. } => product,
         }
     }

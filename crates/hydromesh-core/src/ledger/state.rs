@@ -90,6 +90,8 @@ pub struct LedgerState {
     pub answers: BTreeMap<String, (bool, String)>,
     /// Silenced products, until when.
     pub silenced: BTreeMap<ProductId, i64>,
+    /// Paused products. One whose pause is over by time stays here; see [`LedgerState::pause_of`].
+    pub paused: BTreeMap<ProductId, Pause>,
     /// Rows set aside, by port.
     pub quarantined: BTreeMap<PortId, (u64, Vec<String>)>,
     /// Partitions that do not show what was published, by port, with what was found; until they are published again.
@@ -194,6 +196,21 @@ pub struct Alteration {
     pub at_ms: i64,
     /// What was found, for people.
     pub what: String,
+}
+
+/// Nothing of a product begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pause {
+    /// Its place in the ledger.
+    pub seq: u64,
+    /// Since when.
+    pub at_ms: i64,
+    /// Until when, if time ends it.
+    pub until_ms: Option<i64>,
+    /// Who asked.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// How a port reads an input.
@@ -418,6 +435,7 @@ impl LedgerState {
             }
             Fact::Retired { product, .. } => {
                 self.deployed.remove(product);
+                self.paused.remove(product);
                 self.altered.retain(|port, _| port.product != *product);
                 self.failed.retain(|step, _| step.pipeline.product != *product);
             }
@@ -521,7 +539,7 @@ impl LedgerState {
             Fact::CommandAnswered { id, accepted, answer } => {
                 self.answers.insert(id.clone(), (*accepted, answer.clone()));
                 if let Some(command) = self.pending.remove(id).filter(|_| *accepted) {
-                    self.obey(&command.verb);
+                    self.obey(at_ms, &command);
                 }
             }
         }
@@ -745,15 +763,27 @@ impl LedgerState {
         Some(text)
     }
 
-    fn obey(&mut self, verb: &Verb) {
-        match verb {
+    fn obey(&mut self, at_ms: i64, command: &Command) {
+        match &command.verb {
             Verb::Backfill { product, from, to } => self.force(product, from, to),
             Verb::Run { product } => self.force(product, ALL.0, ALL.1),
             Verb::Retry { product } => self.failed.retain(|step, _| step.pipeline.product != *product),
             Verb::Silence { product, until_ms } => {
                 self.silenced.insert(product.clone(), *until_ms);
             }
+            Verb::Pause { product, until_ms } => {
+                let Command { actor, reason, .. } = command.clone();
+                let pause = Pause { seq: self.seq, at_ms, until_ms: *until_ms, actor, reason };
+                self.paused.insert(product.clone(), pause);
+            }
+            Verb::Resume { product } => _ = self.paused.remove(product),
         }
+    }
+
+    /// Returns the pause that a product is in at an instant.
+    #[must_use]
+    pub fn pause_of(&self, product: &ProductId, now_ms: i64) -> Option<&Pause> {
+        self.paused.get(product).filter(|pause| pause.until_ms.is_none_or(|until_ms| now_ms < until_ms))
     }
 
     fn force(&mut self, product: &ProductId, from: &str, to: &str) {

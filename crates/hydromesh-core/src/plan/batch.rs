@@ -80,7 +80,8 @@ impl<'a> Survey<'a> {
         let mut looked = table.look(cut, grid, kept, touch);
         if anew {
             // What it was before is forgotten.
-            looked.changed = Vec::from([i64::MIN..i64::MAX]);
+            looked.changed.clear();
+            looked.changed.push(i64::MIN..i64::MAX);
         }
         looked
     }

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use super::progress::{Progress, at_this_pace};
 use super::survey::{Lack, Missing, PipelineSurvey, ProductSurvey, Survey, Touch};
 use super::{StepKey, dependency_order, upstream_ports};
 use crate::ids::{PipelineId, PortId, ProductId};
@@ -284,6 +285,20 @@ impl DueWork {
             });
             waits.into_iter().chain(blocked).chain(survey.waiting().cloned())
         })
+    }
+
+    /// Returns how far the partitioned ports of a product are of which something is to be computed.
+    #[must_use]
+    pub fn progress(&self, product: &ProductId, ledger: &LedgerState, now_ms: i64) -> Vec<Progress> {
+        let pipelines = self.surveys.get(product).into_iter().flat_map(|survey| survey.pipelines.values());
+        pipelines
+            .filter_map(|survey| {
+                let (grid, left) = (survey.grid.as_ref()?, survey.stale() as u64);
+                let (port, of) = (survey.port.clone(), u64::try_from(grid.seen - grid.first).ok()?);
+                let left_ms = at_this_pace(ledger, &port, left, now_ms);
+                (left > 0).then_some(Progress { port, left, of, left_ms })
+            })
+            .collect()
     }
 
     /// Says why a port is not what its definition says, if so. Put together when asked: it changes with every partition.

@@ -9,6 +9,7 @@ mod due;
 mod grid;
 mod order;
 mod print;
+mod progress;
 mod retry;
 mod survey;
 
@@ -22,7 +23,8 @@ pub use change::{Change, ChangeKind, Plan, admit, plan};
 pub use due::{DueStep, DueWork, NotDue, Refreshed, due_steps};
 pub use order::{dependency_order, upstream_ports};
 pub use print::{PortPrint, Print, glob_matches, print_mesh};
-pub use retry::{retry_of, worth_telling};
+pub use progress::Progress;
+pub use retry::{PAUSED, retry_of, worth_telling};
 pub(crate) use survey::expire;
 pub use survey::{broken_features, training_allowed_from};
 

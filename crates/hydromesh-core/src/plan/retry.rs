@@ -1,9 +1,12 @@
 //! When a step that failed is tried again.
 
 use super::{NotDue, StepKey, Work};
-use crate::ledger::{Attempts, ErrorKind, LedgerState};
+use crate::ledger::{Attempts, ErrorKind, LedgerState, Pause};
 use crate::model::{Pipeline, Retry};
 use crate::time::Span;
+
+/// How the reason of what is paused begins.
+pub const PAUSED: &str = "paused";
 
 /// Returns how a step is retried.
 ///
@@ -27,6 +30,17 @@ pub fn retry_of(pipeline: Option<&Pipeline>, work: &Work) -> Retry {
 pub fn worth_telling(attempts: &Attempts, retry: &Retry) -> bool {
     let patience = if retry.attempts == u32::MAX { Retry::default().attempts } else { retry.attempts };
     attempts.kind == ErrorKind::User || attempts.count >= patience
+}
+
+/// Returns why a step of a paused product waits.
+pub(super) fn paused_by(key: &StepKey, pause: &Pause) -> NotDue {
+    let reason = if pause.reason.is_empty() { String::new() } else { format!(": {}", pause.reason) };
+    let end = match pause.until_ms {
+        Some(_) => "goes on".to_owned(),
+        None => format!("waits for `hydromesh resume {}`", key.pipeline.product),
+    };
+    let why = format!("{PAUSED} by {}{reason}; {end}", pause.actor);
+    NotDue { pipeline: key.pipeline.clone(), why, until_ms: pause.until_ms }
 }
 
 /// Returns why a step that failed is not tried again now, if it is not.

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::grid::Grid;
-use super::retry::{hold_back, retry_of};
+use super::retry::{hold_back, paused_by, retry_of};
 use super::{DueStep, NotDue, StepKey, Work, upstream_ports};
 use crate::ids::{PipelineId, PipelineName, PortId, ProductId};
 use crate::ledger::{AlertKind, Deployed, LedgerState};
 use crate::model::{BackfillOrder, Pipeline, TrainingPipeline};
+use crate::planted::{self, Bug};
 use crate::time::Cron;
 
 /// How often features are compared with the training snapshot.
@@ -179,13 +180,15 @@ impl PipelineSurvey {
     pub fn why_partitions(&self) -> String {
         let held = self.chunks.values().find_map(|chunk| chunk.waiting.first());
         held.map_or_else(
-            || {
-                let stale = self.chunks.values().flat_map(|chunk| &chunk.stale);
-                let partitions: i64 = stale.map(|range| range.end - range.start).sum();
-                format!("{} to compute", super::batch::count(usize::try_from(partitions).unwrap_or(0)))
-            },
+            || format!("{} to compute", super::batch::count(self.stale())),
             |held| held.why.clone(),
         )
+    }
+
+    /// Returns how many partitions are to be computed.
+    pub fn stale(&self) -> usize {
+        let stale = self.chunks.values().flat_map(|chunk| &chunk.stale);
+        usize::try_from(stale.map(|range| range.end - range.start).sum::<i64>()).unwrap_or(0)
     }
 
     /// Returns the positions within a range that are to be computed.
@@ -286,7 +289,7 @@ impl<'a> Survey<'a> {
         survey.grid.as_ref().is_some_and(|grid| grid.every == every).then_some(survey)
     }
 
-    /// Adds a step, unless its last attempts say to wait; returns why it waits.
+    /// Adds a step, unless its product is paused or its last attempts say to wait; returns why it waits.
     pub(super) fn push(
         self,
         chunk: &mut Chunk,
@@ -299,7 +302,10 @@ impl<'a> Survey<'a> {
         let attempt =
             attempts.map_or(1, |(failed, attempts)| if *failed == key { attempts.count + 1 } else { 1 });
         let pipeline = deployed.product.pipelines.get(&key.pipeline.name);
-        let held = attempts.and_then(|(_, attempts)| {
+        let paused = self.ledger.pause_of(&key.pipeline.product, self.now_ms);
+        let paused = paused.filter(|_| !planted::is(Bug::PauseIgnored));
+        let held = paused.map(|pause| paused_by(&key, pause)).or_else(|| {
+            let (_, attempts) = attempts?;
             let retry = retry_of(pipeline, &key.work);
             hold_back(self.ledger, self.now_ms, &key, attempts, &retry)
         });

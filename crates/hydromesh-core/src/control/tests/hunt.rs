@@ -21,7 +21,7 @@ use crate::planted::{self, Bug};
 /// Turns of one world: long enough for several commits to meet several faults.
 const TURNS: usize = 2_000;
 
-const BUGS: [Bug; 15] = [
+const BUGS: [Bug; 16] = [
     Bug::EffectBeforeFact,
     Bug::DeniedIsAllowed,
     Bug::NobodyIsHeld,
@@ -31,6 +31,7 @@ const BUGS: [Bug; 15] = [
     Bug::NoDoubt,
     Bug::DueForgotten,
     Bug::BlockedBegins,
+    Bug::PauseIgnored,
     Bug::ResolvedFirst,
     Bug::RefusedIsLost,
     Bug::CommandTwice,

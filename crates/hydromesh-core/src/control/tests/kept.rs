@@ -51,7 +51,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         5 => (product.clone(), key(), prop::bool::weighted(0.8), any::<bool>())
             .prop_map(|(product, key, fresh, known)| Happening::Published { product, key, fresh, known }),
         3 => (product.clone(), work(), 0_u8..4).prop_map(|(product, work, how)| Happening::Ended { product, work, how }),
-        1 => (product.clone(), key(), key(), 0_u8..3)
+        1 => (product.clone(), key(), key(), 0_u8..6)
             .prop_map(|(product, from, to, verb)| Happening::Asked { product, from, to, verb }),
         2 => (product.clone(), 0_u8..10).prop_map(|(product, edit)| Happening::Deployed { product, edit }),
         1 => product.prop_map(|product| Happening::Retired { product }),
@@ -182,6 +182,9 @@ impl World {
                 let verb = match verb {
                     0 => Verb::Backfill { product, from, to },
                     1 => Verb::Run { product },
+                    2 => Verb::Pause { product, until_ms: Some(self.now_ms + 7 * HOUR_MS) },
+                    3 => Verb::Pause { product, until_ms: None },
+                    4 => Verb::Resume { product },
                     _ => Verb::Retry { product },
                 };
                 let (actor, reason) = (String::new(), String::new());

@@ -197,10 +197,15 @@ impl Simulation {
 
     fn command(&mut self) {
         let product = self.product();
-        let verb = match self.random.below(4) {
+        let verb = match self.random.below(6) {
             0 => Verb::Backfill { product, from: "2026-10-27".to_owned(), to: "2026-10-29".to_owned() },
             1 => Verb::Run { product },
             2 => Verb::Retry { product },
+            3 => {
+                let until_ms = self.random.chance(60).then_some(self.world.now_ms + 2 * HOUR_MS);
+                Verb::Pause { product, until_ms }
+            }
+            4 => Verb::Resume { product },
             _ => Verb::Silence { product, until_ms: self.world.now_ms + HOUR_MS },
         };
         // Now and then the mailbox shows a command twice.
@@ -319,6 +324,7 @@ impl Simulation {
         world.look();
         world.rest();
         for (at, product) in small().into_keys().enumerate() {
+            world.ask(&format!("resume-{at}"), Verb::Resume { product: product.clone() });
             world.ask(&format!("heal-{at}"), Verb::Retry { product });
         }
         // Every table is looked at, and once more, for what was seen first may have come in the middle of something.

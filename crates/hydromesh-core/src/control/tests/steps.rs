@@ -101,6 +101,10 @@ impl World {
             (Work::Whole | Work::Embed | Work::Train, _) => [None].into(),
             _ => VecDeque::new(),
         };
+        // One that came together with the start is later.
+        let pause = self.ledger().pause_of(&product.id, self.at_work.control.now_ms());
+        let before = pause.is_some_and(|pause| start.run < format!("run-{:08}", pause.seq));
+        assert!(pause.is_none() || before, "{} begins while its product is paused", start.key);
         let pipeline = &product.pipelines[&start.key.pipeline.name];
         for key in left.iter().flatten() {
             self.assert_rests_on(&print, &product.port(pipeline.output()), key);

@@ -392,6 +392,41 @@ fn the_newest_days_come_first_where_the_pipeline_says_so() {
 }
 
 #[test]
+fn a_paused_product_begins_nothing_until_it_goes_on() {
+    let mut world = World::new();
+    world.commit(|tree| *tree = example());
+    let (revenue, clicks) = (id("commerce/daily-revenue"), id("commerce/clickstream"));
+    let follows = |world: &World| world.ledger().running.values().any(|it| it.pipeline.product == clicks);
+    assert!(follows(&world));
+    let until_ms = Some(world.now_ms + 48 * HOUR_MS);
+    world.ask("1", Verb::Pause { product: revenue.clone(), until_ms });
+    world.ask("2", Verb::Pause { product: clicks.clone(), until_ms: None });
+    world.rest();
+    assert!(!follows(&world), "it is stopped");
+    let before = world.entries.len();
+    world.pass(40 * HOUR_MS, 30 * MINUTE_MS);
+    let published = world.backfilled(before);
+    assert!(
+        published["commerce/orders"] > 0 && !published.contains_key(&revenue.to_string()),
+        "{published:?}"
+    );
+    let (_, waiting) = due_steps(world.ledger(), world.now_ms);
+    let why = waiting.iter().find(|it| it.pipeline.product == clicks).map(|it| it.why.as_str());
+    assert_eq!(why, Some("paused by someone: because; waits for `hydromesh resume commerce/clickstream`"));
+    // Its promises stand.
+    assert!(mails(&world, AlertKind::Freshness).iter().any(|(_, product, _)| *product == clicks.to_string()));
+    // One pause ends by time, the other by hand.
+    world.pass(9 * HOUR_MS, 30 * MINUTE_MS);
+    assert!(world.backfilled(before).contains_key(&revenue.to_string()));
+    assert!(!follows(&world));
+    world.ask("3", Verb::Resume { product: clicks.clone() });
+    world.rest();
+    assert!(follows(&world));
+    world.ask("4", Verb::Resume { product: clicks.clone() });
+    assert_eq!(world.ledger().answers["4"], (false, "commerce/clickstream is not paused".to_owned()));
+}
+
+#[test]
 fn a_backfill_by_hand_asks_the_gate() {
     let mut world = World::new();
     world.commit(|tree| *tree = example());
