@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The durable loop: steps that do nothing through the real control machine and the real ledger on disk, beside other orchestrators.
 
-    scripts/bench/loop.py --binary PATH [--rounds 5] [--dagster PYTHON] [--prefect PYTHON] [--airflow PYTHON]
+    scripts/bench/loop.py --binary PATH [--rounds 5] [--dagster PYTHON] [--prefect PYTHON]
 
 Ours is the example program `durable_loop`, which is built beside the binary (examples/durable_loop). Peers make the same graph of tasks
 that do nothing (loop_peers.py), each in its usual local and durable set-up, and are given ten minutes. One that fails is named and left out.
@@ -17,7 +17,7 @@ from common import CACHE, ROOT, clean_env, fail, fresh, load, median, quantile, 
 
 FIGURES = ("graph", "graph-2", "chain", "backfill", "change", "idle")
 # A thousand tasks of each of them take longer than anybody waits; their time is in proportion to the tasks.
-TASKS = {"dagster": 200, "prefect": 200, "airflow": 200}
+TASKS = {"dagster": 200, "prefect": 200}
 
 
 def main():

@@ -1,6 +1,6 @@
 """A graph of tasks that do nothing, on another orchestrator. Runs in that one's own Python.
 
-    PYTHON loop_peers.py dagster|prefect|airflow FOLDER TASKS
+    PYTHON loop_peers.py dagster|prefect FOLDER TASKS
 
 Prints one line of JSON: tasks, seconds from the start of the run to its end, and how it was run. Only the run is timed: not the
 imports, not the making of the graph, not the start of a server.
@@ -77,37 +77,9 @@ def prefect(folder, tasks):
     return seconds, "Prefect, local server, SQLite, 64 threads"
 
 
-def airflow(folder, tasks):
-    os.environ.update(
-        AIRFLOW_HOME=folder, AIRFLOW__CORE__LOAD_EXAMPLES="False", AIRFLOW__CORE__UNIT_TEST_MODE="False",
-        AIRFLOW__LOGGING__LOGGING_LEVEL="ERROR", AIRFLOW__USAGE_DATA_COLLECTION__ENABLED="False",
-    )
-    import subprocess
-
-    subprocess.run(["airflow", "db", "migrate"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    from airflow.providers.standard.operators.python import PythonOperator
-    from airflow.sdk import DAG
-
-    def nothing():
-        return None
-
-    with DAG("graph", schedule=None) as dag:
-        made = []
-        for number in range(tasks):
-            one = PythonOperator(task_id=f"p{number:05}", python_callable=nothing, do_xcom_push=False)
-            for it in reads(number):
-                made[it] >> one
-            made.append(one)
-    begun = time.perf_counter()
-    run = dag.test()
-    seconds = time.perf_counter() - begun
-    assert str(run.state) == "success", run.state
-    return seconds, "Airflow, dag test in one process, SQLite"
-
-
 def main():
     name, folder, tasks = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    seconds, how = {"dagster": dagster, "prefect": prefect, "airflow": airflow}[name](folder, tasks)
+    seconds, how = {"dagster": dagster, "prefect": prefect}[name](folder, tasks)
     print(json.dumps({"tasks": tasks, "seconds": seconds, "how": how}), flush=True)
 
 

@@ -2,7 +2,7 @@
 # Installs the peers that `make bench` measures beside Hydromesh, each into a Python environment of its own, at versions
 # pinned here so that ratios of different days are of the same thing. Prints the path of each program that is there.
 #
-#   scripts/bench/peers.sh [dbt] [sqlmesh] [dagster] [prefect] [airflow]
+#   scripts/bench/peers.sh [dbt] [sqlmesh] [dagster] [prefect]
 #
 #   XDG_CACHE_HOME        where the environments are (default ~/.cache)
 set -euo pipefail
@@ -13,7 +13,6 @@ readonly dbt_duckdb_version=1.11.1
 readonly sqlmesh_version=0.236.4
 readonly dagster_version=1.13.29
 readonly prefect_version=3.9.1
-readonly airflow_version=3.3.2
 readonly home="${XDG_CACHE_HOME:-$HOME/.cache}/hydromesh/bench"
 
 say() { printf 'bench: %s\n' "$*" >&2; }
@@ -27,7 +26,7 @@ install() {
     rm -rf "${venv}"
     mkdir -p "${home}"
     if python3 -m venv "${venv}" >&2 \
-        && timeout 900 "${venv}/bin/pip" install --quiet --disable-pip-version-check "$@" >&2; then
+        && timeout 600 "${venv}/bin/pip" install --quiet --disable-pip-version-check "$@" >&2; then
         touch "${venv}/.complete"
     else
         say "skipped: ${name} could not be installed, so there is no ratio to it"
@@ -36,7 +35,7 @@ install() {
     fi
 }
 
-if [ $# -eq 0 ]; then set -- dbt sqlmesh dagster prefect airflow; fi
+if [ $# -eq 0 ]; then set -- dbt sqlmesh dagster prefect; fi
 for peer in "$@"; do
     case "${peer}" in
         dbt)
@@ -61,12 +60,6 @@ for peer in "$@"; do
             venv="${home}/venv-prefect-${prefect_version}"
             if install prefect "${venv}" "prefect==${prefect_version}"; then
                 printf 'prefect=%s\n' "${venv}/bin/python"
-            fi
-            ;;
-        airflow)
-            venv="${home}/venv-airflow-${airflow_version}"
-            if install airflow "${venv}" "apache-airflow==${airflow_version}"; then
-                printf 'airflow=%s\n' "${venv}/bin/python"
             fi
             ;;
         *)

@@ -14,6 +14,7 @@ mod outage;
 mod poll;
 mod run;
 mod statuses;
+mod turn;
 mod watch;
 
 pub use copy::CopyError;

@@ -1,12 +1,12 @@
-//! The loop: one task owns the state; everything else sends it events and performs its effects.
+//! Starts a controller and everything around it, and ends it in order.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hydromesh_core::control::{Control, Effect, Event, Limits};
-use hydromesh_core::ledger::{Command, LedgerState};
+use hydromesh_core::control::{Control, Limits};
+use hydromesh_core::ledger::LedgerState;
 use hydromesh_core::model::Environment;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -16,8 +16,9 @@ use super::copy::{CopyError, LedgerCopy, keep_copying};
 use super::hands::Hands;
 use super::hint::Hints;
 use super::judge::Judge;
-use super::poll::{Watching, seen_events};
+use super::poll::Watching;
 use super::statuses::keep_told;
+use super::turn::{LEASE_MS, Loop, real_now_ms};
 use super::watch::Watcher;
 use super::{ledger, observe};
 use crate::apply::{Blobs, Context, keep_online};
@@ -34,15 +35,8 @@ use crate::work::{Board, BoardError, Desk, Role, Roles, work_runtime};
 
 /// Memory of all queries together: half of what the smallest machine that we aim at leaves after everything else.
 const QUERY_MEMORY_BYTES: usize = 512 << 20;
-/// How long a lease lasts unless renewed; it is renewed at a third of it.
-const LEASE_MS: i64 = 15_000;
 /// How long the servers may take to end.
 const SERVERS_END: Duration = Duration::from_secs(8);
-/// Events that are decided about before their facts are written, all at once.
-const TOGETHER: usize = 256;
-/// How often the board is looked at for what other processes report.
-const HEAR: Duration = Duration::from_millis(50);
-
 /// What `up` needs to know.
 #[derive(Debug, Clone)]
 pub struct UpOptions {
@@ -177,7 +171,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     let mailer = Mailer::from_settings(&context.settings, &state)?;
     let judge = Judge::new(&central, &[]);
     let mut control = Control::new(ledger_state, &options.environment, Limits::default());
-    let (events, mut inbox) = mpsc::channel(1_024);
+    let (events, inbox) = mpsc::channel(1_024);
     let (show_ledger, ledger_shown) = watch::channel(Arc::new(control.ledger.clone()));
     let (show_mesh, mesh_shown) = watch::channel(None);
     let mut hands = Hands {
@@ -208,73 +202,25 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     // Commits that came while nobody looked are passed over now, and told so.
     let last_seen = control.ledger.head.clone();
     let (hints, prints) = (Hints::of(&state), control.ledger.port_prints());
-    let mut watching = Watching::start(watcher, options.poll, hints, last_seen, prints);
-    let mut ruled = false;
-    let mut tick = interval(options.tick);
-    let mut renew = interval(Duration::from_millis(u64::try_from(LEASE_MS / 3).unwrap_or(5_000)));
-    let mut hear = interval(HEAR);
-    let mut commands_read = 0;
-    let mut arrived = Vec::new();
-    let result = loop {
-        let events = tokio::select! {
-            () = shutdown.cancelled() => break Ok(()),
-            count = inbox.recv_many(&mut arrived, TOGETHER) => match count {
-                0 => break Ok(()),
-                _ => std::mem::take(&mut arrived),
-            },
-            seen = watching.next() => {
-                let (events, own) = seen_events(seen, &reference, &show_mesh);
-                if !std::mem::replace(&mut ruled, true) {
-                    // The first commit of this process has no rules before it but its own.
-                    hands.adopt_policies(&own);
-                }
-                hands.take(&mut control, events).await?;
-                let deferred: Vec<Effect> = hands.deferred.drain(..).map(Effect::Decide).collect();
-                hands.perform(&mut control, deferred).await?;
-                // A change to the mesh's own rules is judged by those before it and counts from the next commit on.
-                hands.adopt_policies(&own);
-                vec![Event::Tick]
-            }
-            _ = hear.tick() => match hands.hear(&mut control, &mut lease).await {
-                Ok(()) => continue,
-                Err(error) => break Err(error),
-            },
-            _ = tick.tick() => {
-                match store.commands(commands_read, 100).await {
-                    Ok(commands) => {
-                        commands_read = commands.last().map_or(commands_read, |command| command.id);
-                        let asked = commands.iter().filter_map(|command| asked(&command.body, &control));
-                        let asked: Vec<Event> = asked.collect();
-                        hands.take(&mut control, asked).await?;
-                    }
-                    Err(error) => tracing::warn!(%error, "could not read commands"),
-                }
-                if std::mem::take(&mut hands.changed) {
-                    show_ledger.send_replace(Arc::new(control.ledger.clone()));
-                }
-                vec![Event::Tick]
-            }
-            _ = renew.tick() => {
-                lease = match store.renew(&lease, real_now_ms(), LEASE_MS).await {
-                    Ok(lease) => lease,
-                    Err(error) if error.is_transient() => lease,
-                    Err(error) => break Err(error.into()),
-                };
-                hands.look_for_workers();
-                continue;
-            }
-        };
-        if let Err(error) = hands.take(&mut control, events).await {
-            break Err(error);
-        }
-        if std::mem::take(&mut hands.deployed) {
-            watching.know(&control.ledger);
-        }
+    let watching = Watching::start(watcher, options.poll, hints, last_seen, prints);
+    let mut turning = Loop {
+        control,
+        hands,
+        lease,
+        inbox,
+        watching,
+        reference,
+        show_ledger,
+        show_mesh,
+        ruled: false,
+        commands_read: 0,
     };
+    let result = turning.turn(options.tick, &shutdown).await;
     shutdown.cancel();
-    hands.desk.stop();
-    drain(&mut control, &mut hands, &mut inbox).await;
-    show_ledger.send_replace(Arc::new(control.ledger.clone()));
+    turning.hands.desk.stop();
+    turning.drain().await;
+    let Loop { control, lease, watching, show_ledger, .. } = turning;
+    show_ledger.send_replace(Arc::new(control.ledger));
     watching.stop();
     looking.abort();
     // Between two commits or within one: the copy itself says how far it goes.
@@ -294,26 +240,6 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     }
     store.close().await;
     result
-}
-
-/// Lets the steps of this process end between two commits, for at most five seconds; what is left is recovered like
-/// after a crash.
-async fn drain(control: &mut Control, hands: &mut Hands<'_>, inbox: &mut mpsc::Receiver<Event>) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
-    while hands.desk.is_busy() {
-        let Ok(Some(event)) = tokio::time::timeout_at(deadline, inbox.recv()).await else { break };
-        if matches!(event, Event::Finished { .. } | Event::Progress { .. } | Event::Sent { .. })
-            && hands.take_facts(control, event).await.is_err()
-        {
-            break;
-        }
-    }
-}
-
-fn interval(every: Duration) -> tokio::time::Interval {
-    let mut interval = tokio::time::interval(every);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    interval
 }
 
 /// The thread of the servers, if there is one.
@@ -381,11 +307,6 @@ fn owner() -> String {
     format!("{}:{}", std::process::id(), uuid::Uuid::new_v4())
 }
 
-/// Leases are between machines: they follow the system's time, never the injected one.
-fn real_now_ms() -> i64 {
-    Clock::system().now_ms()
-}
-
 /// Returns the lake's folder: relative ones lie in the state folder.
 #[must_use]
 pub fn lake_folder(state: &Path, settings: &Environment) -> PathBuf {
@@ -436,10 +357,4 @@ fn supported(name: &str, settings: &Environment) -> Result<(), UpError> {
         return refuse("state in Postgres; give `state: {kind: sqlite}`");
     }
     Ok(())
-}
-
-/// Reads commands out of the mailbox; one whose answer is in the ledger is done.
-fn asked(body: &str, control: &Control) -> Option<Event> {
-    let command: Command = serde_json::from_str(body).ok()?;
-    (!control.ledger.answers.contains_key(&command.id)).then_some(Event::Asked(command))
 }

@@ -296,6 +296,19 @@ fn commands(mesh: &Mesh) {
     mesh.ask(&["alerts", "silence", "shop/items", "--for", "2h", "--wait"]).ends_with(0);
     mesh.ask(&["why-not", "shop/items"]).ends_with(0).says("silenced until");
     mesh.ask(&["alerts", "silence", "shop/items", "--for", "soon"]).ends_with(2);
+    // Paused, it computes nothing that is asked for, and goes on where it was.
+    let pause = ["pause", "shop/totals", "--for", "2h", "--reason", "the source is repaired", "--wait"];
+    mesh.ask(&pause).ends_with(0);
+    mesh.ask(&["run", "shop/totals", "--wait"]).ends_with(0);
+    assert_eq!(of(&mesh.json(&["list"]), "shop/totals")["status"], "paused");
+    mesh.ask(&["why-not", "shop/totals"]).ends_with(0).says("the source is repaired");
+    assert_eq!(runs(mesh), before + 1);
+    mesh.ask(&["resume", "shop/totals", "--wait"]).ends_with(0);
+    mesh.wait(&["runs", "shop/totals"], |runs| {
+        runs["ended_in_all"].as_u64().expect("a number") == before + 2
+    });
+    mesh.ask(&["resume", "shop/totals", "--wait"]).ends_with(1).says("is not paused");
+    mesh.ask(&["pause", "shop/totals", "--for", "soon"]).ends_with(2);
 }
 
 #[test]

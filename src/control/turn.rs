@@ -1,0 +1,144 @@
+//! The loop: what it waits for, and what each thing means to control.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hydromesh_core::control::{Control, Effect, Event};
+use hydromesh_core::ledger::{Command, LedgerState};
+use hydromesh_core::plan::Desired;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::hands::Hands;
+use super::poll::{Seen, Watching, seen_events};
+use super::run::UpError;
+use crate::clock::Clock;
+use crate::store::{Lease, StoreError};
+
+/// How long a lease lasts unless renewed; it is renewed at a third of it.
+pub(super) const LEASE_MS: i64 = 15_000;
+/// Events that are decided about before their facts are written, all at once.
+const TOGETHER: usize = 256;
+/// How often the board is looked at for what other processes report.
+const HEAR: Duration = Duration::from_millis(50);
+
+/// One task owns all of this; everything else sends it events.
+pub(super) struct Loop<'a> {
+    pub control: Control,
+    pub hands: Hands<'a>,
+    pub lease: Lease,
+    pub inbox: mpsc::Receiver<Event>,
+    pub watching: Watching,
+    /// The reference that the environment follows.
+    pub reference: String,
+    pub show_ledger: watch::Sender<Arc<LedgerState>>,
+    pub show_mesh: watch::Sender<Option<Arc<Desired>>>,
+    /// The rules of the mesh are known.
+    pub ruled: bool,
+    /// The last command of the mailbox that was read.
+    pub commands_read: u64,
+}
+
+impl Loop<'_> {
+    /// Turns until cancelled.
+    ///
+    /// # Errors
+    /// When this process may no longer write, or what it writes to is broken. Whoever called ends in order all the same.
+    pub async fn turn(&mut self, tick: Duration, shutdown: &CancellationToken) -> Result<(), UpError> {
+        let mut tick = interval(tick);
+        let mut renew = interval(Duration::from_millis(u64::try_from(LEASE_MS / 3).unwrap_or(5_000)));
+        let mut hear = interval(HEAR);
+        let mut arrived = Vec::new();
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                count = self.inbox.recv_many(&mut arrived, TOGETHER) => {
+                    if count == 0 {
+                        return Ok(());
+                    }
+                    self.hands.take(&mut self.control, arrived.drain(..)).await?;
+                }
+                seen = self.watching.next() => self.look(seen).await?,
+                _ = hear.tick() => self.hands.hear(&mut self.control, &mut self.lease).await?,
+                _ = tick.tick() => self.tick().await?,
+                _ = renew.tick() => self.renew().await?,
+            }
+            if std::mem::take(&mut self.hands.deployed) {
+                self.watching.know(&self.control.ledger);
+            }
+        }
+    }
+
+    /// The reference has moved.
+    async fn look(&mut self, seen: Seen) -> Result<(), UpError> {
+        let (events, own) = seen_events(seen, &self.reference, &self.show_mesh);
+        if !std::mem::replace(&mut self.ruled, true) {
+            // The first commit of this process has no rules before it but its own.
+            self.hands.adopt_policies(&own);
+        }
+        self.hands.take(&mut self.control, events).await?;
+        let deferred: Vec<Effect> = self.hands.deferred.drain(..).map(Effect::Decide).collect();
+        self.hands.perform(&mut self.control, deferred).await?;
+        // A change to the mesh's own rules is judged by those before it and counts from the next commit on.
+        self.hands.adopt_policies(&own);
+        self.hands.take(&mut self.control, [Event::Tick]).await
+    }
+
+    /// Time has passed: people may have asked for something, and what is shown may be old.
+    async fn tick(&mut self) -> Result<(), UpError> {
+        match self.hands.store.commands(self.commands_read, 100).await {
+            Ok(commands) => {
+                self.commands_read = commands.last().map_or(self.commands_read, |command| command.id);
+                let asked = commands.iter().filter_map(|command| asked(&command.body, &self.control));
+                let asked: Vec<Event> = asked.collect();
+                self.hands.take(&mut self.control, asked).await?;
+            }
+            Err(error) => tracing::warn!(%error, "could not read commands"),
+        }
+        if std::mem::take(&mut self.hands.changed) {
+            self.show_ledger.send_replace(Arc::new(self.control.ledger.clone()));
+        }
+        self.hands.take(&mut self.control, [Event::Tick]).await
+    }
+
+    async fn renew(&mut self) -> Result<(), StoreError> {
+        match self.hands.store.renew(&self.lease, real_now_ms(), LEASE_MS).await {
+            Ok(lease) => self.lease = lease,
+            Err(error) if error.is_transient() => {}
+            Err(error) => return Err(error),
+        }
+        self.hands.look_for_workers();
+        Ok(())
+    }
+
+    /// Lets the steps of this process end between two commits, for at most five seconds; what is left is recovered like
+    /// after a crash.
+    pub async fn drain(&mut self) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+        while self.hands.desk.is_busy() {
+            let Ok(Some(event)) = tokio::time::timeout_at(deadline, self.inbox.recv()).await else { break };
+            if matches!(event, Event::Finished { .. } | Event::Progress { .. } | Event::Sent { .. })
+                && self.hands.take_facts(&mut self.control, event).await.is_err()
+            {
+                break;
+            }
+        }
+    }
+}
+
+/// Leases are between machines: they follow the system's time, never the injected one.
+pub(super) fn real_now_ms() -> i64 {
+    Clock::system().now_ms()
+}
+
+fn interval(every: Duration) -> tokio::time::Interval {
+    let mut interval = tokio::time::interval(every);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    interval
+}
+
+/// Reads commands out of the mailbox; one whose answer is in the ledger is done.
+fn asked(body: &str, control: &Control) -> Option<Event> {
+    let command: Command = serde_json::from_str(body).ok()?;
+    (!control.ledger.answers.contains_key(&command.id)).then_some(Event::Asked(command))
+}
