@@ -14,6 +14,7 @@ Prints a line per mesh, and `N passed, M failed`. Needs Python 3 and nothing els
 import argparse
 import concurrent.futures
 import copy
+import datetime
 import json
 import pathlib
 import shutil
@@ -84,7 +85,7 @@ VARIANTS = [
 
 
 def play(binary, folder, mesh, port):
-    """Plays a mesh and returns the object, with its finite steps in place of the number of runs."""
+    """Plays a mesh; returns its object, its state folder and how long it took."""
     state = folder / "demo"
     started = time.monotonic()
     with open(folder / "story.txt", "wb") as story:
@@ -97,8 +98,9 @@ def play(binary, folder, mesh, port):
     return json.loads(ran.stdout), state / "state", took
 
 
-def steps(binary, state):
-    """Counts succeeded runs by step. Comparisons for drift follow the clock: how many there are says nothing."""
+def computed(binary, state):
+    """Counts how often each partition was computed with success. How steps cut them depends on what was ready when, and
+    comparisons for drift follow the clock: how many of those there are says nothing."""
     ran = subprocess.run(
         [binary, "runs", "--state", state, "--limit", "100000", "--format", "json"],
         stdout=subprocess.PIPE,
@@ -108,8 +110,19 @@ def steps(binary, state):
     for run in json.loads(ran.stdout)["runs"]:
         step = run["step"]
         if run["state"] == "succeeded" and not step.endswith(("@drift", "@follow")):
-            counts[step] = counts.get(step, 0) + 1
+            for partition in partitions(step):
+                counts[partition] = counts.get(partition, 0) + 1
     return counts
+
+
+def partitions(step):
+    """Returns the days of a step such as commerce/orders:orders-daily@2026-08-03..2026-08-17; any other step is one itself."""
+    pipeline, _, work = step.rpartition("@")
+    first, dots, last = work.partition("..")
+    if not dots:
+        return [step]
+    day, last = datetime.date.fromisoformat(first), datetime.date.fromisoformat(last)
+    return [f"{pipeline}@{day + datetime.timedelta(days=it)}" for it in range((last - day).days + 1)]
 
 
 def lasting_pages(state):
@@ -174,13 +187,13 @@ def main():
         change(mesh)
         printed, state, took = play(args.binary, folder, mesh, PORT + number)
         print(f"{name}: played in {took:.0f} s", flush=True)
-        return comparable(printed, state, steps(args.binary, state))
+        return comparable(printed, state, computed(args.binary, state))
 
     with concurrent.futures.ThreadPoolExecutor(args.at_once) as pool:
         if args.base:
             printed = json.loads((args.base.parent / "object.json").read_bytes())
             state = args.base / "state"
-            base = pool.submit(lambda: comparable(printed, state, steps(args.binary, state)))
+            base = pool.submit(lambda: comparable(printed, state, computed(args.binary, state)))
         else:
             base = pool.submit(one, 0, "the example", lambda mesh: None)
         played = [pool.submit(one, number, name, change) for number, (name, change, _) in enumerate(VARIANTS, 1)]
