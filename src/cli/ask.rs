@@ -1,4 +1,4 @@
-//! Verbs that ask the controller for something: `run`, `retry`, `backfill`, `pause`, `resume`. They put a command in the ledger's mailbox;
+//! Verbs that ask the controller for something: `run`, `retry`, `backfill`, `cancel`, `pause`, `resume`. They put a command in the ledger's mailbox;
 //! the active controller performs it and answers.
 
 use std::time::{Duration, Instant};
@@ -75,6 +75,15 @@ pub struct ProductArgs {
     ask: AskArgs,
 }
 
+/// Arguments of `cancel`.
+#[derive(Debug, Args)]
+pub struct CancelArgs {
+    /// The run, as `hydromesh runs` names it.
+    run: String,
+    #[command(flatten)]
+    ask: AskArgs,
+}
+
 /// Arguments of `pause`.
 #[derive(Debug, Args)]
 pub struct PauseArgs {
@@ -112,6 +121,16 @@ pub fn run(args: &ProductArgs) -> Result<u8, Failure> {
 pub fn retry(args: &ProductArgs) -> Result<u8, Failure> {
     let product = args.ask.product(&args.product)?;
     ask(&args.ask, Verb::Retry { product })
+}
+
+/// Runs `cancel`.
+pub fn cancel(args: &CancelArgs) -> Result<u8, Failure> {
+    let book = Book::read(&args.ask.state)?;
+    let Some(step) = book.ledger.running.get(&args.run) else {
+        let message = format!("{} is not under way; `hydromesh runs` lists what is", args.run);
+        return Err(Failure::usage(message));
+    };
+    ask(&args.ask, Verb::Cancel { product: step.pipeline.product.clone(), run: args.run.clone() })
 }
 
 /// Runs `pause`.

@@ -217,8 +217,9 @@ fn judge(
     waiting: &[NotDue],
 ) -> (Health, String) {
     let failed = book.ledger.failed.iter().filter(|(step, _)| step.pipeline.product == *id);
-    let mut lasting =
-        failed.filter(|(_, attempts)| attempts.kind == ErrorKind::User || attempts.count >= GIVEN_UP);
+    let mut lasting = failed.filter(|(_, attempts)| {
+        !attempts.is_by_hand() && (attempts.kind == ErrorKind::User || attempts.count >= GIVEN_UP)
+    });
     if let Some((step, attempts)) = lasting.next() {
         let more = lasting.count();
         let more = if more == 0 { String::new() } else { format!(" (and {} more)", counted(more, "step")) };
@@ -274,9 +275,8 @@ fn progress_text(progress: &[Progress]) -> String {
 /// Says who paused a product, why and until when.
 #[must_use]
 pub fn pause_text(pause: &Pause) -> String {
-    let reason = if pause.reason.is_empty() { String::new() } else { format!(": {}", pause.reason) };
-    let until = pause.until_ms.map(|until_ms| format!(" until {}", instant(until_ms))).unwrap_or_default();
-    format!("paused by {}{until}{reason}", pause.actor)
+    let until = pause.until_ms.map(|until_ms| format!("; goes on {}", instant(until_ms))).unwrap_or_default();
+    format!("{}{until}", pause.text())
 }
 
 /// Returns the freshness of the port that is nearest to, or furthest beyond, its promise.

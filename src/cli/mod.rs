@@ -110,6 +110,8 @@ enum Verb {
     Retry(ask::ProductArgs),
     /// Ask the controller to compute some partitions of a product again.
     Backfill(ask::BackfillArgs),
+    /// Ask the controller to stop a run, and not to begin it again until `retry`.
+    Cancel(ask::CancelArgs),
     /// Ask the controller to begin nothing of a product until it is resumed.
     Pause(ask::PauseArgs),
     /// Ask the controller to let a paused product go on.
@@ -201,6 +203,7 @@ pub fn main() -> ExitCode {
         Verb::Models(args) => models::run(&args),
         Verb::Run(args) => ask::run(&args),
         Verb::Retry(args) => ask::retry(&args),
+        Verb::Cancel(args) => ask::cancel(&args),
         Verb::Pause(args) => ask::pause(&args),
         Verb::Resume(args) => ask::resume(&args),
         Verb::Backfill(args) => ask::backfill(&args),

@@ -3,7 +3,7 @@
 use clap::Args;
 use hydromesh_core::ids::ProductId;
 use hydromesh_core::ledger::{Decision, ErrorKind, Outcome};
-use hydromesh_core::plan::{PAUSED, Work, due_steps, upstream_ports};
+use hydromesh_core::plan::{Work, due_steps, upstream_ports};
 use serde::Serialize;
 use serde_json::json;
 
@@ -188,6 +188,11 @@ fn obstacles(book: &Book, id: &ProductId) -> Vec<Reason> {
         return reasons;
     }
     for (step, attempts) in book.ledger.failed.iter().filter(|(step, _)| step.pipeline.product == *id) {
+        if attempts.is_by_hand() {
+            let text = format!("{step} was {}, {}", attempts.message, ago(attempts.at_ms, book.now_ms));
+            reasons.push(reason("step", Tone::Odd, text).next(format!("hydromesh retry {id}")));
+            continue;
+        }
         let text = format!(
             "{step} failed {} with {}: {}",
             if attempts.count == 1 { "once".to_owned() } else { format!("{} times", attempts.count) },
@@ -212,7 +217,8 @@ fn obstacles(book: &Book, id: &ProductId) -> Vec<Reason> {
         let next = format!("hydromesh resume {id}");
         reasons.push(reason("pause", Tone::Odd, text).next(next));
     }
-    let told = |why: &str| why.starts_with("failed with") || why.starts_with(PAUSED);
+    let told =
+        |why: &str| ["failed with", "cancelled by", "paused by"].iter().any(|told| why.starts_with(told));
     for it in waiting.iter().filter(|it| it.pipeline.product == *id && !told(&it.why)) {
         match it.until_ms {
             Some(until) => {

@@ -309,6 +309,7 @@ fn commands(mesh: &Mesh) {
     });
     mesh.ask(&["resume", "shop/totals", "--wait"]).ends_with(1).says("is not paused");
     mesh.ask(&["pause", "shop/totals", "--for", "soon"]).ends_with(2);
+    mesh.ask(&["cancel", "run-99999999"]).ends_with(2).says("hydromesh runs");
 }
 
 #[test]

@@ -110,6 +110,9 @@ impl Facts<'_> {
         if let Some(burning) = objectives.iter().find(|objective| objective.status == Status::Degraded) {
             return (Status::Degraded, format!("the budget of \"{}\" burns fast", burning.promise));
         }
+        if let Some(pause) = self.ledger.pause_of(id, self.now_ms) {
+            return (Status::Degraded, pause.text());
+        }
         match self.refusals.get(id).map(|refusal| refusal.outcome) {
             // The page words these from how the product relates to the commit.
             Some(Outcome::Denied) => return (Status::Denied, String::new()),

@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 
 use hydromesh_core::control::outbox_id;
 use hydromesh_core::ledger::{
-    Alert, AlertKind, AlertState, Entry, ErrorKind, Fact, FeatureDrift, Finding, Outcome, Published,
-    RunOutcome, Trained,
+    Alert, AlertKind, AlertState, Command, Entry, ErrorKind, Fact, FeatureDrift, Finding, Outcome, Published,
+    RunOutcome, Trained, Verb,
 };
 use hydromesh_core::model::QualitySeverity;
 
@@ -386,6 +386,19 @@ fn a_denied_commit_leaves_the_old_definition_serving() {
     let site = story.site();
     assert_eq!(product(&site, "customer/customers").status, site::Status::Healthy);
     assert!(text(&built(&site), "changes/index.html").contains("Changed no product."));
+}
+
+#[test]
+fn a_paused_product_says_who_and_why() {
+    let mut story = all_is_well();
+    let verb = Verb::Pause { product: "commerce/daily-revenue".parse().unwrap(), until_ms: None };
+    let (id, actor, reason) = ("c1".to_owned(), "ann".to_owned(), "the source is repaired".to_owned());
+    story.at(NOW - HOUR).tell(Fact::Command(Command { id: id.clone(), actor, reason, verb }));
+    story.tell(Fact::CommandAnswered { id, accepted: true, answer: String::new() });
+    let site = story.site();
+    let revenue = product(&site, "commerce/daily-revenue");
+    let said = (revenue.status, revenue.status_reason.as_str());
+    assert_eq!(said, (site::Status::Degraded, "paused by ann: the source is repaired"));
 }
 
 #[test]

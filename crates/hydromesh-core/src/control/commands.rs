@@ -9,7 +9,7 @@ use super::{Control, Question};
 use crate::ids::{PortId, ProductId};
 use crate::ledger::{Command, Decision, Fact, Verb};
 use crate::model::Pipeline;
-use crate::plan::ended_partitions;
+use crate::plan::{Work, ended_partitions};
 use crate::planted::{self, Bug};
 
 impl Control {
@@ -69,6 +69,13 @@ impl Control {
             Verb::Pause { until_ms: Some(until_ms), .. } if *until_ms <= self.now_ms => {
                 return Err("the pause would be over already".to_owned());
             }
+            Verb::Cancel { run, .. } => match self.ledger.running.get(run) {
+                Some(step) if step.pipeline.product == *id && step.work == Work::Follow => {
+                    return Err(format!("{run} follows its topic; `hydromesh pause {id}` stops it"));
+                }
+                Some(step) if step.pipeline.product == *id => return Ok(None),
+                _ => return Err(format!("{run} is no run of {id} under way")),
+            },
             Verb::Resume { .. } if self.ledger.pause_of(id, self.now_ms).is_none() => {
                 return Err(format!("{id} is not paused"));
             }
@@ -147,6 +154,9 @@ fn done(verb: &Verb) -> String {
         Verb::Backfill { product, from, to } => format!("{product} is computed again from {from} to {to}"),
         Verb::Run { product } => format!("{product} is computed again"),
         Verb::Retry { product } => format!("failed steps of {product} are tried again"),
+        Verb::Cancel { product, run } => {
+            format!("{run} is stopped; what it would have computed waits for `hydromesh retry {product}`")
+        }
         Verb::Pause { product, .. } => {
             format!("nothing of {product} begins; what is under way ends, and what follows a topic stops")
         }

@@ -359,7 +359,7 @@ impl Control {
         }
         self.ledger.apply(&entry);
         match &entry.fact {
-            // What was answered may be a pause.
+            // What was answered may be a pause or a cancel.
             Fact::Deployed { .. } | Fact::Altered { .. } | Fact::CommandAnswered { .. } => {
                 self.redeployed = true;
             }

@@ -203,8 +203,8 @@ impl Control {
     }
 
     fn stop_outdated(&mut self) {
-        // Another definition makes a step outdated, or another hand on its table, or a pause, if it would not end by itself;
-        // time asks again for what was not heard.
+        // Another definition makes a step outdated, or another hand on its table, or a pause, if it would not end by itself, or
+        // somebody's wish; time asks again for what was not heard.
         if !std::mem::take(&mut self.redeployed) && self.stop_again_ms > self.now_ms {
             return;
         }
@@ -213,7 +213,8 @@ impl Control {
         for (key, flight) in &mut self.flights {
             let paused = self.ledger.pause_of(&key.pipeline.product, self.now_ms).is_some();
             let same = flight.basis.same(Basis::of(&self.ledger, key).as_ref(), key)
-                && !(paused && key.work == Work::Follow);
+                && !(paused && key.work == Work::Follow)
+                && !self.ledger.cancels.contains_key(&flight.run);
             if flight.stop_again_ms.map_or(!same, |again_ms| again_ms <= self.now_ms) {
                 flight.stop_again_ms = Some(self.now_ms + STOP_AGAIN_MS);
                 outdated.push(flight.run.clone());

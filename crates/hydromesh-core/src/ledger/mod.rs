@@ -549,6 +549,13 @@ pub enum Verb {
         /// Until, milliseconds UTC.
         until_ms: i64,
     },
+    /// Stop a step under way, and do not begin it again until somebody says so.
+    Cancel {
+        /// The product.
+        product: ProductId,
+        /// The run.
+        run: String,
+    },
     /// Begin nothing of a product.
     Pause {
         /// The product.
@@ -572,6 +579,7 @@ impl Verb {
             Self::Backfill { product, .. }
             | Self::Run { product }
             | Self::Retry { product }
+            | Self::Cancel { product, .. }
             | Self::Pause { product, .. }
             | Self::Resume { product }
             | Self::Silence { product, .. } => product,

@@ -12,6 +12,7 @@ use super::{
     Published, RunOutcome, StreamRows, Trained, Verb,
 };
 use crate::checkpoint::CheckpointRecord;
+use crate::diag::codes;
 use crate::ids::{PipelineId, PortId, ProductId};
 use crate::model::{Product, QualitySeverity};
 use crate::plan::{PortPrint, Print, StepKey, Work};
@@ -90,6 +91,8 @@ pub struct LedgerState {
     pub answers: BTreeMap<String, (bool, String)>,
     /// Silenced products, until when.
     pub silenced: BTreeMap<ProductId, i64>,
+    /// Runs under way that somebody wants to end: who and why, for people.
+    pub cancels: BTreeMap<String, String>,
     /// Paused products. One whose pause is over by time stays here; see [`LedgerState::pause_of`].
     pub paused: BTreeMap<ProductId, Pause>,
     /// Rows set aside, by port.
@@ -198,6 +201,14 @@ pub struct Alteration {
     pub what: String,
 }
 
+impl Attempts {
+    /// Returns whether somebody cancelled the last one.
+    #[must_use]
+    pub fn is_by_hand(&self) -> bool {
+        self.code == codes::CANCELLED_BY_HAND.id()
+    }
+}
+
 /// Nothing of a product begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pause {
@@ -211,6 +222,15 @@ pub struct Pause {
     pub actor: String,
     /// Why.
     pub reason: String,
+}
+
+impl Pause {
+    /// Says who paused it and why.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let reason = if self.reason.is_empty() { String::new() } else { format!(": {}", self.reason) };
+        format!("paused by {}{reason}", self.actor)
+    }
 }
 
 /// How a port reads an input.
@@ -589,6 +609,7 @@ impl LedgerState {
     fn finish(&mut self, at_ms: i64, run: &str, step: &StepKey, outcome: &RunOutcome, took_ms: i64) {
         self.running.remove(run);
         let begun_with = self.begun_with.remove(run);
+        let by_hand = self.cancels.remove(run);
         match outcome {
             RunOutcome::Succeeded { .. } => {
                 self.succeeded += 1;
@@ -596,32 +617,49 @@ impl LedgerState {
             }
             RunOutcome::Failed { kind, code, message } => {
                 self.failures += 1;
-                let product = &step.pipeline.product;
-                let generation = self.deployed.get(product).map_or(0, |deployed| deployed.generation);
-                // A rest that failed again after the step went through in part is another step: it made progress.
-                let before = self.failed.get(step).filter(|before| before.generation == generation);
-                let attempts = Attempts {
-                    count: before.map_or(0, |before| before.count) + 1,
-                    at_ms,
-                    kind: *kind,
-                    code: code.clone(),
-                    message: message.clone(),
-                    generation,
-                    inputs: begun_with.unwrap_or_else(|| self.input_versions(product)),
-                };
-                self.repaired(step);
-                self.failed.insert(step.clone(), attempts);
+                self.failed_again(at_ms, step, (*kind, code, message), begun_with);
                 // A commit whose answer was lost, or whose process is gone, is there and nobody told of it.
                 if *kind != ErrorKind::User {
                     self.doubt(run, step);
                 }
             }
             // Nobody waited for what its process said last.
-            RunOutcome::Cancelled => self.doubt(run, step),
+            RunOutcome::Cancelled => {
+                if let Some(who) = by_hand {
+                    let why = (ErrorKind::User, codes::CANCELLED_BY_HAND.id(), who.as_str());
+                    self.failed_again(at_ms, step, why, begun_with);
+                }
+                self.doubt(run, step);
+            }
         }
         let finished =
             FinishedRun { run: run.to_owned(), step: step.clone(), outcome: outcome.clone(), at_ms, took_ms };
         keep(&mut self.runs, finished, 4 * KEEP);
+    }
+
+    /// Counts an attempt that does not follow by itself, or not at once: whose fault it was, a code and a message.
+    fn failed_again(
+        &mut self,
+        at_ms: i64,
+        step: &StepKey,
+        (kind, code, message): (ErrorKind, &str, &str),
+        begun_with: Option<i64>,
+    ) {
+        let product = &step.pipeline.product;
+        let generation = self.deployed.get(product).map_or(0, |deployed| deployed.generation);
+        // A rest that failed again after the step went through in part is another step: it made progress.
+        let before = self.failed.get(step).filter(|before| before.generation == generation);
+        let attempts = Attempts {
+            count: before.map_or(0, |before| before.count) + 1,
+            at_ms,
+            kind,
+            code: code.to_owned(),
+            message: message.to_owned(),
+            generation,
+            inputs: begun_with.unwrap_or_else(|| self.input_versions(product)),
+        };
+        self.repaired(step);
+        self.failed.insert(step.clone(), attempts);
     }
 
     fn publish(&mut self, at_ms: i64, published: &Published) {
@@ -770,6 +808,11 @@ impl LedgerState {
             Verb::Retry { product } => self.failed.retain(|step, _| step.pipeline.product != *product),
             Verb::Silence { product, until_ms } => {
                 self.silenced.insert(product.clone(), *until_ms);
+            }
+            Verb::Cancel { run, .. } => {
+                let reason =
+                    if command.reason.is_empty() { String::new() } else { format!(": {}", command.reason) };
+                self.cancels.insert(run.clone(), format!("cancelled by {}{reason}", command.actor));
             }
             Verb::Pause { product, until_ms } => {
                 let Command { actor, reason, .. } = command.clone();

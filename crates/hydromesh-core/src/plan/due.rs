@@ -81,10 +81,9 @@ pub struct Refreshed {
 struct Told {
     published: Vec<(PortId, String)>,
     changed: Vec<(PortId, Range<i64>)>,
-    /// The ports that are not what their definition says, before and now, and whether those were the same.
-    lacked: BTreeMap<PortId, bool>,
+    /// The ports that were not what their definition says, if it was looked at before, and those that are not now.
+    lacked: Option<BTreeMap<PortId, bool>>,
     lacks: BTreeMap<PortId, bool>,
-    differs: bool,
 }
 
 impl Told {
@@ -92,13 +91,13 @@ impl Told {
     fn touch(&self, reader: &Deployed, after: bool) -> Option<Touch> {
         let rests_on = |port: &PortId| reader.print.aligned.iter().any(|(_, input)| input == port);
         // Whoever waits for a port as a whole sees nothing of what is published there until it is whole.
-        let waited = |port: &PortId| {
-            !rests_on(port) && self.lacks.contains_key(port) && self.lacked.contains_key(port)
-        };
+        let lacked = |port: &PortId| self.lacked.as_ref().is_some_and(|lacked| lacked.contains_key(port));
+        let waited = |port: &PortId| !rests_on(port) && self.lacks.contains_key(port) && lacked(port);
         let published = self.published.iter().filter(|(port, _)| !waited(port)).cloned().collect();
         let changed = self.changed.iter().filter(|(port, _)| after && rests_on(port)).cloned().collect();
         let touch = Touch { published, changed, ..Touch::default() };
-        let any = self.differs && after || !touch.published.is_empty() || !touch.changed.is_empty();
+        let differs = self.lacked.as_ref() != Some(&self.lacks);
+        let any = differs && after || !touch.published.is_empty() || !touch.changed.is_empty();
         any.then_some(touch)
     }
 }
@@ -198,8 +197,7 @@ impl DueWork {
             let told = Told {
                 published: touch.published.into_iter().filter(|(port, _)| port.product == id).collect(),
                 changed: survey.take_changed(),
-                differs: lacked.as_ref() != Some(&survey.lacking()),
-                lacked: lacked.unwrap_or_default(),
+                lacked,
                 lacks: survey.lacking(),
             };
             for reader in self.readers.get(&id).into_iter().flatten() {

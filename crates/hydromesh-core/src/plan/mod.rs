@@ -24,7 +24,7 @@ pub use due::{DueStep, DueWork, NotDue, Refreshed, due_steps};
 pub use order::{dependency_order, upstream_ports};
 pub use print::{PortPrint, Print, glob_matches, print_mesh};
 pub use progress::Progress;
-pub use retry::{PAUSED, retry_of, worth_telling};
+pub use retry::{retry_of, worth_telling};
 pub(crate) use survey::expire;
 pub use survey::{broken_features, training_allowed_from};
 

@@ -5,9 +5,6 @@ use crate::ledger::{Attempts, ErrorKind, LedgerState, Pause};
 use crate::model::{Pipeline, Retry};
 use crate::time::Span;
 
-/// How the reason of what is paused begins.
-pub const PAUSED: &str = "paused";
-
 /// Returns how a step is retried.
 ///
 /// What goes on for ever, following a topic and comparing features, is never given up: nobody would start it again.
@@ -28,18 +25,20 @@ pub fn retry_of(pipeline: Option<&Pipeline>, work: &Work) -> Retry {
 /// given up, as many failed as others get.
 #[must_use]
 pub fn worth_telling(attempts: &Attempts, retry: &Retry) -> bool {
+    if attempts.is_by_hand() {
+        return false;
+    }
     let patience = if retry.attempts == u32::MAX { Retry::default().attempts } else { retry.attempts };
     attempts.kind == ErrorKind::User || attempts.count >= patience
 }
 
 /// Returns why a step of a paused product waits.
 pub(super) fn paused_by(key: &StepKey, pause: &Pause) -> NotDue {
-    let reason = if pause.reason.is_empty() { String::new() } else { format!(": {}", pause.reason) };
     let end = match pause.until_ms {
         Some(_) => "goes on".to_owned(),
         None => format!("waits for `hydromesh resume {}`", key.pipeline.product),
     };
-    let why = format!("{PAUSED} by {}{reason}; {end}", pause.actor);
+    let why = format!("{}; {end}", pause.text());
     NotDue { pipeline: key.pipeline.clone(), why, until_ms: pause.until_ms }
 }
 
@@ -56,8 +55,13 @@ pub(super) fn hold_back(
     if attempts.generation != generation {
         return None;
     }
-    let message = format!("failed with {}: {}", attempts.code, attempts.message);
     let pipeline = key.pipeline.clone();
+    if attempts.is_by_hand() {
+        // Not even newer inputs bring it back.
+        let why = format!("{}; waits for `hydromesh retry {id}`", attempts.message);
+        return Some(NotDue { pipeline, why, until_ms: None });
+    }
+    let message = format!("failed with {}: {}", attempts.code, attempts.message);
     // Newer inputs are worth another attempt, after the usual pause: inputs that never rest must not make a storm.
     let same_inputs = attempts.inputs == ledger.input_versions(id);
     if same_inputs && attempts.kind == ErrorKind::User {

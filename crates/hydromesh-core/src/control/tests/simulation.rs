@@ -197,7 +197,8 @@ impl Simulation {
 
     fn command(&mut self) {
         let product = self.product();
-        let verb = match self.random.below(6) {
+        let runs = self.world.runs();
+        let verb = match self.random.below(7) {
             0 => Verb::Backfill { product, from: "2026-10-27".to_owned(), to: "2026-10-29".to_owned() },
             1 => Verb::Run { product },
             2 => Verb::Retry { product },
@@ -206,6 +207,7 @@ impl Simulation {
                 Verb::Pause { product, until_ms }
             }
             4 => Verb::Resume { product },
+            5 => Verb::Cancel { product, run: self.random.pick(&runs).cloned().unwrap_or_default() },
             _ => Verb::Silence { product, until_ms: self.world.now_ms + HOUR_MS },
         };
         // Now and then the mailbox shows a command twice.

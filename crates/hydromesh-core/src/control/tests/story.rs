@@ -427,6 +427,38 @@ fn a_paused_product_begins_nothing_until_it_goes_on() {
 }
 
 #[test]
+fn a_cancelled_step_waits_until_somebody_wants_it_again() {
+    let mut world = World::new();
+    let product = id("commerce/orders");
+    world.push(|tree| *tree = example());
+    world.look();
+    while world.deliver() {}
+    let run = world.at_work.running.values().find(|it| it.start.key.pipeline.product == product);
+    let run = run.expect("it is read first").start.run.clone();
+    let cancel = |run: &str| Verb::Cancel { product: product.clone(), run: run.to_owned() };
+    world.ask("1", cancel(&run));
+    world.ask("2", cancel("run-99999999"));
+    assert!(!world.ledger().answers["2"].0);
+    // Its writer dies before the step has heard of it.
+    world.crash();
+    world.pass(DAY_MS, 10 * MINUTE_MS);
+    assert_eq!(world.ledger().failed.len(), 1, "{:?}", world.ledger().failed);
+    let (_, waiting) = due_steps(world.ledger(), world.now_ms);
+    let why = waiting.iter().find(|it| it.pipeline.product == product).map(|it| it.why.as_str());
+    assert_eq!(why, Some("cancelled by someone: because; waits for `hydromesh retry commerce/orders`"));
+    assert!(mails(&world, AlertKind::Run).is_empty(), "who cancels knows");
+    let before = world.backfilled(0)["commerce/orders"];
+    assert_eq!(before, 76, "the others went on, and a new day came");
+    world.ask("3", Verb::Retry { product: product.clone() });
+    world.rest();
+    assert_eq!(world.backfilled(0)["commerce/orders"], 91);
+    let follows = world.ledger().running.iter().find(|(_, step)| step.work == Work::Follow);
+    let (run, step) = follows.map(|(run, step)| (run.clone(), step.clone())).expect("a stream");
+    world.ask("4", Verb::Cancel { product: step.pipeline.product, run });
+    assert!(world.ledger().answers["4"].1.contains("hydromesh pause"));
+}
+
+#[test]
 fn a_backfill_by_hand_asks_the_gate() {
     let mut world = World::new();
     world.commit(|tree| *tree = example());
