@@ -49,6 +49,10 @@ impl LedgerState {
     }
 }
 
+/// Every partition, and none, as the first and the last one of a stretch.
+pub(super) const ALL: (&str, &str) = ("", LAST);
+pub(super) const NONE: (&str, &str) = ("1", "0");
+
 /// Returns the partitions from one key to another, both inclusive.
 pub(super) fn stretch<'a>(
     partitions: &'a mut BTreeMap<String, Arc<PublishedPartition>>,

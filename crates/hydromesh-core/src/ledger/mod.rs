@@ -3,17 +3,25 @@
 //! Facts are stored as JSON, one object each, tagged `fact`. Fields are only ever added, with a default; a fact of a
 //! later version that this one does not know is kept and skipped.
 
+mod asked;
+mod doubt;
 mod failed;
+mod reading;
+mod records;
 mod state;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use state::{
-    Alteration, Attempts, Champion, Deployed, EpisodeRecord, FinishedRun, LedgerState, Pause, PortState,
-    ProductVerdict, PublishedPartition, QualityRecord, Reading, SeenCommit, StreamState,
+pub use asked::Pause;
+pub use doubt::Alteration;
+pub use reading::Reading;
+pub use records::{
+    Attempts, Champion, Deployed, EpisodeRecord, FinishedRun, PortState, ProductVerdict, PublishedPartition,
+    QualityRecord, SeenCommit, StreamState,
 };
+pub use state::LedgerState;
 
 use crate::checkpoint::CheckpointRecord;
 use crate::ids::{PipelineId, PortId, ProductId};

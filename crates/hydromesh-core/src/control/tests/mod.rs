@@ -1,5 +1,6 @@
 //! The machine over a world in memory, single-threaded, in virtual time.
 
+mod asked;
 mod faults;
 mod found;
 mod hunt;

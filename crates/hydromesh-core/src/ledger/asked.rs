@@ -1,0 +1,79 @@
+//! What people asked for: what follows from an accepted command.
+
+use std::sync::Arc;
+
+use super::failed::{ALL, stretch};
+use super::{Attempts, Command, LedgerState, Verb};
+use crate::diag::codes;
+use crate::ids::ProductId;
+
+/// Nothing of a product begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pause {
+    /// Its place in the ledger.
+    pub seq: u64,
+    /// Since when.
+    pub at_ms: i64,
+    /// Until when, if time ends it.
+    pub until_ms: Option<i64>,
+    /// Who asked.
+    pub actor: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl Pause {
+    /// Says who paused it and why.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let reason = if self.reason.is_empty() { String::new() } else { format!(": {}", self.reason) };
+        format!("paused by {}{reason}", self.actor)
+    }
+}
+
+impl Attempts {
+    /// Returns whether somebody cancelled the last one.
+    #[must_use]
+    pub fn is_by_hand(&self) -> bool {
+        self.code == codes::CANCELLED_BY_HAND.id()
+    }
+}
+
+impl LedgerState {
+    pub(super) fn obey(&mut self, at_ms: i64, command: &Command) {
+        match &command.verb {
+            Verb::Backfill { product, from, to } => self.force(product, from, to),
+            Verb::Run { product } => self.force(product, ALL.0, ALL.1),
+            Verb::Retry { product } => self.failed.retain(|step, _| step.pipeline.product != *product),
+            Verb::Silence { product, until_ms } => {
+                self.silenced.insert(product.clone(), *until_ms);
+            }
+            Verb::Cancel { run, .. } => {
+                let reason =
+                    if command.reason.is_empty() { String::new() } else { format!(": {}", command.reason) };
+                self.cancels.insert(run.clone(), format!("cancelled by {}{reason}", command.actor));
+            }
+            Verb::Pause { product, until_ms } => {
+                let Command { actor, reason, .. } = command.clone();
+                let pause = Pause { seq: self.seq, at_ms, until_ms: *until_ms, actor, reason };
+                self.paused.insert(product.clone(), pause);
+            }
+            Verb::Resume { product } => _ = self.paused.remove(product),
+        }
+    }
+
+    /// Returns the pause that a product is in at an instant.
+    #[must_use]
+    pub fn pause_of(&self, product: &ProductId, now_ms: i64) -> Option<&Pause> {
+        self.paused.get(product).filter(|pause| pause.until_ms.is_none_or(|until_ms| now_ms < until_ms))
+    }
+
+    pub(super) fn force(&mut self, product: &ProductId, from: &str, to: &str) {
+        for (_, state) in self.ports.iter_mut().filter(|(port, _)| port.product == *product) {
+            for partition in stretch(&mut Arc::make_mut(state).partitions, from, to) {
+                partition.forced = true;
+            }
+        }
+        self.failed.retain(|step, _| step.pipeline.product != *product);
+    }
+}

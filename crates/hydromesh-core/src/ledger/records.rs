@@ -1,0 +1,198 @@
+//! What the folded ledger keeps of each thing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Alert, AlertState, ErrorKind, Outcome, Published, RunOutcome, StreamRows, Trained};
+use crate::checkpoint::CheckpointRecord;
+use crate::ids::PortId;
+use crate::model::{Product, QualitySeverity};
+use crate::plan::{Print, StepKey};
+
+/// A commit that was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenCommit {
+    /// The commit.
+    pub commit: String,
+    /// First line of its message.
+    pub message: String,
+    /// Name of its author.
+    pub author: String,
+    /// When it was seen.
+    pub at_ms: i64,
+    /// What became of it, once that is known.
+    pub outcome: Option<Outcome>,
+}
+
+/// What became of a product in the last commit that was about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProductVerdict {
+    /// The commit.
+    pub commit: String,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Why, for people.
+    pub why: String,
+    /// When.
+    pub at_ms: i64,
+    /// Outcome and why as eight digits: the same refusal in another commit has the same.
+    pub mark: String,
+}
+
+/// What runs of a product.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Deployed {
+    /// Counts deploys.
+    pub generation: u64,
+    /// The commit that it came from.
+    pub commit: String,
+    /// The decision that it runs under.
+    pub decision: String,
+    /// The definition.
+    pub product: Product,
+    /// What it depends on, hashed.
+    pub print: Print,
+    /// When.
+    pub at_ms: i64,
+    /// When it was first deployed, since it last came into the mesh.
+    pub since_ms: i64,
+    /// What it reads of each input, hashed, as it was deployed then: while that stands, a new definition of an input
+    /// brings nothing new.
+    pub basis: BTreeMap<PortId, String>,
+}
+
+/// What is visible of a port.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PortState {
+    /// The table's newest version.
+    pub version: i64,
+    /// The newest version that brought other rows, and not merely another definition of some columns.
+    pub rows_version: i64,
+    /// Partitions by key; an unpartitioned table has the one key "".
+    pub partitions: BTreeMap<String, Arc<PublishedPartition>>,
+    /// Publications in order: when, and newest data time in them.
+    pub publishes: VecDeque<(i64, Option<i64>)>,
+    /// Publications since ever.
+    pub published: u64,
+    /// Partitions published per run of data fingerprint, for the summary of a commit.
+    pub newest_data_ms: Option<i64>,
+}
+
+/// One visible partition.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PublishedPartition {
+    /// The publication.
+    pub published: Published,
+    /// When.
+    pub at_ms: i64,
+    /// Someone asked to compute it again.
+    pub forced: bool,
+    /// The newest version that brought other rows, see [`PortState::rows_version`].
+    pub rows_version: i64,
+    /// A run that would write it ended with its writer: what the table shows may be something else.
+    pub unsure: bool,
+}
+
+/// Failed attempts of a step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Attempts {
+    /// How many.
+    pub count: u32,
+    /// When the last one ended.
+    pub at_ms: i64,
+    /// Whose fault.
+    pub kind: ErrorKind,
+    /// Stable code.
+    pub code: String,
+    /// For people.
+    pub message: String,
+    /// The generation of the product that failed.
+    pub generation: u64,
+    /// Sum of input versions that the attempt could have seen: a later one is worth another try.
+    pub inputs: i64,
+}
+
+/// A finished run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FinishedRun {
+    /// The run.
+    pub run: String,
+    /// What it did.
+    pub step: StepKey,
+    /// How it ended.
+    pub outcome: RunOutcome,
+    /// When it ended.
+    pub at_ms: i64,
+    /// Real time it took.
+    pub took_ms: i64,
+}
+
+/// A stream's progress.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StreamState {
+    /// The last committed epoch.
+    pub checkpoint: CheckpointRecord,
+    /// Totals since the start of this definition.
+    pub rows: StreamRows,
+    /// Newest event time, milliseconds UTC.
+    pub newest_event_ms: Option<i64>,
+    /// Data fingerprint.
+    pub data: String,
+    /// When the last epoch was committed.
+    pub at_ms: i64,
+}
+
+/// A product's models.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Champion {
+    /// Every model, oldest first, with when.
+    pub trained: Vec<(i64, Trained)>,
+    /// The champion's version, and when it was promoted.
+    pub champion: Option<(u64, i64)>,
+}
+
+/// One alert episode.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EpisodeRecord {
+    /// Its transitions in order.
+    pub transitions: Vec<(i64, Alert)>,
+}
+
+impl EpisodeRecord {
+    /// Returns the last transition.
+    ///
+    /// # Panics
+    ///
+    /// When there is none: the ledger makes no such record.
+    #[must_use]
+    pub fn last(&self) -> &Alert {
+        &self.transitions.last().expect("an episode begins with a transition").1
+    }
+
+    /// Returns whether the episode is over.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.last().state != AlertState::Resolved
+    }
+}
+
+/// The latest result of a quality rule.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QualityRecord {
+    /// The partition.
+    pub partition: Option<String>,
+    /// Blocks or tells.
+    pub severity: QualitySeverity,
+    /// It held.
+    pub passed: bool,
+    /// What was measured.
+    pub measure: Option<f64>,
+    /// The threshold.
+    pub threshold: String,
+    /// When.
+    pub at_ms: i64,
+    /// Evaluations and failures since ever.
+    pub counts: (u64, u64),
+}
