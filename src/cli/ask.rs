@@ -1,5 +1,5 @@
-//! Verbs that ask the controller for something: `run`, `retry`, `backfill`, `cancel`, `pause`, `resume`. They put a command in the ledger's mailbox;
-//! the active controller performs it and answers.
+//! Verbs that ask the controller for something: `run`, `retry`, `backfill`, `cancel`, `pause`, `resume`. They put a command
+//! in the ledger's mailbox; the active controller performs it and answers.
 
 use std::time::{Duration, Instant};
 

@@ -217,9 +217,8 @@ fn obstacles(book: &Book, id: &ProductId) -> Vec<Reason> {
         let next = format!("hydromesh resume {id}");
         reasons.push(reason("pause", Tone::Odd, text).next(next));
     }
-    let told =
-        |why: &str| ["failed with", "cancelled by", "paused by"].iter().any(|told| why.starts_with(told));
-    for it in waiting.iter().filter(|it| it.pipeline.product == *id && !told(&it.why)) {
+    // What is held was told of above.
+    for it in waiting.iter().filter(|it| it.pipeline.product == *id && !it.held) {
         match it.until_ms {
             Some(until) => {
                 let text = format!("{}: {} at {}", it.pipeline.name, it.why, instant(until));

@@ -46,24 +46,25 @@ impl Hands<'_> {
         control: &mut Control,
         events: impl IntoIterator<Item = Event>,
     ) -> Result<(), UpError> {
+        let effects = self.decide(control, events);
+        self.perform(control, effects).await
+    }
+
+    /// Keeps the facts that follow from an event and begins nothing: this process is about to end.
+    pub(super) async fn take_facts(&mut self, control: &mut Control, event: Event) -> Result<(), UpError> {
+        let mut effects = self.decide(control, [event]);
+        effects.retain(|effect| matches!(effect, Effect::Append(_)));
+        self.perform(control, effects).await
+    }
+
+    fn decide(&mut self, control: &mut Control, events: impl IntoIterator<Item = Event>) -> Vec<Effect> {
         let desk = &mut self.desk;
         let events = events.into_iter().inspect(|event| {
             if let Event::Finished { run, .. } = event {
                 desk.ended(run);
             }
         });
-        let effects = control.step(self.context.clock.now_ms(), events);
-        self.perform(control, effects).await
-    }
-
-    /// Keeps the facts that follow from an event and begins nothing: this process is about to end.
-    pub(super) async fn take_facts(&mut self, control: &mut Control, event: Event) -> Result<(), UpError> {
-        if let Event::Finished { run, .. } = &event {
-            self.desk.ended(run);
-        }
-        let effects = control.step(self.context.clock.now_ms(), [event]);
-        let appends = effects.into_iter().filter(|effect| matches!(effect, Effect::Append(_))).collect();
-        self.perform(control, appends).await
+        control.step(self.context.clock.now_ms(), events)
     }
 
     /// Takes what other processes said of their steps, and the ends of those whose process is gone.

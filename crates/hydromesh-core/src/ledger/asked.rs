@@ -26,9 +26,14 @@ impl Pause {
     /// Says who paused it and why.
     #[must_use]
     pub fn text(&self) -> String {
-        let reason = if self.reason.is_empty() { String::new() } else { format!(": {}", self.reason) };
-        format!("paused by {}{reason}", self.actor)
+        by("paused", &self.actor, &self.reason)
     }
+}
+
+/// Says who did something, and why if that was said.
+fn by(what: &str, actor: &str, reason: &str) -> String {
+    let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+    format!("{what} by {actor}{reason}")
 }
 
 impl Attempts {
@@ -49,9 +54,7 @@ impl LedgerState {
                 self.silenced.insert(product.clone(), *until_ms);
             }
             Verb::Cancel { run, .. } => {
-                let reason =
-                    if command.reason.is_empty() { String::new() } else { format!(": {}", command.reason) };
-                self.cancels.insert(run.clone(), format!("cancelled by {}{reason}", command.actor));
+                self.cancels.insert(run.clone(), by("cancelled", &command.actor, &command.reason));
             }
             Verb::Pause { product, until_ms } => {
                 let Command { actor, reason, .. } = command.clone();

@@ -58,10 +58,9 @@ impl<'a> Survey<'a> {
         let port = deployed.product.port(&batch.output);
         let partitions = self.ledger.ports.get(&port).map(|state| &state.partitions);
         let mut found = PipelineSurvey { order: batch.order, ..PipelineSurvey::new(port.clone()) };
-        let rests_on = deployed.product.reads().filter_map(|input| {
-            let pipeline = deployed.product.pipelines.get(&id.name)?;
-            Some((input.clone(), self.rests_on(deployed, pipeline, input)?))
-        });
+        let inputs = deployed.product.reads();
+        let rests_on =
+            inputs.filter_map(|input| Some((input.clone(), self.rests_on(deployed, batch, input)?)));
         let (readings, rests_on) = (BTreeMap::new(), rests_on.collect());
         let mut table = Table { survey: self, id, deployed, batch, port, partitions, readings, rests_on };
         let Some(cut) = &batch.partition else {
@@ -236,7 +235,7 @@ impl Table<'_> {
         let (_, end_ms) = partition_bounds_ms(cut, &key)?;
         let (input, _) = covered.iter().find(|(_, until_ms)| *until_ms < end_ms)?;
         let why = format!("{key} waits for {input}, which is not published that far");
-        Some(NotDue { pipeline: self.id.clone(), why, until_ms: None })
+        Some(NotDue { pipeline: self.id.clone(), why, until_ms: None, held: false })
     }
 
     /// Returns the steps of one place.

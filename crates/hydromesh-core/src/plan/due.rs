@@ -35,6 +35,8 @@ pub struct NotDue {
     pub why: String,
     /// When it becomes due by itself, if time alone decides.
     pub until_ms: Option<i64>,
+    /// A pause keeps it back, or how its last attempt ended: neither an input nor its schedule.
+    pub held: bool,
 }
 
 /// Returns the steps that are due, in dependency order and partitions in the order of their pipeline, and what waits and why.
@@ -275,11 +277,13 @@ impl DueWork {
                 pipeline: PipelineId { product: id.clone(), name: name.clone() },
                 why: self.why(&survey.port).unwrap_or_default(),
                 until_ms: None,
+                held: false,
             });
             let blocked = survey.blocked().map(|(count, input)| NotDue {
                 pipeline: PipelineId { product: id.clone(), name: name.clone() },
                 why: self.why_blocked(count, input),
                 until_ms: None,
+                held: false,
             });
             waits.into_iter().chain(blocked).chain(survey.waiting().cloned())
         })

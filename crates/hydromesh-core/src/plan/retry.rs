@@ -39,7 +39,7 @@ pub(super) fn paused_by(key: &StepKey, pause: &Pause) -> NotDue {
         None => format!("waits for `hydromesh resume {}`", key.pipeline.product),
     };
     let why = format!("{}; {end}", pause.text());
-    NotDue { pipeline: key.pipeline.clone(), why, until_ms: pause.until_ms }
+    NotDue { pipeline: key.pipeline.clone(), why, until_ms: pause.until_ms, held: true }
 }
 
 /// Returns why a step that failed is not tried again now, if it is not.
@@ -59,24 +59,25 @@ pub(super) fn hold_back(
     if attempts.is_by_hand() {
         // Not even newer inputs bring it back.
         let why = format!("{}; waits for `hydromesh retry {id}`", attempts.message);
-        return Some(NotDue { pipeline, why, until_ms: None });
+        return Some(NotDue { pipeline, why, until_ms: None, held: true });
     }
     let message = format!("failed with {}: {}", attempts.code, attempts.message);
     // Newer inputs are worth another attempt, after the usual pause: inputs that never rest must not make a storm.
     let same_inputs = attempts.inputs == ledger.input_versions(id);
     if same_inputs && attempts.kind == ErrorKind::User {
         let why = format!("{message}; waits for a new commit or new input");
-        return Some(NotDue { pipeline, why, until_ms: None });
+        return Some(NotDue { pipeline, why, until_ms: None, held: true });
     }
     if same_inputs && attempts.count >= retry.attempts {
         let why = format!("{message}; {} attempts, waits for `hydromesh retry {id}`", attempts.count);
-        return Some(NotDue { pipeline, why, until_ms: None });
+        return Some(NotDue { pipeline, why, until_ms: None, held: true });
     }
     let until_ms = attempts.at_ms.saturating_add(backoff_ms(retry, attempts.count, &key.to_string()));
     (now_ms < until_ms).then(|| NotDue {
         pipeline,
         why: format!("{message}; tried again"),
         until_ms: Some(until_ms),
+        held: true,
     })
 }
 

@@ -8,7 +8,7 @@ use super::retry::{hold_back, paused_by, retry_of};
 use super::{DueStep, NotDue, StepKey, Work, upstream_ports};
 use crate::ids::{PipelineId, PipelineName, PortId, ProductId};
 use crate::ledger::{AlertKind, Deployed, LedgerState};
-use crate::model::{BackfillOrder, Pipeline, TrainingPipeline};
+use crate::model::{BackfillOrder, BatchPipeline, Pipeline, TrainingPipeline};
 use crate::planted::{self, Bug};
 use crate::time::Cron;
 
@@ -251,7 +251,9 @@ impl<'a> Survey<'a> {
         upstream_ports(&deployed.product).into_iter().find_map(|port| {
             let survey = self.above(&port.product);
             let lacks = survey.is_some_and(|survey| survey.lacking_by(&port).is_some());
-            let missing = if lacks && self.rests_on(deployed, pipeline, &port).is_none() {
+            let by_partition =
+                matches!(pipeline, Pipeline::Batch(it) if self.rests_on(deployed, it, &port).is_some());
+            let missing = if lacks && !by_partition {
                 Missing::Incomplete
             } else if !self.ledger.deployed.contains_key(&port.product) {
                 Missing::NotDeployed
@@ -276,10 +278,9 @@ impl<'a> Survey<'a> {
     pub fn rests_on(
         self,
         deployed: &Deployed,
-        pipeline: &Pipeline,
+        batch: &BatchPipeline,
         port: &PortId,
     ) -> Option<&'a PipelineSurvey> {
-        let Pipeline::Batch(batch) = pipeline else { return None };
         let every = batch.partition.as_ref()?.every;
         if !deployed.print.aligned.contains(&(batch.output.clone(), port.clone())) {
             return None;
@@ -410,7 +411,7 @@ impl<'a> Survey<'a> {
         if due_ms > self.now_ms {
             let why = "features are compared again".to_owned();
             expire(&mut survey.until_ms, due_ms);
-            survey.waits.push(NotDue { pipeline: id, why, until_ms: Some(due_ms) });
+            survey.waits.push(NotDue { pipeline: id, why, until_ms: Some(due_ms), held: false });
             return;
         }
         let key = StepKey { pipeline: id, work: Work::Drift };
@@ -454,6 +455,7 @@ impl<'a> Survey<'a> {
                 pipeline: PipelineId { product: product.clone(), name: training.name.clone() },
                 why: format!("its schedule came due; {cause} is late or broken: it is not trained on"),
                 until_ms: None,
+                held: false,
             });
             return None;
         }
