@@ -144,6 +144,18 @@ impl Condition<'_> {
     pub fn kind(&self) -> String {
         self.deployed.map_or_else(|| "-".to_owned(), |deployed| kinds(&deployed.product))
     }
+
+    /// Says how far its partitions are, and how long the rest takes at this pace; nothing when all are there.
+    #[must_use]
+    pub fn to_compute(&self) -> String {
+        let one = |it: &Progress| {
+            let rest = it.left_ms.map(|left_ms| format!(", about {} at this pace", length(left_ms)));
+            let port = if self.progress.len() > 1 { format!("{}: ", it.port.port) } else { String::new() };
+            let of = counted(usize::try_from(it.of).unwrap_or(usize::MAX), "partition");
+            format!("{port}{} of {of}{}", it.left, rest.unwrap_or_default())
+        };
+        self.progress.iter().map(one).collect::<Vec<_>>().join("; ")
+    }
 }
 
 /// Returns the kinds of a product's pipelines.
@@ -186,8 +198,6 @@ pub fn survey(book: &Book) -> Vec<Condition<'_>> {
         let outcome = refused.get(&id).copied();
         let progress = work.progress(&id, &book.ledger, book.now_ms);
         let (health, why) = judge(book, &id, outcome, &freshness, &due, &waiting);
-        let why =
-            if health == Health::Working && !progress.is_empty() { progress_text(&progress) } else { why };
         let last_run = book.ledger.runs.iter().rev().find(|run| run.step.pipeline.product == id);
         let last_run = last_run.map(|it| Ended {
             run: &it.run,
@@ -255,21 +265,6 @@ fn judge(
         Some(step) => (Health::Working, format!("due: {}", step.reason)),
         None => (Health::Ok, String::new()),
     }
-}
-
-/// Says how far partitions are, and how long the rest takes at this pace.
-fn progress_text(progress: &[Progress]) -> String {
-    let one = |it: &Progress| {
-        let rest = it.left_ms.map(|left_ms| format!(", about {} at this pace", length(left_ms)));
-        let port = if progress.len() > 1 { format!("{}: ", it.port.port) } else { String::new() };
-        format!(
-            "{port}{} of {} to compute{}",
-            it.left,
-            counted(usize::try_from(it.of).unwrap_or(usize::MAX), "partition"),
-            rest.unwrap_or_default()
-        )
-    };
-    progress.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
 /// Says who paused a product, why and until when.

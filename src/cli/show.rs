@@ -158,6 +158,7 @@ fn human(book: &Book, condition: &Condition<'_>) -> String {
         "deployed",
         &format!("generation {generation} from {commit}, {when}, under decision {}", deployed.decision),
     );
+    line("to compute", &condition.to_compute());
     for (name, output) in &product.outputs {
         port(&mut text, book, &product.port(name), output, paint);
     }

@@ -111,6 +111,13 @@ pub fn run(args: &StatusArgs) -> Result<u8, Failure> {
         let word = paint.text(it.health.tone(), &format!("{:<8}", it.health.word()));
         let _ = writeln!(text, "{word} {}: {}", it.id, it.why);
     }
+    let computing: Vec<_> = conditions.iter().filter(|it| !it.progress.is_empty()).collect();
+    if !computing.is_empty() {
+        let _ = writeln!(text, "\n{}", paint.text(Tone::Faint, "to compute"));
+    }
+    for it in computing {
+        let _ = writeln!(text, "{}: {}", it.id, it.to_compute());
+    }
     print(text.trim_end());
     Ok(DONE)
 }

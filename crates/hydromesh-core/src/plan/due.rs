@@ -297,7 +297,9 @@ impl DueWork {
             .filter_map(|survey| {
                 let (grid, left) = (survey.grid.as_ref()?, survey.stale() as u64);
                 let (port, of) = (survey.port.clone(), u64::try_from(grid.seen - grid.first).ok()?);
-                let left_ms = at_this_pace(ledger, &port, left, now_ms);
+                // What is held or blocked has no pace.
+                let goes_on = survey.due().next().is_some();
+                let left_ms = goes_on.then(|| at_this_pace(ledger, &port, left, now_ms)).flatten();
                 (left > 0).then_some(Progress { port, left, of, left_ms })
             })
             .collect()

@@ -17,7 +17,8 @@ pub struct Progress {
     pub left: u64,
     /// Partitions that have ended.
     pub of: u64,
-    /// How long the rest takes at the pace of the last publications, milliseconds; unknown before the second one.
+    /// How long the rest takes at the pace of the last publications, milliseconds; unknown before the second one, and while
+    /// nothing can begin.
     pub left_ms: Option<i64>,
 }
 

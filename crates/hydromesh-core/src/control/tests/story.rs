@@ -5,7 +5,7 @@ use super::world::{DAY_MS, HOUR_MS, MINUTE_MS, World};
 use crate::ids::ProductId;
 use crate::ledger::{AlertKind, AlertState, ErrorKind, Fact, Outcome, Verb};
 use crate::model::BackfillOrder;
-use crate::plan::{Work, due_steps};
+use crate::plan::{DueWork, Work, due_steps};
 
 pub(super) fn mails(world: &World, kind: AlertKind) -> Vec<(String, String, AlertState)> {
     let of_kind = world.mails.iter().filter(|(_, alert)| alert.kind == kind);
@@ -355,6 +355,14 @@ fn each_partition_waits_for_its_own_inputs_alone() {
         "risk/churn-model:churn-model: features are compared again",
     ]
     "#);
+    // What can not begin has no pace.
+    let mut work = DueWork::default();
+    let _ = work.refresh(world.ledger(), world.now_ms);
+    let left = |id| -> Vec<_> {
+        let progress = work.progress(id, world.ledger(), world.now_ms);
+        progress.into_iter().map(|it| (it.left, it.of, it.left_ms)).collect()
+    };
+    assert_eq!((left(&orders), left(&revenue)), (vec![(15, 90, None)], vec![(15, 90, None)]));
     world.ask("retry", Verb::Retry { product: orders });
     world.rest();
     assert_eq!(world.backfilled(0)[&revenue.to_string()], 90);
