@@ -17,6 +17,7 @@ pub mod online;
 pub mod policy;
 pub mod repo;
 pub mod report;
+pub mod secrets;
 pub mod serve;
 pub mod site;
 pub mod store;

@@ -10,7 +10,7 @@ use hydromesh_core::model::Pipeline;
 use hydromesh_core::time::{Partition, Span};
 use serde_json::json;
 
-use super::book::{Book, controller_runs, ledger_path};
+use super::book::{Book, open_ledger};
 use super::{DONE, FINDINGS, Failure, Format, OUTSIDE, clock, print, print_json, runtime};
 use crate::store::{OpenMode, Store, StoreError, Submission};
 
@@ -179,14 +179,12 @@ pub fn backfill(args: &BackfillArgs) -> Result<u8, Failure> {
 pub fn ask(args: &AskArgs, verb: Verb) -> Result<u8, Failure> {
     let timeout: Span =
         args.timeout.parse().map_err(|error| Failure::usage(format!("--timeout: {error}")))?;
-    let path = ledger_path(&args.state)?;
     let id = args.key.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     let command = Command { id: id.clone(), actor: args.actor.clone(), reason: args.reason.clone(), verb };
     let body = serde_json::to_string(&command).map_err(|error| Failure::outside(&error))?;
     let now_ms = clock(None)?.now_ms();
-    let (repeated, answer) = runtime()?.block_on(async {
-        let store =
-            Store::open(&path, OpenMode::ReadWrite).await.map_err(|error| Failure::outside(&error))?;
+    let (repeated, answer, running) = runtime()?.block_on(async {
+        let store = open_ledger(&args.state, OpenMode::ReadWrite).await?;
         let submitted = store.submit_command(&id, &body, now_ms).await.map_err(|error| match error {
             StoreError::KeyReused { .. } | StoreError::BadCommand => {
                 Failure::usage(crate::text::chain(&error))
@@ -196,10 +194,10 @@ pub fn ask(args: &AskArgs, verb: Verb) -> Result<u8, Failure> {
         let repeated = submitted.submission == Submission::Repeated;
         let wait = Duration::from_millis(u64::try_from(timeout.millis()).unwrap_or(u64::MAX));
         let answer = if args.wait { answer(&store, &id, wait).await? } else { None };
+        let running = store.is_led().await.map_err(|error| Failure::outside(&error))?;
         store.close().await;
-        Ok::<_, Failure>((repeated, answer))
+        Ok::<_, Failure>((repeated, answer, running))
     })?;
-    let running = controller_runs(&args.state);
     if args.format == Format::Json {
         let answer = answer.as_ref().map(|(accepted, text)| json!({"accepted": accepted, "answer": text}));
         print_json(&json!({"id": id, "repeated": repeated, "controller_running": running, "answer": answer}));

@@ -10,7 +10,7 @@ use hydromesh_core::ledger::{Entry, Fact, LedgerState};
 
 use super::{Failure, Format, OUTSIDE, clock, runtime};
 use crate::repo::{CommitId, Repository};
-use crate::store::{OpenMode, Store};
+use crate::store::{OpenMode, Place, Store};
 
 /// Records read at once.
 const PAGE: u32 = 5_000;
@@ -68,6 +68,8 @@ pub struct Book {
     pub audits: BTreeMap<PortId, Vec<Audit>>,
     /// Receipts of messages by outbox id.
     pub receipts: BTreeMap<String, String>,
+    /// A controller is at work on it.
+    pub is_led: bool,
     /// Records of a newer version that this one cannot read.
     pub unknown: u64,
     /// The run and partition of the last audit by port: facts of one evaluation follow each other.
@@ -92,11 +94,10 @@ impl Book {
     /// # Errors
     /// See [`Book::open`].
     pub fn read(state: &Path) -> Result<Self, Failure> {
-        let path = ledger_path(state)?;
         let mut book = runtime()?.block_on(async {
-            let store =
-                Store::open(&path, OpenMode::ReadOnly).await.map_err(|error| Failure::outside(&error))?;
-            let mut book = Self::default();
+            let store = open_ledger(state, OpenMode::ReadOnly).await?;
+            let led = store.is_led().await.map_err(|error| Failure::outside(&error))?;
+            let mut book = Self { is_led: led, ..Self::default() };
             let mut next = 1;
             loop {
                 let records = store.read(next, PAGE).await.map_err(|error| Failure::outside(&error))?;
@@ -204,22 +205,23 @@ impl Book {
     }
 }
 
-/// Returns the ledger's file in a state folder.
+/// Opens the ledger of a state folder, wherever it is.
 ///
 /// # Errors
-/// When there is none, with what to do about it.
-pub fn ledger_path(state: &Path) -> Result<PathBuf, Failure> {
-    let path = state.join("ledger.db");
-    if path.exists() {
-        return Ok(path);
+/// When there is none, with what to do about it, or it cannot be opened.
+pub async fn open_ledger(state: &Path, mode: OpenMode) -> Result<Store, Failure> {
+    match Place::found(state).map_err(|error| Failure::outside(&error))? {
+        Some(place) => Store::open_at(&place, mode).await.map_err(|error| Failure::outside(&error)),
+        None => {
+            let message = format!(
+                "there is no ledger in {}: name the state folder of a controller with --state, or start one with \
+                 `hydromesh up --repo REPOSITORY --state {}`",
+                state.display(),
+                state.display()
+            );
+            Err(Failure { code: OUTSIDE, message })
+        }
     }
-    let message = format!(
-        "there is no ledger in {}: name the state folder of a controller with --state, or start one with \
-         `hydromesh up --repo REPOSITORY --state {}`",
-        state.display(),
-        state.display()
-    );
-    Err(Failure { code: OUTSIDE, message })
 }
 
 /// Returns the product of a list that a person means.
@@ -246,17 +248,6 @@ pub fn find_product(known: &[ProductId], text: &str) -> Result<ProductId, Failur
         None => "`hydromesh list` names them all".to_owned(),
     };
     Err(Failure::usage(format!("there is no product `{text}`; {hint}")))
-}
-
-/// Returns whether a controller holds the ledger of a state folder.
-///
-/// It holds an operating-system lock beside the ledger for as long as it lives.
-#[must_use]
-pub fn controller_runs(state: &Path) -> bool {
-    let Ok(lock) = std::fs::File::options().read(true).append(true).open(state.join("ledger.db.lock")) else {
-        return false;
-    };
-    matches!(lock.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock))
 }
 
 #[cfg(test)]

@@ -8,14 +8,14 @@ use hydromesh_core::diag::Severity;
 use serde::Serialize;
 use serde_json::json;
 
-use super::book::{Book, controller_runs};
+use super::book::Book;
 use super::check::{policy_findings, read_path};
 use super::output::{Paint, Tone, counted, length};
 use super::policy::open_set;
 use super::{DONE, FINDINGS, Failure, Format, print, print_json, runtime};
 use crate::control::Judge;
 use crate::lake::{Lake, TableFormat, TableState};
-use crate::store::{OpenMode, Store};
+use crate::store::{OpenMode, Place, Store};
 
 /// Files that a process should be allowed to have open: a scan opens one per partition.
 const WANTED_OPEN_FILES: u64 = 1_024;
@@ -185,21 +185,34 @@ fn state(args: &DoctorArgs) -> Result<Vec<Check>, Failure> {
             checks.push(failed("state", format!("{} cannot be written: {error}", folder.display()), fix));
         }
     }
-    let path = folder.join("ledger.db");
-    if !path.exists() {
-        let fix = "start a controller: hydromesh up --repo REPOSITORY --state FOLDER";
-        checks.push(warning("ledger", "there is none yet", fix));
-        return Ok(checks);
-    }
+    let place = match Place::found(folder) {
+        Ok(Some(place)) => place,
+        Ok(None) => {
+            let fix = "start a controller: hydromesh up --repo REPOSITORY --state FOLDER";
+            checks.push(warning("ledger", "there is none yet", fix));
+            return Ok(checks);
+        }
+        Err(error) => {
+            let fix = "give the secret its value where this command runs, or remove ledger.json from the state folder";
+            checks.push(failed("ledger", crate::text::chain(&error), fix));
+            return Ok(checks);
+        }
+    };
     let sound = runtime()?.block_on(async {
-        let store = Store::open(&path, OpenMode::ReadOnly).await?;
+        let store = Store::open_at(&place, OpenMode::ReadOnly).await?;
         let sound = store.integrity().await;
         store.close().await;
         sound
     });
     if let Err(error) = sound {
-        let fix =
-            "stop the controller, keep a copy of the state folder, and restore the ledger from a backup";
+        let fix = match place {
+            Place::File(_) => {
+                "stop the controller, keep a copy of the state folder, and restore the ledger from a backup"
+            }
+            Place::Postgres { .. } => {
+                "look after the server, or restore the ledger from a backup of its database"
+            }
+        };
         checks.push(failed("ledger", crate::text::chain(&error), fix));
         return Ok(checks);
     }
@@ -212,7 +225,7 @@ fn state(args: &DoctorArgs) -> Result<Vec<Check>, Failure> {
         );
         checks.push(warning("version", says, "use the version of hydromesh that the controller runs"));
     }
-    checks.push(if controller_runs(folder) {
+    checks.push(if book.is_led {
         ok("controller", "running")
     } else {
         warning(

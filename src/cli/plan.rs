@@ -13,7 +13,7 @@ use super::gate::Answers;
 use super::output::Paint;
 use super::{DENIED, DONE, FINDINGS, Failure, StateArgs, clock, print, print_json, runtime};
 use crate::control::replay;
-use crate::store::{OpenMode, Store};
+use crate::store::{OpenMode, Place, Store};
 
 /// Arguments of `plan`.
 #[derive(Debug, Args)]
@@ -56,12 +56,12 @@ enum PlanFormat {
 
 /// Reads the ledger of a state folder; an environment without one has nothing deployed.
 pub fn read_ledger(state: &std::path::Path) -> Result<LedgerState, Failure> {
-    let path = state.join("ledger.db");
-    if !path.exists() {
+    let Some(place) = Place::found(state).map_err(|error| Failure::outside(&error))? else {
         return Ok(LedgerState::default());
-    }
+    };
     runtime()?.block_on(async {
-        let store = Store::open(&path, OpenMode::ReadOnly).await.map_err(|error| Failure::outside(&error))?;
+        let store =
+            Store::open_at(&place, OpenMode::ReadOnly).await.map_err(|error| Failure::outside(&error))?;
         let ledger = replay(&store).await.map_err(|error| Failure::outside(&error))?;
         store.close().await;
         Ok(ledger)

@@ -7,7 +7,7 @@ use clap::Args;
 use hydromesh_core::ledger::{AlertState, Outcome};
 use serde_json::json;
 
-use super::book::{Book, BookArgs, controller_runs};
+use super::book::{Book, BookArgs};
 use super::health::{Health, survey};
 use super::output::{Paint, Tone, ago, counted, short};
 use super::{DONE, Failure, Format, print, print_json};
@@ -23,7 +23,7 @@ pub struct StatusArgs {
 /// Runs the verb.
 pub fn run(args: &StatusArgs) -> Result<u8, Failure> {
     let book = Book::open(&args.book)?;
-    let running = controller_runs(&args.book.state);
+    let running = book.is_led;
     let conditions = survey(&book);
     let mut counts: BTreeMap<Health, usize> = BTreeMap::new();
     for it in &conditions {

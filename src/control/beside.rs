@@ -14,7 +14,7 @@ use super::ledger::fold;
 use super::run::{Around, UpError, UpOptions, Upward, context, create, settings, surround, threads};
 use super::watch::Watcher;
 use crate::repo::RepoError;
-use crate::store::{OpenMode, Store, StoreError};
+use crate::store::{OpenMode, Place, Store, StoreError};
 use crate::work::{Role, Worker};
 
 /// How often the ledger is looked at.
@@ -96,19 +96,17 @@ pub(super) async fn beside(
 /// Opens the ledger when it is there. Only control writes facts, so others cannot hold it up whatever becomes of them;
 /// who serves also takes commands, which lie in the same file.
 async fn ledger(options: &UpOptions, shutdown: &CancellationToken) -> Result<Option<Store>, UpError> {
-    let path = options.state.join("ledger.db");
-    if options.roles.has(Role::Serve) {
-        return Ok(Some(Store::open(&path, OpenMode::ReadWrite).await?));
-    }
+    let mode = if options.roles.has(Role::Serve) { OpenMode::ReadWrite } else { OpenMode::ReadOnly };
     let mut said = false;
     loop {
-        match Store::open(&path, OpenMode::ReadOnly).await {
-            Ok(store) => return Ok(Some(store)),
-            // Not made, or not yet brought up to date, by a controller.
-            Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
-            Err(StoreError::OlderSchema { .. }) => {}
-            Err(error) if error.is_transient() => {}
-            Err(error) => return Err(error.into()),
+        if let Some(place) = Place::found(&options.state)? {
+            match Store::open_at(&place, mode).await {
+                Ok(store) => return Ok(Some(store)),
+                // Not made, or not yet brought up to date, by a controller.
+                Err(StoreError::Absent { .. } | StoreError::OlderSchema { .. }) => {}
+                Err(error) if error.is_transient() => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         if !wait_for_control(&mut said, shutdown).await {
             return Ok(None);

@@ -13,6 +13,7 @@ mod observe;
 mod outage;
 mod poll;
 mod run;
+mod seat;
 mod statuses;
 mod turn;
 mod watch;

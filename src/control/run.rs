@@ -17,8 +17,9 @@ use super::hands::Hands;
 use super::hint::Hints;
 use super::judge::Judge;
 use super::poll::Watching;
+use super::seat::{self, Seat};
 use super::statuses::keep_told;
-use super::turn::{LEASE_MS, Loop, real_now_ms};
+use super::turn::Loop;
 use super::watch::Watcher;
 use super::{ledger, observe};
 use crate::apply::{Blobs, Context, keep_online};
@@ -30,7 +31,7 @@ use crate::notify::Mailer;
 use crate::online::Online;
 use crate::policy::PolicySet;
 use crate::repo::RepoError;
-use crate::store::{OpenMode, Store, StoreError};
+use crate::store::{PlaceError, Store, StoreError};
 use crate::work::{Board, BoardError, Desk, Role, Roles, work_runtime};
 
 /// Memory of all queries together: half of what the smallest machine that we aim at leaves after everything else.
@@ -80,6 +81,9 @@ pub enum UpError {
     /// The store failed, or another controller took over.
     #[error("the ledger cannot be used")]
     Store(#[from] StoreError),
+    /// It cannot be said where the ledger is.
+    #[error("the ledger cannot be found")]
+    Place(#[from] PlaceError),
     /// Steps cannot be handed to other processes.
     #[error("the board of steps cannot be used")]
     Board(#[from] BoardError),
@@ -153,13 +157,18 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     }
     let state = options.state.clone();
     create(&state)?;
-    let store = Store::open(&state.join("ledger.db"), OpenMode::ReadWrite).await?;
-    let mut lease = store.lease(&owner(), real_now_ms(), LEASE_MS).await?;
     let central = match &options.policies {
         Some(path) => PolicySet::open(path)?,
         None => PolicySet::embedded(),
     };
-    let (settings, watcher) = first_look(&options)?;
+    let (mut settings, mut watcher) = first_look(&options)?;
+    supported(&options.environment, &settings)?;
+    let Some(seat) = seat::take(&options, &settings, &shutdown).await? else { return Ok(()) };
+    let Seat { store, mut lease, waited } = seat;
+    if waited {
+        // Who led meanwhile may have followed the mesh to other settings.
+        (settings, watcher) = first_look(&options)?;
+    }
     let reference = settings.r#ref.clone();
     let work = threads()?;
     let mut context = context(&options, settings, watcher.blobs(), lease.epoch).await?;
@@ -303,10 +312,6 @@ pub(super) fn create(folder: &Path) -> Result<(), UpError> {
         .map_err(|source| UpError::Io { action: format!("create {}", folder.display()), source })
 }
 
-fn owner() -> String {
-    format!("{}:{}", std::process::id(), uuid::Uuid::new_v4())
-}
-
 /// Returns the lake's folder: relative ones lie in the state folder.
 #[must_use]
 pub fn lake_folder(state: &Path, settings: &Environment) -> PathBuf {
@@ -352,9 +357,6 @@ fn supported(name: &str, settings: &Environment) -> Result<(), UpError> {
     let refuse = |what: &str| Err(UpError::Unsupported { name: name.to_owned(), what: what.to_owned() });
     if settings.lake_path.contains("://") {
         return refuse("a lake in an object store; give `lake: {path: FOLDER}`");
-    }
-    if !matches!(settings.state, hydromesh_core::model::StateKind::Sqlite) {
-        return refuse("state in Postgres; give `state: {kind: sqlite}`");
     }
     Ok(())
 }

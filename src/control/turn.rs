@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 use super::hands::Hands;
 use super::poll::{Seen, Watching, seen_events};
 use super::run::UpError;
-use crate::clock::Clock;
 use crate::store::{Lease, StoreError};
 
 /// How long a lease lasts unless renewed; it is renewed at a third of it.
@@ -102,7 +101,12 @@ impl Loop<'_> {
     }
 
     async fn renew(&mut self) -> Result<(), StoreError> {
-        match self.hands.store.renew(&self.lease, real_now_ms(), LEASE_MS).await {
+        let store = self.hands.store;
+        let renewed = match store.lease_clock_ms().await {
+            Ok(now_ms) => store.renew(&self.lease, now_ms, LEASE_MS).await,
+            Err(error) => Err(error),
+        };
+        match renewed {
             Ok(lease) => self.lease = lease,
             Err(error) if error.is_transient() => {}
             Err(error) => return Err(error),
@@ -124,11 +128,6 @@ impl Loop<'_> {
             }
         }
     }
-}
-
-/// Leases are between machines: they follow the system's time, never the injected one.
-pub(super) fn real_now_ms() -> i64 {
-    Clock::system().now_ms()
 }
 
 fn interval(every: Duration) -> tokio::time::Interval {

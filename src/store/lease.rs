@@ -1,13 +1,6 @@
-//! Who may write: one row with an epoch that only rises, and a lock that dies with its process.
+//! Who may write: one row with an epoch that only rises. What it allows is decided here, whatever database it lies in.
 
-use std::fs::{File, TryLockError};
-use std::sync::PoisonError;
-
-use sqlx::{Row, SqliteConnection};
-
-use super::open::beside;
-use super::write::WriteTx;
-use super::{Store, StoreError, database, from_sql, io, to_sql};
+use super::StoreError;
 
 /// The right to append, until another takes over.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,189 +13,35 @@ pub struct Lease {
     pub expires_ms: i64,
 }
 
-/// The operating-system lock, and the epoch for which we took it.
-#[derive(Debug)]
-pub(super) struct Held {
-    file: File,
-    epoch: u64,
+/// The row as read inside a transaction that nobody can write beside.
+#[derive(Debug, Default)]
+pub(super) struct Current {
+    pub epoch: u64,
+    /// Nobody after a release, and where somebody deleted the row.
+    pub owner: Option<String>,
+    pub expires_ms: i64,
+    /// Whether the owner also held the lock when it last wrote the row.
+    pub locked: bool,
 }
 
-/// The lease row inside a transaction.
-struct Current {
-    epoch: u64,
-    owner: Option<String>,
-    expires_ms: i64,
-    /// Whether the owner also held the operating-system lock when it last wrote the row.
-    locked: bool,
-}
-
-/// Reads the row. Where somebody deleted it, the ledger itself still knows the last epoch, and nobody owns it.
-async fn current(tx: &mut SqliteConnection) -> Result<Current, StoreError> {
-    const ACTION: &str = "read the lease";
-    let row = sqlx::query("SELECT epoch, owner, expires_ms, locked FROM lease WHERE id = 1")
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(database(ACTION))?;
-    if let Some(row) = row {
-        let read = || -> Result<Current, sqlx::Error> {
-            Ok(Current {
-                epoch: from_sql(row.try_get(0)?),
-                owner: row.try_get(1)?,
-                expires_ms: row.try_get(2)?,
-                locked: row.try_get::<i64, _>(3)? != 0,
-            })
-        };
-        return read().map_err(database(ACTION));
-    }
-    let epoch: Option<i64> = sqlx::query_scalar("SELECT epoch FROM ledger ORDER BY seq DESC LIMIT 1")
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(database(ACTION))?;
-    Ok(Current { epoch: from_sql(epoch.unwrap_or(0)), owner: None, expires_ms: 0, locked: false })
-}
-
-impl Store {
-    /// Takes the lease for `ttl_ms` if it is free, released, run out, or its holder's process is gone; the epoch rises.
-    ///
-    /// A holder that is only stopped (SIGSTOP, a suspended machine) keeps its lock, so its lease has to run out; when it
-    /// wakes, its next append is [`StoreError::Fenced`].
-    ///
-    /// # Errors
-    /// [`StoreError::LeaseHeld`] with the holder's name.
-    pub async fn lease(&self, owner: &str, now_ms: i64, ttl_ms: i64) -> Result<Lease, StoreError> {
-        const ACTION: &str = "take the lease";
-        let mut tx = self.begin(ACTION).await?;
-        // Asked for inside the transaction: of several that ask at once, the row and the lock go to the same one.
-        let lock = self.take_lock()?;
-        let now = current(&mut tx).await?;
-        let holder_is_gone = now.locked && lock.is_some();
-        if let Some(other) = now.owner.filter(|_| now.expires_ms > now_ms && !holder_is_gone) {
-            self.drop_lock_unless_ours(now.epoch);
-            return Err(StoreError::LeaseHeld { owner: other, expires_ms: now.expires_ms });
+impl Current {
+    /// Returns the next lease; `has_lock` says that the one who asks has the lock now, so that nobody else lives who had it.
+    pub fn next(&self, owner: &str, now_ms: i64, ttl_ms: i64, has_lock: bool) -> Result<Lease, StoreError> {
+        let holder_is_gone = self.locked && has_lock;
+        if let Some(other) = self.owner.as_ref().filter(|_| self.expires_ms > now_ms && !holder_is_gone) {
+            return Err(StoreError::LeaseHeld { owner: other.clone(), expires_ms: self.expires_ms });
         }
-        let lease = Lease {
-            owner: owner.to_owned(),
-            epoch: now.epoch + 1,
-            expires_ms: now_ms.saturating_add(ttl_ms),
-        };
-        sqlx::query(
-            "INSERT INTO lease (id, epoch, owner, expires_ms, locked) VALUES (1, ?, ?, ?, ?) ON CONFLICT (id) DO
-             UPDATE SET epoch = excluded.epoch, owner = excluded.owner, expires_ms = excluded.expires_ms,
-                        locked = excluded.locked",
-        )
-        .bind(to_sql(lease.epoch))
-        .bind(owner)
-        .bind(lease.expires_ms)
-        .bind(i64::from(lock.is_some()))
-        .execute(&mut *tx)
-        .await
-        .map_err(database(ACTION))?;
-        tx.commit().await.map_err(database(ACTION))?;
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) =
-            lock.map(|file| Held { file, epoch: lease.epoch });
-        crate::fault::point("lease.after-take");
-        Ok(lease)
+        let expires_ms = now_ms.saturating_add(ttl_ms);
+        Ok(Lease { owner: owner.to_owned(), epoch: self.epoch + 1, expires_ms })
     }
 
-    /// Prolongs a lease that is still the current one, even if it ran out meanwhile.
-    pub async fn renew(&self, lease: &Lease, now_ms: i64, ttl_ms: i64) -> Result<Lease, StoreError> {
-        const ACTION: &str = "renew the lease";
-        let mut tx = self.begin_as(lease.epoch, ACTION).await?;
-        // After a take-over from a stopped process its lock is free only once that process ends.
-        let lock = self.take_lock()?;
-        let renewed = Lease { expires_ms: now_ms.saturating_add(ttl_ms), ..lease.clone() };
-        sqlx::query("UPDATE lease SET expires_ms = ?, locked = ? WHERE id = 1")
-            .bind(renewed.expires_ms)
-            .bind(i64::from(lock.is_some()))
-            .execute(&mut *tx)
-            .await
-            .map_err(database(ACTION))?;
-        tx.commit().await.map_err(database(ACTION))?;
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) =
-            lock.map(|file| Held { file, epoch: lease.epoch });
-        Ok(renewed)
-    }
-
-    /// Raises the epoch of a lease that is still the current one, so that whoever works under the old one can commit to
-    /// no table that somebody has committed to under the new one.
-    ///
-    /// # Errors
-    /// [`StoreError::Fenced`].
-    pub async fn raise(&self, lease: &Lease) -> Result<Lease, StoreError> {
-        self.raise_to(lease, lease.epoch + 1).await
-    }
-
-    /// The same, to an epoch that is known to be above those that matter; a lease that is there already stays.
-    ///
-    /// # Errors
-    /// [`StoreError::Fenced`].
-    pub async fn raise_to(&self, lease: &Lease, epoch: u64) -> Result<Lease, StoreError> {
-        const ACTION: &str = "raise the lease's epoch";
-        let mut tx = self.begin_as(lease.epoch, ACTION).await?;
-        let raised = Lease { epoch: epoch.max(lease.epoch), ..lease.clone() };
-        sqlx::query("UPDATE lease SET epoch = ? WHERE id = 1")
-            .bind(to_sql(raised.epoch))
-            .execute(&mut *tx)
-            .await
-            .map_err(database(ACTION))?;
-        tx.commit().await.map_err(database(ACTION))?;
-        if let Some(held) = &mut *self.held.lock().unwrap_or_else(PoisonError::into_inner) {
-            held.epoch = raised.epoch;
-        }
-        Ok(raised)
-    }
-
-    /// Begins a write that only the holder of the current lease may make. A lease that ran out but that nobody took
-    /// over still is the current one: the epoch, not the clock, is the fence.
-    pub(super) async fn begin_as(&self, epoch: u64, action: &'static str) -> Result<WriteTx, StoreError> {
-        let mut tx = self.begin(action).await?;
-        let now = current(&mut tx).await?;
-        if now.owner.is_some() && now.epoch == epoch {
-            return Ok(tx);
-        }
-        self.drop_lock_unless_ours(now.epoch);
-        Err(StoreError::Fenced { expected: epoch, current: now.epoch })
-    }
-
-    /// Gives the lease up, so that another need not wait. From here on its epoch cannot write. Releasing a lease
-    /// that another took over changes nothing.
-    pub async fn release(&self, lease: Lease) -> Result<(), StoreError> {
-        const ACTION: &str = "release the lease";
-        let mut tx = self.begin(ACTION).await?;
-        sqlx::query("UPDATE lease SET owner = NULL, locked = 0 WHERE id = 1 AND epoch = ?")
-            .bind(to_sql(lease.epoch))
-            .execute(&mut *tx)
-            .await
-            .map_err(database(ACTION))?;
-        tx.commit().await.map_err(database(ACTION))?;
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.as_ref().is_some_and(|h| h.epoch == lease.epoch) {
-            *held = None;
-        }
-        Ok(())
-    }
-
-    /// Returns the lock, newly taken or a second handle on our own; `None` if another has it.
-    fn take_lock(&self) -> Result<Option<File>, StoreError> {
-        let path = beside(&self.path, "lock");
-        if let Some(held) = &*self.held.lock().unwrap_or_else(PoisonError::into_inner) {
-            return held.file.try_clone().map(Some).map_err(io("keep the lock", &path));
-        }
-        let file =
-            File::options().create(true).append(true).open(&path).map_err(io("open the lock", &path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(io("take the lock", &path)(error)),
-        }
-    }
-
-    /// A fenced writer lets go of the lock, so that the one that fenced it can have both. One that merely used an
-    /// old epoch of its own keeps it.
-    fn drop_lock_unless_ours(&self, current: u64) {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.as_ref().is_some_and(|h| h.epoch != current) {
-            *held = None;
+    /// Lets the holder of the current lease pass. A lease that ran out but that nobody took over still is the current one:
+    /// the epoch, not the clock, is the fence.
+    pub fn check(&self, epoch: u64) -> Result<(), StoreError> {
+        if self.owner.is_some() && self.epoch == epoch {
+            Ok(())
+        } else {
+            Err(StoreError::Fenced { expected: epoch, current: self.epoch })
         }
     }
 }

@@ -3,6 +3,7 @@
 mod hooks;
 mod mesh;
 mod points;
+mod postgres;
 mod rebuilt;
 mod roles;
 mod tampered;

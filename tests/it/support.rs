@@ -67,6 +67,11 @@ pub fn run(args: &[&str]) -> Ran {
     Ran::of(hydromesh().args(args).output().expect("the binary starts"))
 }
 
+/// Runs the binary in the project's root, with variables in its environment.
+pub fn run_with(variables: &[(String, String)], args: &[&str]) -> Ran {
+    Ran::of(hydromesh().envs(variables.iter().cloned()).args(args).output().expect("the binary starts"))
+}
+
 /// Runs the binary in a folder.
 pub fn run_in(folder: &Path, args: &[&str]) -> Ran {
     Ran::of(hydromesh().current_dir(folder).args(args).output().expect("the binary starts"))

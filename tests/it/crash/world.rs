@@ -15,7 +15,7 @@ use hydromesh::stream::{ProduceTarget, TimestampFrom, TopicFolder, TopicOptions,
 use serde_json::Value;
 
 use super::mesh::{self, Files};
-use crate::support::{Ran, hydromesh, run, text};
+use crate::support::{Ran, hydromesh, run_with, text};
 
 /// Longest wait for something that takes seconds on an idle machine.
 pub const PATIENCE: Duration = Duration::from_mins(2);
@@ -47,11 +47,22 @@ impl World {
 
     /// Makes its tables Delta or Iceberg ones.
     pub fn with_format(self, format: &str) -> Self {
+        self.with_setting("format: delta", &format!("format: {format}"))
+    }
+
+    /// Begins with a setting of its environment changed.
+    pub fn with_setting(self, from: &str, to: &str) -> Self {
+        self.set(from, to);
+        self
+    }
+
+    /// Changes a setting of the environment as it was first; one that was changed before is as it was first again.
+    pub fn set(&self, from: &str, to: &str) {
         let files = mesh::files(mesh::today(), "1d");
         let text = String::from_utf8(files["mesh.yaml"].clone().expect("text")).expect("UTF-8");
-        let text = text.replace("format: delta", &format!("format: {format}"));
-        self.commit("Choose the format", &[("mesh.yaml".to_owned(), Some(text.into_bytes()))].into());
-        self
+        assert!(text.contains(from), "{text}");
+        let text = text.replace(from, to);
+        self.commit("Change a setting", &[("mesh.yaml".to_owned(), Some(text.into_bytes()))].into());
     }
 
     /// Commits files on top of the branch, and returns the commit.
@@ -79,6 +90,7 @@ impl World {
             folder: self.home.path().join(name),
             listen,
             options: vec!["--poll".to_owned(), "0.5".to_owned()],
+            variables: Vec::new(),
             running: None,
             beside: BTreeMap::new(),
         }
@@ -92,6 +104,8 @@ pub struct State<'a> {
     listen: String,
     /// Of every process, beside those that name repository, folder and address.
     options: Vec<String>,
+    /// What every process finds in its environment.
+    variables: Vec<(String, String)>,
     /// The process with the role control.
     running: Option<Child>,
     /// Others, by a name of the test's.
@@ -102,6 +116,23 @@ impl State<'_> {
     /// Sets options for every process; without it the repository is looked at twice a second.
     pub fn with(mut self, options: &[&str]) -> Self {
         self.options = options.iter().map(|&it| it.to_owned()).collect();
+        self
+    }
+
+    /// Gives every process a variable.
+    pub fn knowing(mut self, variable: &str, value: &str) -> Self {
+        self.variables.push((variable.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Has its tables and topics where another state has them.
+    pub fn sharing(self, other: &Self) -> Self {
+        std::fs::create_dir_all(&self.folder).expect("a folder");
+        for shared in ["lake", "topics"] {
+            let theirs = other.folder.join(shared);
+            std::fs::create_dir_all(&theirs).expect("a folder");
+            std::os::unix::fs::symlink(theirs, self.folder.join(shared)).expect("a link");
+        }
         self
     }
 
@@ -142,6 +173,7 @@ impl State<'_> {
         let log = std::fs::File::options().create(true).append(true).open(self.log()).expect("a log");
         let mut command = hydromesh();
         command.args(self.up()).args(["--role", roles]).stdout(Stdio::null()).stderr(log);
+        command.envs(self.variables.iter().cloned());
         command
     }
 
@@ -241,6 +273,12 @@ impl State<'_> {
         );
     }
 
+    /// Sends a signal to the controller.
+    #[track_caller]
+    pub fn signal(&self, signal: &str) {
+        send(self.running.as_ref().expect("one runs").id(), signal);
+    }
+
     /// Asks the controller to end as an operating system does, and returns how it ended and how long that took.
     pub fn end(&mut self) -> (ExitStatus, Duration) {
         let mut child = self.running.take().expect("one runs");
@@ -290,7 +328,7 @@ impl State<'_> {
     pub fn ask(&self, args: &[&str]) -> Ran {
         let mut all = args.to_vec();
         all.extend(["--state", text(&self.folder)]);
-        run(&all)
+        run_with(&self.variables, &all)
     }
 
     /// Returns the answer as JSON; none while there is no ledger yet.

@@ -82,8 +82,13 @@ fn environment(name: &str, node: &Node, sink: &Sink, names: &[&str]) -> Environm
         let kinds = [("sqlite", false), ("postgres", true)];
         let url = inner.text("url");
         if inner.choice("kind", &kinds) == Some(true) {
-            if url.is_none() {
-                sink.tell(codes::MISSING_KEY, inner.at, "a postgres state needs `url`");
+            match &url {
+                None => sink.tell(codes::MISSING_KEY, inner.at, "a postgres state needs `url`"),
+                Some(url) => {
+                    if let Some(why) = misfit_of_address(url) {
+                        sink.tell(codes::BAD_VALUE, inner.spot("url"), why);
+                    }
+                }
             }
             state = StateKind::Postgres { url: url.unwrap_or_default() };
         }
@@ -122,6 +127,27 @@ fn environment(name: &str, node: &Node, sink: &Sink, names: &[&str]) -> Environm
     }
     map.finish();
     Environment { r#ref, after, lake_path, lake_format, state, stream, smtp, mail_from, allow_commands }
+}
+
+/// Returns what is wrong with the address of a PostgreSQL server; it may be a secret as a whole.
+fn misfit_of_address(url: &str) -> Option<&'static str> {
+    const SECRET: &str = "${secret:";
+    if url.starts_with(SECRET) {
+        return None;
+    }
+    let Some((_, rest)) =
+        url.split_once("://").filter(|(scheme, _)| ["postgres", "postgresql"].contains(scheme))
+    else {
+        return Some(
+            "the address is not `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, nor `${secret:NAME}`",
+        );
+    };
+    let user =
+        rest.split(['/', '?']).next().and_then(|host| host.rsplit_once('@')).map_or("", |(user, _)| user);
+    let password = user.split_once(':').map_or("", |(_, password)| password);
+    let parameter = rest.split_once("password=").map_or("", |(_, password)| password);
+    let open = [password, parameter].iter().any(|it| !it.is_empty() && !it.starts_with(SECRET));
+    open.then_some("the address holds a password, which everybody who can read the repository knows: write `${secret:NAME}` in its place")
 }
 
 fn route(node: &Node, sink: &Sink) -> Option<Route> {
@@ -191,4 +217,32 @@ pub fn humanise(name: &str) -> String {
     let words = name.replace(['-', '_'], " ");
     let mut letters = words.chars();
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::misfit_of_address;
+
+    #[test]
+    fn an_address_of_a_server_holds_no_password_that_is_not_a_secret() {
+        for fits in [
+            "${secret:STATE_URL}",
+            "postgres://host/mesh",
+            "postgresql://mesh@host:5433/mesh?sslmode=verify-full",
+            "postgres://mesh:${secret:STATE_PASSWORD}@host/mesh",
+            "postgres://host/mesh?user=mesh&password=${secret:STATE_PASSWORD}",
+        ] {
+            assert_eq!(misfit_of_address(fits), None, "{fits}");
+        }
+        for (address, says) in [
+            ("postgres://mesh:hunter2@host/mesh", "holds a password"),
+            ("postgres://host/mesh?password=hunter2", "holds a password"),
+            ("mysql://host/mesh", "the address is not"),
+            ("host:5432", "the address is not"),
+            ("", "the address is not"),
+        ] {
+            let why = misfit_of_address(address).expect("refused");
+            assert!(why.contains(says) && !why.contains("hunter2"), "{address}: {why}");
+        }
+    }
 }

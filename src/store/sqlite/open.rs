@@ -2,14 +2,16 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Row, SqlitePool};
 
 use super::write::WriteTx;
-use super::{OpenMode, Store, StoreError, database, io};
+use super::{Sqlite, StoreError, database, io};
+use crate::store::files::beside;
+use crate::store::{Database as _, OpenMode};
 
 /// The first SQLite without the WAL-reset bug, in which a checkpoint racing a writer loses committed pages.
 const MIN_SQLITE: (u64, u64, u64) = (3, 51, 3);
@@ -87,19 +89,13 @@ const MIGRATIONS: [&str; 3] = [
 #[expect(clippy::cast_possible_wrap, reason = "a handful of steps")]
 const SCHEMA: i64 = MIGRATIONS.len() as i64;
 
-impl Store {
-    /// Opens the ledger at `path`.
-    ///
-    /// # Errors
-    /// Refuses a SQLite with the WAL-reset bug, a network file system, a database that is not a ledger, one of a
-    /// newer schema, and one that fails the quick check.
-    pub async fn open(path: &Path, mode: OpenMode) -> Result<Self, StoreError> {
+impl Sqlite {
+    pub(in crate::store) async fn open(path: &Path, mode: OpenMode) -> Result<Self, StoreError> {
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         if mode == OpenMode::ReadWrite {
             fs::create_dir_all(folder).map_err(io("create the folder", folder))?;
         } else if !path.exists() {
-            let source = std::io::Error::from(std::io::ErrorKind::NotFound);
-            return Err(StoreError::Io { action: "open the ledger", path: path.to_owned(), source });
+            return Err(StoreError::Absent { place: path.display().to_string() });
         }
         refuse_network(folder)?;
         let writer = match mode {
@@ -120,7 +116,7 @@ impl Store {
             path: path.to_owned(),
             writer,
             readers: pool(path, OpenMode::ReadOnly, READERS),
-            held: Arc::new(Mutex::new(None)),
+            held: Mutex::new(None),
         };
         if let Err(error) = verify(&store.readers, path).await {
             store.close().await;
@@ -128,15 +124,6 @@ impl Store {
         }
         Ok(store)
     }
-}
-
-/// Returns the file `path` with a suffix. The database itself must never be opened by anybody but SQLite: closing
-/// such a descriptor would drop SQLite's own locks in this process.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".");
-    name.push(suffix);
-    path.with_file_name(name)
 }
 
 async fn locked(path: PathBuf) -> Result<File, StoreError> {
@@ -186,7 +173,7 @@ async fn prepare(writer: &SqlitePool, path: &Path) -> Result<(), StoreError> {
             .map_err(database(ACTION))?;
         if mode != "wal" {
             let detail = format!("the journal mode stays '{mode}'");
-            return Err(StoreError::Damaged { path: path.to_owned(), detail });
+            return Err(StoreError::Damaged { place: path.display().to_string(), detail });
         }
     }
     for (from, step) in (0..).zip(MIGRATIONS).filter(|(from, _)| *from >= found) {
@@ -212,10 +199,14 @@ async fn identify(pool: &SqlitePool, path: &Path) -> Result<i64, StoreError> {
     let (application, version, objects): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
     if application != APPLICATION_ID {
         let empty = application == 0 && version == 0 && objects == 0;
-        return if empty { Ok(0) } else { Err(StoreError::NotALedger { path: path.to_owned() }) };
+        return if empty { Ok(0) } else { Err(StoreError::NotALedger { place: path.display().to_string() }) };
     }
     if version > SCHEMA {
-        return Err(StoreError::NewerSchema { path: path.to_owned(), found: version, supported: SCHEMA });
+        return Err(StoreError::NewerSchema {
+            place: path.display().to_string(),
+            found: version,
+            supported: SCHEMA,
+        });
     }
     Ok(version)
 }
@@ -229,7 +220,7 @@ async fn verify(readers: &SqlitePool, path: &Path) -> Result<(), StoreError> {
     refuse_old(&version)?;
     let found = identify(readers, path).await?;
     if found < SCHEMA {
-        return Err(StoreError::OlderSchema { path: path.to_owned(), found });
+        return Err(StoreError::OlderSchema { place: path.display().to_string(), found });
     }
     let lines: Vec<String> = sqlx::query_scalar("PRAGMA quick_check(20)")
         .fetch_all(readers)
@@ -238,7 +229,7 @@ async fn verify(readers: &SqlitePool, path: &Path) -> Result<(), StoreError> {
     if lines == ["ok"] {
         Ok(())
     } else {
-        Err(StoreError::Damaged { path: path.to_owned(), detail: lines.join("; ") })
+        Err(StoreError::Damaged { place: path.display().to_string(), detail: lines.join("; ") })
     }
 }
 
@@ -252,7 +243,7 @@ fn unreadable(path: &Path, source: sqlx::Error) -> StoreError {
         .and_then(|c| c.parse::<i64>().ok());
     match code.map(|c| c & 0xff) {
         Some(CORRUPT | NOT_A_DATABASE) => {
-            StoreError::Damaged { path: path.to_owned(), detail: source.to_string() }
+            StoreError::Damaged { place: path.display().to_string(), detail: source.to_string() }
         }
         _ => StoreError::Database { action: "open the ledger", source },
     }

@@ -1,0 +1,142 @@
+//! Takes the controller's seat: opens the ledger where the environment says, waits to lead it, and brings along what it held
+//! when it was elsewhere.
+
+use std::time::Duration;
+
+use hydromesh_core::model::Environment;
+use tokio_util::sync::CancellationToken;
+
+use super::outage::Outage;
+use super::run::{UpError, UpOptions};
+use super::turn::LEASE_MS;
+use crate::store::{Lease, OpenMode, Place, Store, StoreError, follow};
+
+/// How often one that stands by looks whether it may lead.
+const STAND_BY: Duration = Duration::from_secs(1);
+
+/// The ledger, and the right to write it.
+pub(super) struct Seat {
+    pub store: Store,
+    pub lease: Lease,
+    /// Somebody else led before.
+    pub waited: bool,
+}
+
+/// Takes the seat. With a ledger on a server this waits until nobody else leads, and for the server; with one in a file it
+/// does not, for two controllers on one folder are a mistake. Returns nothing when asked to end meanwhile.
+///
+/// # Errors
+/// When the ledger cannot be used, or what it held elsewhere cannot be brought along.
+pub(super) async fn take(
+    options: &UpOptions,
+    settings: &Environment,
+    shutdown: &CancellationToken,
+) -> Result<Option<Seat>, UpError> {
+    let (folder, name) = (&options.state, &options.environment);
+    let place = Place::of(folder, name, &settings.state)?;
+    let before = Place::found(folder)?.filter(|before| *before != place);
+    let owner = owner();
+    let mut seat = match place {
+        Place::File(_) => lead(&place, &owner).await?,
+        Place::Postgres { .. } => match stand_by(&place, &owner, shutdown).await? {
+            Some(seat) => seat,
+            None => return Ok(None),
+        },
+    };
+    if let Some(before) = before {
+        seat.lease = bring_along(&seat, &before).await?;
+    }
+    Place::remember(folder, name, &settings.state).map_err(|source| UpError::Io {
+        action: format!("note in {} where the ledger is", folder.display()),
+        source,
+    })?;
+    Ok(Some(seat))
+}
+
+async fn lead(place: &Place, owner: &str) -> Result<Seat, StoreError> {
+    let store = Store::open_at(place, OpenMode::ReadWrite).await?;
+    match lease(&store, owner).await {
+        Ok(lease) => Ok(Seat { store, lease, waited: false }),
+        Err(error) => {
+            store.close().await;
+            Err(error)
+        }
+    }
+}
+
+async fn lease(store: &Store, owner: &str) -> Result<Lease, StoreError> {
+    store.lease(owner, store.lease_clock_ms().await?, LEASE_MS).await
+}
+
+async fn stand_by(
+    place: &Place,
+    owner: &str,
+    shutdown: &CancellationToken,
+) -> Result<Option<Seat>, StoreError> {
+    let mut outage = Outage::default();
+    let mut waited = false;
+    loop {
+        match lead(place, owner).await {
+            Ok(seat) => {
+                if waited {
+                    tracing::warn!("leads from here on");
+                }
+                return Ok(Some(Seat { waited, ..seat }));
+            }
+            Err(StoreError::LeaseHeld { owner, .. }) => {
+                waited = true;
+                if outage.begins(&owner) {
+                    tracing::warn!("stands by: the controller {owner} leads");
+                }
+            }
+            Err(error) if error.is_transient() => {
+                waited = true;
+                let why = crate::text::chain(&error);
+                if outage.begins(&why) {
+                    tracing::warn!("waits for the ledger: {why}");
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(None),
+            () = tokio::time::sleep(STAND_BY) => {}
+        }
+    }
+}
+
+/// Copies what the ledger held at another place, whose lease is taken first: nothing is added there any more.
+async fn bring_along(seat: &Seat, before: &Place) -> Result<Lease, StoreError> {
+    let old = match Store::open_at(before, OpenMode::ReadWrite).await {
+        Ok(old) => old,
+        // An address that leads nowhere any more; the ledger that was asked for has a story of its own.
+        Err(error) if seat.store.head().await? > 0 => {
+            let why = crate::text::chain(&error);
+            tracing::warn!("the ledger's place of before cannot be read; it goes on with what it has: {why}");
+            return Ok(seat.lease.clone());
+        }
+        Err(error) => return Err(error),
+    };
+    let lease = match lease(&old, &seat.lease.owner).await {
+        Ok(above) => {
+            let before = seat.store.head().await?;
+            let lease = follow(&seat.store, seat.lease.clone(), &old, &above).await;
+            old.release(above).await?;
+            let facts = seat.store.head().await? - before;
+            tracing::warn!(facts, "the ledger has moved; what it held before is brought along");
+            lease
+        }
+        // The same database under another address.
+        Err(StoreError::LeaseHeld { owner, .. }) if owner == seat.lease.owner => Ok(seat.lease.clone()),
+        Err(error) => Err(error),
+    };
+    old.close().await;
+    lease
+}
+
+/// Names this process: machine, process id, and what no other process ever had.
+fn owner() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = crate::text::line(host.trim(), 100);
+    format!("{host}:{}:{}", std::process::id(), uuid::Uuid::new_v4())
+}
