@@ -107,6 +107,7 @@ fn product(spec: &Spec) -> Product {
         chunk: None,
         concurrency: spec.concurrency,
         retry: Retry::default(),
+        timeout: None,
     };
     let output = OutputPort {
         name: text("rows"),

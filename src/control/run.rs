@@ -227,7 +227,9 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     let result = turning.turn(options.tick, &shutdown).await;
     shutdown.cancel();
     turning.hands.desk.stop();
-    turning.drain().await;
+    if result.is_ok() {
+        turning.drain().await;
+    }
     let Loop { control, lease, watching, show_ledger, .. } = turning;
     show_ledger.send_replace(Arc::new(control.ledger));
     watching.stop();

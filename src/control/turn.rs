@@ -18,6 +18,8 @@ use crate::store::{Lease, StoreError};
 pub(super) const LEASE_MS: i64 = 15_000;
 /// Events that are decided about before their facts are written, all at once.
 const TOGETHER: usize = 256;
+/// How long what is being written has to be acknowledged once the process is to end.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 /// How often the board is looked at for what other processes report.
 const HEAR: Duration = Duration::from_millis(50);
 
@@ -42,8 +44,22 @@ impl Loop<'_> {
     /// Turns until cancelled.
     ///
     /// # Errors
-    /// When this process may no longer write, or what it writes to is broken. Whoever called ends in order all the same.
+    /// When this process may no longer write, or what it writes to is broken or does not answer at the end. Whoever called ends
+    /// in order all the same, but writes nothing more: what control knows may not be in the ledger.
     pub async fn turn(&mut self, tick: Duration, shutdown: &CancellationToken) -> Result<(), UpError> {
+        // A server that is away must not hold up the end of the process.
+        let patience = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(LAST_WORDS).await;
+        };
+        tokio::select! {
+            biased;
+            done = self.turn_on(tick, shutdown) => done,
+            () = patience => Err(StoreError::NoAnswer.into()),
+        }
+    }
+
+    async fn turn_on(&mut self, tick: Duration, shutdown: &CancellationToken) -> Result<(), UpError> {
         let mut tick = interval(tick);
         let mut renew = interval(Duration::from_millis(u64::try_from(LEASE_MS / 3).unwrap_or(5_000)));
         let mut hear = interval(HEAR);
@@ -118,9 +134,12 @@ impl Loop<'_> {
     /// Lets the steps of this process end between two commits, for at most five seconds; what is left is recovered like
     /// after a crash.
     pub async fn drain(&mut self) {
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+        let _ = tokio::time::timeout(Duration::from_secs(5), self.drain_all()).await;
+    }
+
+    async fn drain_all(&mut self) {
         while self.hands.desk.is_busy() {
-            let Ok(Some(event)) = tokio::time::timeout_at(deadline, self.inbox.recv()).await else { break };
+            let Some(event) = self.inbox.recv().await else { break };
             if matches!(event, Event::Finished { .. } | Event::Progress { .. } | Event::Sent { .. })
                 && self.hands.take_facts(&mut self.control, event).await.is_err()
             {

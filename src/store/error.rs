@@ -30,10 +30,17 @@ pub enum StoreError {
     NotALedger { place: String },
     #[error("{place} is damaged: {detail}")]
     Damaged { place: String, detail: String },
+    #[error(
+        "this state folder used another ledger before: they differ at record {seq}. Give this environment a folder of its own, or move \
+         ledger.db and ledger.json out of it if what they lead to is not needed"
+    )]
+    Other { seq: u64 },
     #[error("{} is on a network file system ({kind}), where locks and shared memory cannot be trusted", path.display())]
     NetworkFileSystem { path: PathBuf, kind: String },
     #[error("the ledger's address: {0}")]
     BadAddress(String),
+    #[error("the ledger did not answer before the process had to end; the next start sees what was written")]
+    NoAnswer,
     #[error("the ledger is open for reading only")]
     ReadOnly,
     #[error("a fact of kind '{kind}' has no valid JSON body")]

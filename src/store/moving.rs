@@ -10,14 +10,13 @@ const PAGE: u32 = 5_000;
 /// Who calls it holds both leases, so that nothing is added to the other one meanwhile, or later.
 ///
 /// # Errors
-/// [`StoreError::Damaged`] when the two tell different stories.
+/// [`StoreError::Other`] when the two tell different stories.
 pub async fn follow(to: &Store, lease: Lease, from: &Store, above: &Lease) -> Result<Lease, StoreError> {
     let lease = to.raise_to(&lease, above.epoch + 1).await?;
     let head = to.head().await?;
     let both = head.min(from.head().await?);
     if both > 0 && to.read(both, 1).await? != from.read(both, 1).await? {
-        let detail = format!("its record {both} is not the one of the ledger that it is to follow");
-        return Err(StoreError::Damaged { place: "the ledger".to_owned(), detail });
+        return Err(StoreError::Other { seq: both });
     }
     let mut next = head + 1;
     loop {

@@ -26,6 +26,8 @@ pub(crate) enum Bug {
     BlockedBegins,
     /// Steps of a paused product begin.
     PauseIgnored,
+    /// Steps may take as long as they like.
+    TimeoutIgnored,
     /// The last message of an episode is sent first.
     ResolvedFirst,
     /// A message that was refused is never tried again.

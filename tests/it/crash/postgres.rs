@@ -27,6 +27,26 @@ fn database() -> Option<String> {
     Some(format!("{before}/{name}"))
 }
 
+/// Keeps everybody from writing until it is dropped.
+fn hold_the_lease(url: &str) -> impl Drop {
+    struct Held(Option<(tokio::runtime::Runtime, sqlx::PgConnection)>);
+    impl Drop for Held {
+        fn drop(&mut self) {
+            let (runtime, connection) = self.0.take().expect("once");
+            runtime.block_on(sqlx::Connection::close(connection)).expect("closed");
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let connection = runtime.block_on(async {
+        let options: PgConnectOptions = url.parse().expect("an address");
+        let mut connection = options.connect().await.expect("a server");
+        let lock = "BEGIN; LOCK TABLE hydromesh_dev.lease IN EXCLUSIVE MODE";
+        sqlx::raw_sql(lock).execute(&mut connection).await.expect("a lock");
+        connection
+    });
+    Held(Some((runtime, connection)))
+}
+
 /// Waits until a controller has said something for the nth time.
 #[track_caller]
 fn wait_until_told(state: &mut State<'_>, what: &str, times: usize) {
@@ -93,6 +113,15 @@ fn of_two_controllers_on_one_server_one_leads_whoever_is_stopped_or_killed() {
     assert_eq!((one.table(SALES).1, one.table(DAILY).1), (DAYS * SALES_A_DAY, DAYS * 3));
     assert_eq!(one.json(&["status"]).expect("a status")["controller"], "running");
     one.ask(&["doctor"]).ends_with(0).says("facts, whole, numbered without gaps");
+    // A server that does not answer holds up no end; what was not acknowledged is seen to by the next one.
+    let held = hold_the_lease(&url);
+    std::thread::sleep(Duration::from_secs(6));
+    let (status, took) = one.end();
+    assert_eq!(status.code(), Some(4), "{}", one.told());
+    assert!(took < Duration::from_secs(15), "ending took {took:?}");
+    drop(held);
+    one.start();
+    one.settle();
     // What stands by ends when it is asked to.
     two.start();
     wait_until_told(&mut two, "stands by", 2);

@@ -33,7 +33,7 @@ use crate::planted::{self, Bug};
 use alerts::About;
 use commit::Pending;
 use gate::Asked;
-use line::Line;
+use line::Lines;
 use outbox::Handed;
 pub use outbox::outbox_id;
 use work::{Flight, Rest};
@@ -217,10 +217,8 @@ pub struct Control {
     resting: BTreeMap<StepKey, Rest>,
     /// When each of them may begin again.
     rested: BTreeSet<(i64, StepKey)>,
-    /// Who may have a step to begin that ends by itself.
-    line: Line,
-    /// Who may have a topic to follow.
-    following: Line,
+    /// Pipelines that may have a step to begin.
+    lines: Lines,
     /// A definition has changed since flights were looked at.
     redeployed: bool,
     /// When to stop a step again that did not hear of it.
@@ -263,8 +261,7 @@ impl Control {
             flights: BTreeMap::new(),
             resting: BTreeMap::new(),
             rested: BTreeSet::new(),
-            line: Line::default(),
-            following: Line::default(),
+            lines: Lines::default(),
             redeployed: false,
             stop_again_ms: i64::MAX,
             troubled,

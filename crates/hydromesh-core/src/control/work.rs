@@ -2,10 +2,15 @@
 
 use std::sync::Arc;
 
+use super::line::Lane;
 use super::{Control, Effect, Start};
+use crate::diag::codes;
 use crate::ids::{PipelineId, ProductId};
-use crate::ledger::{Deployed, Fact, LedgerState, RunOutcome};
+use crate::ledger::{Deployed, ErrorKind, Fact, LedgerState, RunOutcome};
+use crate::model::Pipeline;
 use crate::plan::{DueStep, StepKey, Work};
+use crate::planted::{self, Bug};
+use crate::time::Span;
 
 /// How long a step rests that ended well and is due again at once: what it did was not what was wanted.
 const REST_MS: i64 = 10_000;
@@ -19,6 +24,10 @@ pub(super) struct Flight {
     pub run: String,
     pub began_ms: i64,
     basis: Basis,
+    /// Its `timeout`, and when that is over.
+    limit: Option<(Span, i64)>,
+    /// It is stopped for its timeout alone.
+    is_late: bool,
     /// When to stop it again, once it was stopped.
     stop_again_ms: Option<i64>,
 }
@@ -26,6 +35,12 @@ pub(super) struct Flight {
 impl Flight {
     fn is_stopped(&self) -> bool {
         self.stop_again_ms.is_some()
+    }
+
+    /// Returns whether its time is over and nobody has stopped it.
+    #[cfg(test)]
+    pub(super) fn is_over_its_time(&self, now_ms: i64) -> bool {
+        self.limit.is_some_and(|(_, end_ms)| end_ms <= now_ms) && !self.is_stopped()
     }
 }
 
@@ -77,25 +92,35 @@ impl Control {
         self.stop_outdated();
         self.line_up();
         let mut free = self.limits.steps.saturating_sub(self.bounded().count());
-        loop {
-            let bounded = if free == 0 { None } else { self.line.first() };
-            if let Some(pipeline) = self.following.next_before(bounded) {
-                for step in self.startable(&pipeline, usize::MAX) {
-                    self.start(step);
-                }
-            } else if free > 0
-                && let Some(pipeline) = self.line.next_before(None)
-            {
-                for step in self.startable(&pipeline, free) {
-                    free -= usize::from(self.start(step));
-                }
-                if free == 0 {
-                    // It may have more.
-                    self.join(pipeline);
-                }
-            } else {
-                return;
+        while let Some((lane, pipeline)) = self.lines.next(free > 0) {
+            // Where something fresh waits, a backlog gets its turn and no more.
+            let most = match lane {
+                Lane::Following => usize::MAX,
+                Lane::Backlog if self.lines.has_fresh() => 1,
+                Lane::Fresh | Lane::Backlog => free,
+            };
+            let steps: Vec<DueStep> = self.startable(&pipeline).take(most).cloned().collect();
+            let full = lane != Lane::Following && steps.len() >= most;
+            let (now, later): (Vec<_>, Vec<_>) =
+                steps.into_iter().partition(|step| lane != Lane::Fresh || self.lane_of(&step.key) == lane);
+            let mut began = 0;
+            for step in now {
+                began += usize::from(self.start(step));
             }
+            if lane != Lane::Following {
+                free -= began;
+            }
+            if full && began > 0 || !later.is_empty() {
+                self.join(pipeline);
+            }
+        }
+    }
+
+    fn lane_of(&self, key: &StepKey) -> Lane {
+        match key.work {
+            Work::Follow => Lane::Following,
+            _ if self.due.is_fresh(key) => Lane::Fresh,
+            _ => Lane::Backlog,
         }
     }
 
@@ -103,8 +128,7 @@ impl Control {
     fn line_up(&mut self) {
         let refreshed = self.due.refresh(&self.ledger, self.now_ms);
         if refreshed.reordered {
-            self.line.clear();
-            self.following.clear();
+            self.lines.clear();
         }
         let all = if refreshed.reordered { self.due.order().to_vec() } else { Vec::new() };
         for id in all.iter().chain(&refreshed.products) {
@@ -122,9 +146,10 @@ impl Control {
 
     fn join(&mut self, pipeline: PipelineId) {
         let Some(rank) = self.due.rank(&pipeline.product) else { return };
-        let follows = self.due.steps_of(&pipeline).next().is_some_and(|step| step.key.work == Work::Follow);
-        let line = if follows { &mut self.following } else { &mut self.line };
-        line.join(rank, pipeline);
+        // What cannot begin now is looked at once more when its turn comes.
+        let first = self.startable(&pipeline).next().or_else(|| self.due.steps_of(&pipeline).next());
+        let Some(lane) = first.map(|step| self.lane_of(&step.key)) else { return };
+        self.lines.join(lane, rank, pipeline);
     }
 
     /// Lets a step begin again that rested, unless it went on to rest once more.
@@ -155,20 +180,15 @@ impl Control {
         self.flights.range(least..).map(|(key, _)| key).take_while(move |key| key.pipeline == *pipeline)
     }
 
-    /// Returns at most so many due steps of a pipeline that nothing in flight collides with.
-    pub(super) fn startable(&self, pipeline: &PipelineId, most: usize) -> Vec<DueStep> {
+    /// Returns the due steps of a pipeline that nothing in flight collides with, no more than may begin beside that.
+    pub(super) fn startable(&self, pipeline: &PipelineId) -> impl Iterator<Item = &DueStep> {
         let flights: Vec<&StepKey> = self.flights_of(pipeline).collect();
-        let mut found: Vec<DueStep> = Vec::new();
-        for step in self.due.steps_of(pipeline) {
-            let concurrency = usize::try_from(step.concurrency.max(1)).unwrap_or(1);
-            if found.len() >= most || flights.len() + found.len() >= concurrency {
-                break;
-            }
-            if !self.rests(&step.key) && !flights.iter().any(|key| key.overlaps(&step.key)) {
-                found.push(step.clone());
-            }
-        }
-        found
+        let concurrency = self.due.steps_of(pipeline).next().map_or(1, |step| step.concurrency.max(1));
+        let room = usize::try_from(concurrency).unwrap_or(1).saturating_sub(flights.len());
+        let begins = move |step: &&DueStep| {
+            !self.rests(&step.key) && !flights.iter().any(|key| key.overlaps(&step.key))
+        };
+        self.due.steps_of(pipeline).filter(begins).take(room)
     }
 
     fn rests(&self, key: &StepKey) -> bool {
@@ -192,19 +212,30 @@ impl Control {
             attempt,
             decision: decision.clone(),
         });
-        let line = if key.work == Work::Follow { &mut self.following } else { &mut self.line };
-        line.began(key.pipeline.clone(), self.ledger.seq);
-        self.flights.insert(
-            key.clone(),
-            Flight { run: run.clone(), began_ms: self.now_ms, basis, stop_again_ms: None },
-        );
+        self.lines.began(self.lane_of(&key), key.pipeline.clone(), self.ledger.seq);
+        let pipeline = basis.deployed.product.pipelines.get(&key.pipeline.name);
+        let limit = pipeline
+            .and_then(Pipeline::timeout)
+            .map(|timeout| (timeout, self.now_ms.saturating_add(timeout.millis())));
+        if let Some((_, end_ms)) = limit {
+            self.stop_again_ms = self.stop_again_ms.min(end_ms);
+        }
+        let flight = Flight {
+            run: run.clone(),
+            began_ms: self.now_ms,
+            basis,
+            limit,
+            is_late: false,
+            stop_again_ms: None,
+        };
+        self.flights.insert(key.clone(), flight);
         self.effects.push(Effect::Start(Start { run, key, attempt, generation, decision, reason }));
         true
     }
 
     fn stop_outdated(&mut self) {
         // Another definition makes a step outdated, or another hand on its table, or a pause, if it would not end by itself, or
-        // somebody's wish; time asks again for what was not heard.
+        // somebody's wish; time ends what takes too long, and asks again for what was not heard.
         if !std::mem::take(&mut self.redeployed) && self.stop_again_ms > self.now_ms {
             return;
         }
@@ -215,11 +246,14 @@ impl Control {
             let same = flight.basis.same(Basis::of(&self.ledger, key).as_ref(), key)
                 && !(paused && key.work == Work::Follow)
                 && !self.ledger.cancels.contains_key(&flight.run);
-            if flight.stop_again_ms.map_or(!same, |again_ms| again_ms <= self.now_ms) {
+            let end_ms = flight.limit.map_or(i64::MAX, |(_, end_ms)| end_ms);
+            let late = end_ms <= self.now_ms && !planted::is(Bug::TimeoutIgnored);
+            flight.is_late = same && (flight.is_late || late && !flight.is_stopped());
+            if flight.stop_again_ms.map_or(!same || late, |again_ms| again_ms <= self.now_ms) {
                 flight.stop_again_ms = Some(self.now_ms + STOP_AGAIN_MS);
                 outdated.push(flight.run.clone());
             }
-            self.stop_again_ms = self.stop_again_ms.min(flight.stop_again_ms.unwrap_or(i64::MAX));
+            self.stop_again_ms = self.stop_again_ms.min(flight.stop_again_ms.unwrap_or(end_ms));
         }
         for run in outdated {
             self.effects.push(Effect::Cancel { run });
@@ -249,10 +283,18 @@ impl Control {
             // deployed definition finds it stale and computes it again.
             self.record(fact);
         }
-        let outcome = match outcome {
+        let outcome = match (outcome, flight.limit) {
+            (RunOutcome::Failed { .. } | RunOutcome::Cancelled, Some((timeout, _))) if flight.is_late => {
+                let message = format!("it took longer than `timeout: {timeout}`");
+                RunOutcome::Failed {
+                    kind: ErrorKind::External,
+                    code: codes::TIMED_OUT.id().to_owned(),
+                    message,
+                }
+            }
             // What failed is no longer wanted.
-            RunOutcome::Failed { .. } if flight.is_stopped() => RunOutcome::Cancelled,
-            other => other,
+            (RunOutcome::Failed { .. }, _) if flight.is_stopped() => RunOutcome::Cancelled,
+            (other, _) => other,
         };
         let failed = matches!(outcome, RunOutcome::Failed { .. });
         let succeeded = matches!(outcome, RunOutcome::Succeeded { .. });

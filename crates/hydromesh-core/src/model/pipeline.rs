@@ -63,6 +63,15 @@ impl Pipeline {
         }
     }
 
+    /// Returns the longest that one step may take.
+    #[must_use]
+    pub fn timeout(&self) -> Option<Span> {
+        match self {
+            Self::Batch(batch) => batch.timeout,
+            Self::Stream(_) | Self::Feature(_) | Self::Embedding(_) | Self::Training(_) => None,
+        }
+    }
+
     /// Returns whether its table is computed again when somebody else changed it.
     ///
     /// A stream's archive cannot be: its topic may have forgotten. A table of models would cost a training.
@@ -142,6 +151,9 @@ pub struct BatchPipeline {
     pub order: BackfillOrder,
     /// What to do when an attempt fails.
     pub retry: Retry,
+    /// The longest that one step may take; it is stopped then, and counts as failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Span>,
     /// A table that somebody else changed is computed again; without it, people are told.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub self_heal: bool,

@@ -39,7 +39,7 @@ pub struct NotDue {
     pub held: bool,
 }
 
-/// Returns the steps that are due, in dependency order and partitions in the order of their pipeline, and what waits and why.
+/// Returns the steps that are due, in dependency order, of each pipeline the newest chunk first, and what waits and why.
 #[must_use]
 pub fn due_steps(ledger: &LedgerState, now_ms: i64) -> (Vec<DueStep>, Vec<NotDue>) {
     let mut work = DueWork::default();
@@ -249,7 +249,7 @@ impl DueWork {
         self.order.iter().filter_map(|id| Some((id, self.surveys.get(id)?)))
     }
 
-    /// Returns the steps that are due, in dependency order and partitions in the order of their pipeline.
+    /// Returns the steps that are due, in dependency order, of each pipeline the newest chunk first.
     pub fn steps(&self) -> impl Iterator<Item = &DueStep> {
         self.surveys().flat_map(|(_, survey)| survey.pipelines.values()).flat_map(PipelineSurvey::due)
     }
@@ -258,6 +258,15 @@ impl DueWork {
     pub fn steps_of(&self, pipeline: &PipelineId) -> impl Iterator<Item = &DueStep> {
         let survey = self.surveys.get(&pipeline.product).and_then(|it| it.pipelines.get(&pipeline.name));
         survey.into_iter().flat_map(PipelineSurvey::due)
+    }
+
+    /// Returns whether a step is about what readers wait for, the newest chunk of a pipeline or a whole output: the rest is a
+    /// backlog.
+    #[must_use]
+    pub fn is_fresh(&self, key: &StepKey) -> bool {
+        let survey =
+            self.surveys.get(&key.pipeline.product).and_then(|it| it.pipelines.get(&key.pipeline.name));
+        survey.is_none_or(|survey| survey.is_fresh(key))
     }
 
     /// Returns the pipelines of a product of which something is due.

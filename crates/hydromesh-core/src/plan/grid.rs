@@ -66,6 +66,11 @@ impl Grid {
         (index - self.first).div_euclid(self.most)
     }
 
+    /// Returns the place of the newest partition that was looked at.
+    pub fn newest(&self) -> i64 {
+        self.place(self.seen - 1)
+    }
+
     /// Returns the positions of a place that were looked at.
     pub fn range(&self, place: i64) -> Range<i64> {
         let from = self.first.saturating_add(place.saturating_mul(self.most));

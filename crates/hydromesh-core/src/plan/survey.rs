@@ -143,12 +143,24 @@ impl PipelineSurvey {
         }
     }
 
-    /// Returns what is due, in the order of the pipeline.
+    /// Returns what is due: the newest chunk, and then the backlog in the order of the pipeline.
     pub fn due(&self) -> impl Iterator<Item = &DueStep> {
-        let newest = self.order == BackfillOrder::NewestFirst;
-        let forwards = (!newest).then(|| self.chunks.values().flat_map(|chunk| &chunk.due));
-        let backwards = newest.then(|| self.chunks.values().rev().flat_map(|chunk| chunk.due.iter().rev()));
-        forwards.into_iter().flatten().chain(backwards.into_iter().flatten())
+        // A backlog must not make fresh data late.
+        let newest = self.grid.as_ref().map_or(0, Grid::newest);
+        let fresh = self.chunks.get(&newest).into_iter().flat_map(|chunk| chunk.due.iter().rev());
+        let backlog = self.chunks.range(..newest).map(|(_, chunk)| &chunk.due);
+        let backwards = self.order == BackfillOrder::NewestFirst;
+        let forwards = (!backwards).then(|| backlog.clone().flatten());
+        let backwards = backwards.then(|| backlog.rev().flat_map(|due| due.iter().rev()));
+        fresh.chain(forwards.into_iter().flatten()).chain(backwards.into_iter().flatten())
+    }
+
+    /// Returns whether a step is about what readers wait for, the newest chunk or a whole output, and not about a backlog.
+    pub fn is_fresh(&self, key: &StepKey) -> bool {
+        self.grid.as_ref().is_none_or(|grid| {
+            let newest = grid.newest();
+            grid.places_of(&key.work).is_none_or(|(_, to)| to >= newest)
+        })
     }
 
     /// Returns what waits and why, but for an input.

@@ -21,7 +21,7 @@ use crate::planted::{self, Bug};
 /// Turns of one world: long enough for several commits to meet several faults.
 const TURNS: usize = 2_000;
 
-const BUGS: [Bug; 16] = [
+const BUGS: [Bug; 17] = [
     Bug::EffectBeforeFact,
     Bug::DeniedIsAllowed,
     Bug::NobodyIsHeld,
@@ -32,6 +32,7 @@ const BUGS: [Bug; 16] = [
     Bug::DueForgotten,
     Bug::BlockedBegins,
     Bug::PauseIgnored,
+    Bug::TimeoutIgnored,
     Bug::ResolvedFirst,
     Bug::RefusedIsLost,
     Bug::CommandTwice,

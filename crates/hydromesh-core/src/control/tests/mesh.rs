@@ -54,6 +54,7 @@ pub struct Spec {
     pub chunk: Option<Span>,
     pub order: BackfillOrder,
     pub retry: Retry,
+    pub timeout: Option<Span>,
     /// Stands for whatever is no data: description, owners.
     pub version: String,
     /// It does not check.
@@ -92,6 +93,7 @@ impl Spec {
             chunk: None,
             order: BackfillOrder::default(),
             retry: Retry::default(),
+            timeout: None,
             version: "1.0.0".to_owned(),
             broken: false,
             files: "1".to_owned(),
@@ -310,6 +312,7 @@ fn pipeline(spec: &Spec) -> Pipeline {
             concurrency: 2,
             order: spec.order,
             retry: spec.retry.clone(),
+            timeout: spec.timeout,
             self_heal: true,
         }),
         Made::Stream => {

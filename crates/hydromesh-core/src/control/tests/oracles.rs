@@ -148,11 +148,14 @@ impl Simulation {
         let held = ledger.open.iter().filter(|(_, id)| ledger.episodes[*id].last().state == AlertState::Held);
         assert!(held.map(|(about, _)| about).all(|about| control.untold.contains(about)));
 
+        for (key, flight) in &control.flights {
+            assert!(!flight.is_over_its_time(control.now_ms), "{key} goes on after its timeout");
+        }
         let bounded = control.in_flight().filter(|(key, _)| key.work != Work::Follow).count();
         let full = bounded >= control.limits.steps;
         let more = control.due.steps().filter(|step| step.key.work == Work::Follow || !full);
         for step in more.map(|step| &step.key.pipeline).collect::<BTreeSet<_>>() {
-            assert_eq!(control.startable(step, usize::MAX), [], "nobody looks at it");
+            assert_eq!(control.startable(step).next(), None, "nobody looks at it");
         }
     }
 

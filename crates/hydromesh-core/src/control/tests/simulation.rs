@@ -292,6 +292,7 @@ impl Simulation {
                 9 => _ = tree.insert(product.clone(), small().remove(&product).expect("of the example")),
                 10 => with(tree, &product, |spec| spec.version.push_str(".1")),
                 11 if column == 1 => with(tree, &product, |spec| spec.order = BackfillOrder::NewestFirst),
+                11 if column == 2 => with(tree, &product, |spec| spec.timeout = Some(span("10m"))),
                 _ if column == 0 => tree.clear(),
                 _ => with(tree, &product, |spec| spec.files.push('x')),
             }

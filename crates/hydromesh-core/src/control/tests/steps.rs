@@ -140,7 +140,8 @@ impl World {
             return true;
         }
         let follows = running.start.key.work == Work::Follow;
-        if let Some((kind, code)) = self.failures.get_mut(&id).and_then(VecDeque::pop_front) {
+        let fate = self.failures.get_mut(&id).and_then(VecDeque::pop_front);
+        if let Some((kind, code)) = fate.filter(|(_, code)| !code.is_empty()) {
             let message = "injected".to_owned();
             self.finish(run, Vec::new(), RunOutcome::Failed { kind, code: code.to_owned(), message });
             return true;

@@ -2,8 +2,9 @@
 
 use super::mesh::{self, example, id, port_of, span};
 use super::world::{DAY_MS, HOUR_MS, MINUTE_MS, World};
+use crate::control::Event;
 use crate::ids::ProductId;
-use crate::ledger::{AlertKind, AlertState, ErrorKind, Fact, Outcome, Verb};
+use crate::ledger::{AlertKind, AlertState, ErrorKind, Fact, Outcome, RunOutcome, Verb};
 use crate::model::BackfillOrder;
 use crate::plan::{DueWork, Work, due_steps};
 
@@ -331,8 +332,9 @@ fn a_day_reaches_its_readers_after_its_source() {
 fn each_partition_waits_for_its_own_inputs_alone() {
     let mut world = World::new();
     let (orders, revenue) = (id("commerce/orders"), id("commerce/daily-revenue"));
-    // One of six chunks fails for good; another product reads all of the table, and waits for it.
-    world.failures.insert(orders.clone(), [(ErrorKind::User, "HM-Q001")].into());
+    // One of six chunks, in the middle, fails for good; another product reads all of the table, and waits for it.
+    let well = std::iter::repeat_n((ErrorKind::User, ""), 32);
+    world.failures.insert(orders.clone(), well.chain([(ErrorKind::User, "HM-Q001")]).collect());
     world.commit(|tree| *tree = example());
     insta::assert_debug_snapshot!(world.backfilled(0), @r#"
     {
@@ -376,6 +378,88 @@ fn each_partition_waits_for_its_own_inputs_alone() {
         "commerce/orders": 2,
     }
     "#);
+}
+
+#[test]
+fn the_newest_days_come_first_and_then_the_backlog_from_its_oldest_day_on() {
+    let mut world = World::new();
+    world.commit(|tree| *tree = example());
+    let of_orders = |world: &World| -> Vec<String> {
+        let runs = world.started.iter().filter(|it| it.key.pipeline.product == id("commerce/orders"));
+        runs.map(|it| it.key.to_string()).collect()
+    };
+    let mut runs = of_orders(&world);
+    assert_eq!(runs.len(), 6);
+    let newest = runs.remove(0);
+    assert!(runs.is_sorted() && runs.iter().all(|run| *run < newest), "{newest}, {runs:?}");
+
+    // While old days are computed once more, a day ends: it is computed next, before what is left of them.
+    let (from, to) = ("2026-08-03".to_owned(), "2026-10-01".to_owned());
+    world.ask("again", Verb::Backfill { product: id("commerce/orders"), from, to });
+    while world.deliver() {}
+    assert_eq!(of_orders(&world).len(), 8, "two at once");
+    world.advance(DAY_MS);
+    world.step(Event::Tick);
+    world.rest();
+    let runs = of_orders(&world).split_off(6);
+    insta::assert_debug_snapshot!(runs, @r#"
+    [
+        "commerce/orders:orders@2026-08-03..2026-08-17",
+        "commerce/orders:orders@2026-08-18..2026-09-01",
+        "commerce/orders:orders@2026-11-01..2026-11-01",
+        "commerce/orders:orders@2026-09-02..2026-09-16",
+        "commerce/orders:orders@2026-09-17..2026-10-01",
+    ]
+    "#);
+}
+
+#[test]
+fn a_step_that_takes_longer_than_it_may_is_stopped_and_tried_again() {
+    let mut world = World::new();
+    let product = id("commerce/orders");
+    world.commit(|tree| {
+        *tree = example();
+        let orders = tree.get_mut(&id("commerce/orders")).expect("there");
+        (orders.timeout, orders.retry.attempts) = (Some(span("10m")), 2);
+    });
+    let (from, to) = ("2026-08-03".to_owned(), "2026-08-17".to_owned());
+    let hang = |world: &mut World, minutes| {
+        // The steps that began say nothing for a while.
+        while world.deliver() {}
+        world.advance(minutes * MINUTE_MS);
+        world.step(Event::Tick);
+        while world.deliver() {}
+    };
+    let ended = |world: &World| -> Vec<RunOutcome> {
+        let ends = world.entries.iter().filter_map(|entry| match &entry.fact {
+            Fact::RunFinished { step, outcome, .. } if step.pipeline.product == product => {
+                Some(outcome.clone())
+            }
+            _ => None,
+        });
+        ends.skip(6).collect()
+    };
+    world.ask("again", Verb::Backfill { product: product.clone(), from, to });
+    hang(&mut world, 9);
+    assert!(ended(&world).is_empty());
+    hang(&mut world, 1);
+    world.rest();
+    let late = RunOutcome::Failed {
+        kind: ErrorKind::External,
+        code: "HM-X011".to_owned(),
+        message: "it took longer than `timeout: 10m`".to_owned(),
+    };
+    assert_eq!(ended(&world), [late.clone()]);
+    // The second attempt hangs too, and its owners are told; one that is asked for and is quick mends it.
+    hang(&mut world, 1);
+    hang(&mut world, 10);
+    world.rest();
+    assert_eq!(ended(&world), [late.clone(), late]);
+    assert_eq!(mails(&world, AlertKind::Run).len(), 1);
+    world.ask("1", Verb::Retry { product: product.clone() });
+    world.rest();
+    assert!(matches!(ended(&world).as_slice(), [_, _, RunOutcome::Succeeded { .. }]));
+    assert_eq!(mails(&world, AlertKind::Run).len(), 2, "resolved");
 }
 
 #[test]

@@ -94,7 +94,7 @@ pub struct World {
     /// Mails that were accepted, in order.
     pub mails: Vec<(String, Alert)>,
     pub mail_down: bool,
-    /// Steps that fail next, by product.
+    /// What becomes of the next partitions, and steps without, by product: what has no code goes well.
     pub failures: BTreeMap<ProductId, VecDeque<(ErrorKind, &'static str)>>,
     pub chaos: Option<Chaos>,
 

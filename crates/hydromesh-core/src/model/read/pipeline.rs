@@ -176,6 +176,10 @@ impl<'n> Reader<'_, 'n, '_> {
             backfill.finish();
         }
         let retry = map.map("retry").map(|inner| self.retry(&inner)).unwrap_or_default();
+        let timeout = span(map, "timeout");
+        if timeout.is_some_and(Span::is_zero) {
+            self.sink().tell(codes::BAD_DURATION, map.spot("timeout"), "a step takes longer than nothing");
+        }
         let self_heal = map.flag("self_heal").unwrap_or(true);
         self.engine();
         let (partition, schedule) = (
@@ -193,6 +197,7 @@ impl<'n> Reader<'_, 'n, '_> {
             concurrency,
             order,
             retry,
+            timeout,
             self_heal,
         })
     }
