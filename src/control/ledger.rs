@@ -53,7 +53,7 @@ pub async fn append(store: &Store, epoch: u64, entries: &[Entry]) -> Result<(), 
     let mut pause = Duration::from_millis(100);
     loop {
         match store.append(epoch, at_ms, &records).await {
-            Ok(_) => return Ok(()),
+            Ok(seq) => return in_order(seq, entries),
             Err(error) if error.is_transient() => {
                 tracing::warn!("the ledger cannot be written, tried again: {}", crate::text::chain(&error));
                 tokio::time::sleep(pause).await;
@@ -62,6 +62,14 @@ pub async fn append(store: &Store, epoch: u64, entries: &[Entry]) -> Result<(), 
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Refuses to go on when the store goes on from another place than control does: it lost facts that it had acknowledged, as a
+/// replica may that takes over from its server.
+fn in_order(seq: u64, entries: &[Entry]) -> Result<(), StoreError> {
+    let Some(last) = entries.last().filter(|last| last.seq != seq) else { return Ok(()) };
+    let detail = format!("a fact that is number {} was given number {seq}", last.seq);
+    Err(StoreError::Damaged { place: "the ledger".to_owned(), detail })
 }
 
 /// Returns entries as the store wants them: kind and JSON text.

@@ -8,9 +8,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::outage::Outage;
 use super::run::{UpError, UpOptions};
-use super::turn::LEASE_MS;
 use crate::store::{Lease, OpenMode, Place, Store, StoreError, follow};
 
+/// How long a lease lasts until the loop renews it: catching up with a long ledger, or bringing it along, takes its time. A
+/// process that dies meanwhile is noticed all the same.
+const START_MS: i64 = 120_000;
 /// How often one that stands by looks whether it may lead.
 const STAND_BY: Duration = Duration::from_secs(1);
 
@@ -34,7 +36,18 @@ pub(super) async fn take(
 ) -> Result<Option<Seat>, UpError> {
     let (folder, name) = (&options.state, &options.environment);
     let place = Place::of(folder, name, &settings.state)?;
-    let before = Place::found(folder)?.filter(|before| *before != place);
+    let remember = || {
+        Place::remember(folder, name, &settings.state).map_err(|source| UpError::Io {
+            action: format!("note in {} where the ledger is", folder.display()),
+            source,
+        })
+    };
+    let before = Place::found(folder)?;
+    if before.is_none() {
+        // The verbs find it while this one stands by.
+        remember()?;
+    }
+    let before = before.filter(|before| *before != place);
     let owner = owner();
     let mut seat = match place {
         Place::File(_) => lead(&place, &owner).await?,
@@ -46,10 +59,7 @@ pub(super) async fn take(
     if let Some(before) = before {
         seat.lease = bring_along(&seat, &before).await?;
     }
-    Place::remember(folder, name, &settings.state).map_err(|source| UpError::Io {
-        action: format!("note in {} where the ledger is", folder.display()),
-        source,
-    })?;
+    remember()?;
     Ok(Some(seat))
 }
 
@@ -65,7 +75,7 @@ async fn lead(place: &Place, owner: &str) -> Result<Seat, StoreError> {
 }
 
 async fn lease(store: &Store, owner: &str) -> Result<Lease, StoreError> {
-    store.lease(owner, store.lease_clock_ms().await?, LEASE_MS).await
+    store.lease(owner, store.lease_clock_ms().await?, START_MS).await
 }
 
 async fn stand_by(
@@ -76,7 +86,11 @@ async fn stand_by(
     let mut outage = Outage::default();
     let mut waited = false;
     loop {
-        match lead(place, owner).await {
+        let tried = tokio::select! {
+            () = shutdown.cancelled() => return Ok(None),
+            tried = lead(place, owner) => tried,
+        };
+        match tried {
             Ok(seat) => {
                 if waited {
                     tracing::warn!("leads from here on");
@@ -107,24 +121,18 @@ async fn stand_by(
 
 /// Copies what the ledger held at another place, whose lease is taken first: nothing is added there any more.
 async fn bring_along(seat: &Seat, before: &Place) -> Result<Lease, StoreError> {
-    let old = match Store::open_at(before, OpenMode::ReadWrite).await {
-        Ok(old) => old,
-        // An address that leads nowhere any more; the ledger that was asked for has a story of its own.
-        Err(error) if seat.store.head().await? > 0 => {
-            let why = crate::text::chain(&error);
-            tracing::warn!("the ledger's place of before cannot be read; it goes on with what it has: {why}");
-            return Ok(seat.lease.clone());
-        }
-        Err(error) => return Err(error),
-    };
+    // A place that cannot be reached is not an empty one: only its facts say how the story went on.
+    let old = Store::open_at(before, OpenMode::ReadWrite)
+        .await
+        .map_err(|error| StoreError::Left { why: crate::text::chain(&error) })?;
     let lease = match lease(&old, &seat.lease.owner).await {
         Ok(above) => {
             let before = seat.store.head().await?;
-            let lease = follow(&seat.store, seat.lease.clone(), &old, &above).await;
+            let lease = follow(&seat.store, seat.lease.clone(), &old, &above).await?;
             old.release(above).await?;
             let facts = seat.store.head().await? - before;
             tracing::warn!(facts, "the ledger has moved; what it held before is brought along");
-            lease
+            Ok(lease)
         }
         // The same database under another address.
         Err(StoreError::LeaseHeld { owner, .. }) if owner == seat.lease.owner => Ok(seat.lease.clone()),

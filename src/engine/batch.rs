@@ -9,6 +9,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::{Column as PlanColumn, DataFusionError, ScalarValue};
 use datafusion::error::Result as PlanResult;
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::{Expr, lit};
@@ -20,6 +21,7 @@ use hydromesh_core::model::Column;
 
 use super::describe::{SqlProblem, plan_select, quoted};
 use super::types::{arrow_schema, conform_schema};
+use super::yielding::YieldInJoins;
 
 /// Limits of an engine.
 #[derive(Debug, Clone)]
@@ -110,7 +112,13 @@ impl Engine {
     pub fn session(&self, tables: BTreeMap<String, Arc<dyn TableProvider>>) -> PlanResult<SessionContext> {
         let mut config = SessionConfig::new().with_target_partitions(1).with_information_schema(false);
         config.options_mut().execution.parquet.pushdown_filters = true;
-        let context = SessionContext::new_with_config_rt(config, Arc::clone(&self.runtime));
+        let state = SessionStateBuilder::new()
+            .with_config(config)
+            .with_runtime_env(Arc::clone(&self.runtime))
+            .with_default_features()
+            .with_physical_optimizer_rule(Arc::new(YieldInJoins))
+            .build();
+        let context = SessionContext::new_with_state(state);
         for (name, table) in tables {
             context.register_table(quoted(&name), table)?;
         }
@@ -224,6 +232,27 @@ mod tests {
         let part = PartitionFilter { column: "day".to_owned(), from: day(3), to: day(5) };
         let part = collect(Some(part)).await;
         assert_eq!(part, vec![whole[0].slice(3, 2)]);
+    }
+
+    #[test]
+    fn a_query_that_makes_rows_for_ever_can_be_stopped() {
+        let (say, said) = std::sync::mpsc::channel();
+        // On a thread of its own: one that cannot be stopped would never let the test end.
+        let asks = move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let stopped = runtime.block_on(async {
+                let sql =
+                    "SELECT a.day, count(*) AS rows FROM orders a CROSS JOIN orders b CROSS JOIN orders c
+                           CROSS JOIN orders d CROSS JOIN orders e CROSS JOIN orders f CROSS JOIN orders g
+                           GROUP BY a.day";
+                let mut rows = engine().select(sql, orders()).await.expect("a stream");
+                tokio::time::timeout(std::time::Duration::from_millis(300), rows.next()).await.is_err()
+            });
+            let _ = say.send(stopped);
+        };
+        std::thread::Builder::new().name("endless query".to_owned()).spawn(asks).expect("a thread");
+        assert_eq!(said.recv_timeout(std::time::Duration::from_mins(1)), Ok(true));
     }
 
     #[tokio::test]

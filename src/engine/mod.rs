@@ -6,6 +6,7 @@ mod files;
 mod lineage;
 mod quality;
 mod types;
+mod yielding;
 
 pub use batch::{Engine, EngineConfig, EngineError, PartitionFilter};
 pub use describe::{Describer, SqlProblem, SqlProblemKind, describe};

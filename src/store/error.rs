@@ -35,6 +35,11 @@ pub enum StoreError {
          ledger.db and ledger.json out of it if what they lead to is not needed"
     )]
     Other { seq: u64 },
+    #[error(
+        "the ledger was elsewhere before, and that place cannot be read: {why}. Make it reachable; if it is gone for good, remove \
+         ledger.json and ledger.db from the state folder, and the copy in the lake is restored"
+    )]
+    Left { why: String },
     #[error("{} is on a network file system ({kind}), where locks and shared memory cannot be trusted", path.display())]
     NetworkFileSystem { path: PathBuf, kind: String },
     #[error("the ledger's address: {0}")]

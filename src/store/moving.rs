@@ -21,8 +21,18 @@ pub async fn follow(to: &Store, lease: Lease, from: &Store, above: &Lease) -> Re
     let mut next = head + 1;
     loop {
         let records: Vec<Record> = from.read(next, PAGE).await?;
-        let Some(last) = records.last() else { return Ok(lease) };
+        let Some(last) = records.last() else { break };
         next = last.seq + 1;
         to.restore(&lease, &records).await?;
+    }
+    // What people asked for and nobody has answered; what was answered is known by its key.
+    let mut asked = 0;
+    loop {
+        let commands = from.commands(asked, PAGE).await?;
+        let Some(last) = commands.last() else { return Ok(lease) };
+        asked = last.id;
+        for command in &commands {
+            let _ = to.submit_command(&command.key, &command.body, command.at_ms).await?;
+        }
     }
 }

@@ -10,6 +10,8 @@ use crate::secrets::{SecretError, resolve};
 /// The file in a state folder that says where its ledger is, when it is not in the folder.
 const POINTER: &str = "ledger.json";
 const FILE: &str = "ledger.db";
+/// Longest name of anything in PostgreSQL.
+const MOST_BYTES: usize = 63;
 
 /// Where a ledger is.
 #[derive(Clone, PartialEq, Eq)]
@@ -43,6 +45,14 @@ pub enum PlaceError {
     /// A secret in its address.
     #[error("the address of the ledger cannot be put together")]
     Secret(#[from] SecretError),
+    /// The server would cut the schema's name, and two environments could share one.
+    #[error(
+        "the schema {schema} has a name of more than {MOST_BYTES} bytes; give the environment a shorter one"
+    )]
+    LongName {
+        /// Its name.
+        schema: String,
+    },
     /// The state folder's note.
     #[error("{} cannot be read", path.display())]
     Unreadable {
@@ -77,7 +87,11 @@ impl Place {
         Ok(match state {
             StateKind::Sqlite => Self::File(folder.join(FILE)),
             StateKind::Postgres { url } => {
-                Self::Postgres { url: resolve(url)?, schema: format!("hydromesh_{environment}") }
+                let schema = format!("hydromesh_{environment}");
+                if schema.len() > MOST_BYTES {
+                    return Err(PlaceError::LongName { schema });
+                }
+                Self::Postgres { url: resolve(url)?, schema }
             }
         })
     }

@@ -6,6 +6,7 @@ mod points;
 mod postgres;
 mod rebuilt;
 mod roles;
+mod slow;
 mod tampered;
 mod world;
 

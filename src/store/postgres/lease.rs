@@ -112,9 +112,28 @@ impl Postgres {
             .execute(&mut *tx)
             .await
             .map_err(database(ACTION))?;
-        tx.commit().await.map_err(database(ACTION))?;
+        if let Err(source) = tx.commit().await {
+            // Its answer may have been lost: who takes it for not raised would be fenced by itself.
+            self.find_epoch(&raised, source).await?;
+        }
         self.hold_for(raised.epoch).await;
         Ok(raised)
+    }
+
+    /// Finds out whether a lease was raised.
+    async fn find_epoch(&self, raised: &Lease, lost: sqlx::Error) -> Result<(), StoreError> {
+        const ACTION: &str = "find out whether the lease was raised";
+        loop {
+            let looked = async { current(&mut *self.begin(ACTION).await?).await };
+            match looked.await {
+                Ok(now) if now.epoch == raised.epoch && now.owner.as_ref() == Some(&raised.owner) => {
+                    return Ok(());
+                }
+                Ok(_) => return Err(StoreError::Database { action: ACTION, source: lost }),
+                Err(error) if error.is_transient() => tokio::time::sleep(Duration::from_millis(500)).await,
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Begins a write that only the holder of the current lease may make.
@@ -170,7 +189,7 @@ impl Postgres {
             return Ok(true);
         }
         *held = None;
-        let mut connection = super::open::connect(&self.options, ACTION).await?;
+        let mut connection = super::open::connect(&self.options, &self.settings, ACTION).await?;
         let taken: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1, hashtext($2))")
             .bind(LOCK)
             .bind(&self.schema)

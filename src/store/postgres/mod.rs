@@ -9,6 +9,7 @@ mod open;
 mod tests;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,16 +28,38 @@ use crate::fault::point;
 
 type WriteTx = Transaction<'static, sqlx::Postgres>;
 
+/// How long the server may take over one statement: what is lost on the way to it or back is never answered.
+const ANSWER: Duration = Duration::from_secs(30);
+/// How long connections may take to end.
+const GOODBYE: Duration = Duration::from_secs(2);
+
 /// The open schema.
-#[derive(Debug)]
 pub(super) struct Postgres {
     /// For people: host, database and schema, without the password.
     place: String,
     mode: OpenMode,
     schema: String,
     options: PgConnectOptions,
+    /// Statements that each session begins with.
+    settings: Arc<str>,
     pool: PgPool,
     held: Mutex<Option<lease::Held>>,
+}
+
+/// The options hold the password.
+impl std::fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Postgres")
+            .field("place", &self.place)
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Waits for the server no longer than it may take.
+async fn answered<T>(asked: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    let late = |_| Err(sqlx::Error::Io(std::io::Error::from(std::io::ErrorKind::TimedOut)));
+    tokio::time::timeout(ANSWER, asked).await.unwrap_or_else(late)
 }
 
 impl Postgres {
@@ -45,13 +68,13 @@ impl Postgres {
         if self.mode == OpenMode::ReadOnly {
             return Err(StoreError::ReadOnly);
         }
-        let mut tx = self.pool.begin().await.map_err(database(action))?;
-        // Readers of the lease pass; the row may be missing, so the table is locked and not the row.
-        sqlx::query("LOCK TABLE lease IN EXCLUSIVE MODE")
-            .execute(&mut *tx)
-            .await
-            .map_err(database(action))?;
-        Ok(tx)
+        let begun = answered(async {
+            let mut tx = self.pool.begin().await?;
+            // Readers of the lease pass; the row may be missing, so the table is locked and not the row.
+            sqlx::query("LOCK TABLE lease IN EXCLUSIVE MODE").execute(&mut *tx).await?;
+            Ok(tx)
+        });
+        begun.await.map_err(database(action))
     }
 
     /// Finds out what became of a commit whose answer was lost. Only the holder of the epoch appends, so the last number
@@ -126,7 +149,7 @@ impl Database for Postgres {
         })?;
         let seq = last + i64::try_from(facts.len()).unwrap_or(i64::MAX);
         point("ledger.before-append");
-        if let Err(source) = tx.commit().await {
+        if let Err(source) = answered(tx.commit()).await {
             self.settle(expected_epoch, (last, seq), source).await?;
         }
         point("ledger.after-append");
@@ -287,9 +310,13 @@ impl Database for Postgres {
     }
 
     async fn close(&self) {
-        if let Some(held) = self.held.lock().await.take() {
-            held.close().await;
-        }
-        self.pool.close().await;
+        // A server that does not answer must not hold up the end of the process; connections go with it.
+        let goodbye = async {
+            if let Some(held) = self.held.lock().await.take() {
+                held.close().await;
+            }
+            self.pool.close().await;
+        };
+        let _ = tokio::time::timeout(GOODBYE, goodbye).await;
     }
 }

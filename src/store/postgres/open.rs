@@ -1,6 +1,7 @@
 //! Reaching the server: the settings that durability rests on, the checks that refuse, and the schema.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
@@ -61,19 +62,10 @@ impl Postgres {
             options.get_port(),
             options.get_database().unwrap_or_else(|| options.get_username())
         );
-        let options = options.application_name("hydromesh").disable_statement_logging().options([
-            ("search_path", quoted(schema).as_str()),
-            // A server may be told to forget the last commits in a crash; a fact that was acknowledged must not vanish.
-            ("synchronous_commit", "on"),
-            ("lock_timeout", "10s"),
-            // A stopped process must not keep the others waiting for ever.
-            ("idle_in_transaction_session_timeout", "10s"),
-            ("tcp_keepalives_idle", "15"),
-            ("tcp_keepalives_interval", "5"),
-            ("tcp_keepalives_count", "3"),
-        ]);
+        let options = options.application_name("hydromesh").disable_statement_logging();
+        let settings: Arc<str> = settings(schema, mode).into();
         // Asked for directly: a pool would go on trying a server that refuses.
-        let mut connection = connect(&options, ACTION).await?;
+        let mut connection = connect(&options, &settings, ACTION).await?;
         let opened = async {
             refuse_unsafe(&mut connection, &place).await?;
             if mode == OpenMode::ReadWrite {
@@ -88,15 +80,20 @@ impl Postgres {
         let opened = opened.await;
         let _ = connection.close().await;
         opened?;
-        let options = match mode {
-            OpenMode::ReadWrite => options,
-            OpenMode::ReadOnly => options.options([("default_transaction_read_only", "on")]),
-        };
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
             .acquire_timeout(CONNECT)
+            .after_connect({
+                let settings = Arc::clone(&settings);
+                move |connection, _| {
+                    let settings = Arc::clone(&settings);
+                    Box::pin(async move {
+                        sqlx::raw_sql(AssertSqlSafe(settings.to_string())).execute(connection).await.map(drop)
+                    })
+                }
+            })
             .connect_lazy_with(options.clone());
-        Ok(Self { place, mode, schema: schema.to_owned(), options, pool, held: Mutex::new(None) })
+        Ok(Self { place, mode, schema: schema.to_owned(), options, settings, pool, held: Mutex::new(None) })
     }
 }
 
@@ -105,13 +102,34 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// Returns the settings that each session begins with. They are statements and not part of the greeting, of which poolers
+/// let only some pass.
+fn settings(schema: &str, mode: OpenMode) -> String {
+    let read_only = if mode == OpenMode::ReadOnly { "on" } else { "off" };
+    format!(
+        // A server may be told to forget the last commits in a crash; a fact that was acknowledged must not vanish. A stopped
+        // process must not keep the others waiting for ever.
+        "SET search_path TO {}; SET synchronous_commit = on; SET lock_timeout = '10s';
+         SET idle_in_transaction_session_timeout = '10s'; SET tcp_keepalives_idle = 15;
+         SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
+         SET default_transaction_read_only = {read_only}",
+        quoted(schema)
+    )
+}
+
 /// Connects within a bounded time.
 pub(super) async fn connect(
     options: &PgConnectOptions,
+    settings: &str,
     action: &'static str,
 ) -> Result<PgConnection, StoreError> {
     let late = |_| sqlx::Error::Io(std::io::Error::from(std::io::ErrorKind::TimedOut));
-    match tokio::time::timeout(CONNECT, PgConnection::connect_with(options)).await.map_err(late) {
+    let connected = async {
+        let mut connection = PgConnection::connect_with(options).await?;
+        sqlx::raw_sql(AssertSqlSafe(settings.to_owned())).execute(&mut connection).await?;
+        Ok(connection)
+    };
+    match tokio::time::timeout(CONNECT, connected).await.map_err(late) {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(source)) | Err(source) => Err(StoreError::Database { action, source }),
     }

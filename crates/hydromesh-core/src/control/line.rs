@@ -146,7 +146,9 @@ mod tests {
             let (lane, _) = joined.iter().find(|(_, it)| *it == name).expect("joined");
             lines.join(*lane, 0, pipeline(name));
         };
-        joined.iter().for_each(|(_, name)| join(lines, name));
+        for (_, name) in joined {
+            join(lines, name);
+        }
         let mut order = String::new();
         for turn in 1..=count {
             let (lane, next) = lines.next(true).expect("there is always one");
