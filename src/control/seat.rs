@@ -128,7 +128,7 @@ async fn bring_along(seat: &Seat, before: &Place) -> Result<Lease, StoreError> {
     let lease = match lease(&old, &seat.lease.owner).await {
         Ok(above) => {
             let before = seat.store.head().await?;
-            let lease = follow(&seat.store, seat.lease.clone(), &old, &above).await?;
+            let lease = follow(&*seat.store, seat.lease.clone(), &*old, &above).await?;
             old.release(above).await?;
             let facts = seat.store.head().await? - before;
             tracing::warn!(facts, "the ledger has moved; what it held before is brought along");

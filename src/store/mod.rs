@@ -13,6 +13,7 @@ mod mailbox;
 mod moving;
 mod place;
 mod postgres;
+mod rows;
 mod sqlite;
 #[cfg(test)]
 mod tests;
@@ -221,9 +222,3 @@ fn check_counts(
     }
     falling.map_or(Ok(()), |seq| damaged(format!("the epoch falls after record {seq}")))
 }
-
-/// Counts the ledger's records: how many, the first number, the last one.
-const COUNTS: &str = "SELECT count(*), coalesce(min(seq), 1), coalesce(max(seq), 0) FROM ledger";
-/// Finds a record after which the epoch falls.
-const FALLING: &str =
-    "SELECT a.seq FROM ledger a JOIN ledger b ON b.seq = a.seq + 1 WHERE b.epoch < a.epoch LIMIT 1";

@@ -1,6 +1,6 @@
 //! Taking a whole ledger from one database to another.
 
-use super::{Lease, Record, Store, StoreError};
+use super::{Database, Lease, StoreError};
 
 /// Records read and written at once.
 const PAGE: u32 = 5_000;
@@ -11,20 +11,19 @@ const PAGE: u32 = 5_000;
 ///
 /// # Errors
 /// [`StoreError::Other`] when the two tell different stories.
-pub async fn follow(to: &Store, lease: Lease, from: &Store, above: &Lease) -> Result<Lease, StoreError> {
+pub async fn follow(
+    to: &dyn Database,
+    lease: Lease,
+    from: &dyn Database,
+    above: &Lease,
+) -> Result<Lease, StoreError> {
     let lease = to.raise_to(&lease, above.epoch + 1).await?;
-    let head = to.head().await?;
-    let both = head.min(from.head().await?);
+    let (head, end) = (to.head().await?, from.head().await?);
+    let both = head.min(end);
     if both > 0 && to.read(both, 1).await? != from.read(both, 1).await? {
         return Err(StoreError::Other { seq: both });
     }
-    let mut next = head + 1;
-    loop {
-        let records: Vec<Record> = from.read(next, PAGE).await?;
-        let Some(last) = records.last() else { break };
-        next = last.seq + 1;
-        to.restore(&lease, &records).await?;
-    }
+    copy_records(to, &lease, from, (head, end)).await?;
     // What people asked for and nobody has answered; what was answered is known by its key.
     let mut asked = 0;
     loop {
@@ -35,4 +34,21 @@ pub async fn follow(to: &Store, lease: Lease, from: &Store, above: &Lease) -> Re
             let _ = to.submit_command(&command.key, &command.body, command.at_ms).await?;
         }
     }
+}
+
+/// Copies the records after one number up to another, under a lease above their epochs.
+pub(super) async fn copy_records(
+    to: &dyn Database,
+    lease: &Lease,
+    from: &dyn Database,
+    (mut done, end): (u64, u64),
+) -> Result<(), StoreError> {
+    while done < end {
+        let mut records = from.read(done + 1, PAGE).await?;
+        records.retain(|record| record.seq <= end);
+        let Some(last) = records.last() else { break };
+        done = last.seq;
+        to.restore(lease, &records).await?;
+    }
+    Ok(())
 }

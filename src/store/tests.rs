@@ -371,18 +371,18 @@ async fn a_ledger_follows_another_of_the_same_story_and_no_other() {
         let store = home.open().await;
         let mut lease = store.lease("b", T0, 1_000).await.unwrap();
         for more in ["four", "five"] {
-            lease = follow(&store, lease, &old, &above).await.unwrap();
+            lease = follow(&*store, lease, &*old, &above).await.unwrap();
             assert!(lease.epoch > above.epoch);
             assert_eq!(store.read(1, 100).await.unwrap(), old.read(1, 100).await.unwrap());
             old.append(above.epoch, T0, &facts(&[more])).await.unwrap();
         }
         // It may be further than the other one, if it is the same.
-        lease = follow(&store, lease, &old, &above).await.unwrap();
+        lease = follow(&*store, lease, &*old, &above).await.unwrap();
         store.append(lease.epoch, T0, &facts(&["mine"])).await.unwrap();
-        lease = follow(&store, lease, &old, &above).await.unwrap();
+        lease = follow(&*store, lease, &*old, &above).await.unwrap();
         assert_eq!(store.head().await.unwrap(), 6);
         old.append(above.epoch, T0, &facts(&["another"])).await.unwrap();
-        let other = follow(&store, lease, &old, &above).await;
+        let other = follow(&*store, lease, &*old, &above).await;
         assert!(matches!(other, Err(StoreError::Other { seq: 6 })), "{other:?}");
         store.integrity().await.unwrap();
     }

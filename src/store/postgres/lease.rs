@@ -5,8 +5,9 @@ use std::time::Duration;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection, Row};
 
-use super::{Postgres, StoreError, WriteTx, database, from_sql, to_sql};
+use super::{Postgres, StoreError, WriteTx, database, from_sql, patiently, to_sql};
 use crate::store::lease::{Current, Lease};
+use crate::store::rows::{LAST_EPOCH, LEASE, RAISE, RENEW, TAKE};
 
 /// First half of the lock's key, "HMSH"; the other half is drawn from the schema's name.
 const LOCK: i32 = 0x484d_5348;
@@ -35,10 +36,7 @@ impl Held {
 /// Reads the row. Where somebody deleted it, the ledger itself still knows the last epoch, and nobody owns it.
 async fn current(tx: &mut PgConnection) -> Result<Current, StoreError> {
     const ACTION: &str = "read the lease";
-    let row = sqlx::query("SELECT epoch, owner, expires_ms, locked FROM lease WHERE id = 1")
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(database(ACTION))?;
+    let row = sqlx::query(LEASE).fetch_optional(&mut *tx).await.map_err(database(ACTION))?;
     if let Some(row) = row {
         return Ok(Current {
             epoch: from_sql(row.get(0)),
@@ -47,10 +45,8 @@ async fn current(tx: &mut PgConnection) -> Result<Current, StoreError> {
             locked: row.get(3),
         });
     }
-    let epoch: Option<i64> = sqlx::query_scalar("SELECT epoch FROM ledger ORDER BY seq DESC LIMIT 1")
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(database(ACTION))?;
+    let epoch: Option<i64> =
+        sqlx::query_scalar(LAST_EPOCH).fetch_optional(&mut *tx).await.map_err(database(ACTION))?;
     Ok(Current { epoch: from_sql(epoch.unwrap_or(0)), ..Current::default() })
 }
 
@@ -68,18 +64,14 @@ impl Postgres {
                 return Err(error);
             }
         };
-        sqlx::query(
-            "INSERT INTO lease (id, epoch, owner, expires_ms, locked) VALUES (1, $1, $2, $3, $4)
-             ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch, owner = excluded.owner,
-                                            expires_ms = excluded.expires_ms, locked = excluded.locked",
-        )
-        .bind(to_sql(lease.epoch))
-        .bind(owner)
-        .bind(lease.expires_ms)
-        .bind(has_lock)
-        .execute(&mut *tx)
-        .await
-        .map_err(database(ACTION))?;
+        sqlx::query(TAKE)
+            .bind(to_sql(lease.epoch))
+            .bind(owner)
+            .bind(lease.expires_ms)
+            .bind(has_lock)
+            .execute(&mut *tx)
+            .await
+            .map_err(database(ACTION))?;
         tx.commit().await.map_err(database(ACTION))?;
         self.hold_for(lease.epoch).await;
         crate::fault::point("lease.after-take");
@@ -93,7 +85,7 @@ impl Postgres {
         // once that process ends.
         let has_lock = self.hold_lock(lease.epoch).await?;
         let renewed = Lease { expires_ms: now_ms.saturating_add(ttl_ms), ..lease.clone() };
-        sqlx::query("UPDATE lease SET expires_ms = $1, locked = $2 WHERE id = 1")
+        sqlx::query(RENEW)
             .bind(renewed.expires_ms)
             .bind(has_lock)
             .execute(&mut *tx)
@@ -107,11 +99,7 @@ impl Postgres {
         const ACTION: &str = "raise the lease's epoch";
         let mut tx = self.begin_as(lease.epoch, ACTION).await?;
         let raised = Lease { epoch: epoch.max(lease.epoch), ..lease.clone() };
-        sqlx::query("UPDATE lease SET epoch = $1 WHERE id = 1")
-            .bind(to_sql(raised.epoch))
-            .execute(&mut *tx)
-            .await
-            .map_err(database(ACTION))?;
+        sqlx::query(RAISE).bind(to_sql(raised.epoch)).execute(&mut *tx).await.map_err(database(ACTION))?;
         if let Err(source) = tx.commit().await {
             // Its answer may have been lost: who takes it for not raised would be fenced by itself.
             self.find_epoch(&raised, source).await?;
@@ -123,16 +111,11 @@ impl Postgres {
     /// Finds out whether a lease was raised.
     async fn find_epoch(&self, raised: &Lease, lost: sqlx::Error) -> Result<(), StoreError> {
         const ACTION: &str = "find out whether the lease was raised";
-        loop {
-            let looked = async { current(&mut *self.begin(ACTION).await?).await };
-            match looked.await {
-                Ok(now) if now.epoch == raised.epoch && now.owner.as_ref() == Some(&raised.owner) => {
-                    return Ok(());
-                }
-                Ok(_) => return Err(StoreError::Database { action: ACTION, source: lost }),
-                Err(error) if error.is_transient() => tokio::time::sleep(Duration::from_millis(500)).await,
-                Err(error) => return Err(error),
-            }
+        let now = patiently(|| async { current(&mut *self.begin(ACTION).await?).await }).await?;
+        if now.epoch == raised.epoch && now.owner.as_ref() == Some(&raised.owner) {
+            Ok(())
+        } else {
+            Err(StoreError::Database { action: ACTION, source: lost })
         }
     }
 

@@ -13,16 +13,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgRow};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
 use sqlx::{Row, Transaction};
 use tokio::sync::Mutex;
 
 use super::error::database;
 use super::files;
 use super::mailbox::{check_command, repeated};
+use super::moving::copy_records;
+use super::rows::{COMMANDS, COUNTS, FALLING, KNOWN_COMMAND, LAST, NEW_COMMAND, RECORDS, command, record};
 use super::{
-    COUNTS, Command, Database, FALLING, Lease, OpenMode, Record, Store, StoreError, Submission, Submitted,
-    bad_fact, check_counts, check_follow, from_sql, to_sql,
+    Command, Database, Lease, OpenMode, Record, Store, StoreError, Submission, Submitted, bad_fact,
+    check_counts, check_follow, from_sql, to_sql,
 };
 use crate::fault::point;
 
@@ -30,6 +32,8 @@ type WriteTx = Transaction<'static, sqlx::Postgres>;
 
 /// How long the server may take over one statement: what is lost on the way to it or back is never answered.
 const ANSWER: Duration = Duration::from_secs(30);
+/// How long to wait before a server that did not answer is asked again.
+const AGAIN: Duration = Duration::from_millis(500);
 /// How long connections may take to end.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -57,9 +61,25 @@ impl std::fmt::Debug for Postgres {
 }
 
 /// Waits for the server no longer than it may take.
-async fn answered<T>(asked: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+async fn within<T>(
+    limit: Duration,
+    asked: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
     let late = |_| Err(sqlx::Error::Io(std::io::Error::from(std::io::ErrorKind::TimedOut)));
-    tokio::time::timeout(ANSWER, asked).await.unwrap_or_else(late)
+    tokio::time::timeout(limit, asked).await.unwrap_or_else(late)
+}
+
+/// Asks until the server answers.
+async fn patiently<T, F>(ask: impl Fn() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    loop {
+        match ask().await {
+            Err(error) if error.is_transient() => tokio::time::sleep(AGAIN).await,
+            answer => return answer,
+        }
+    }
 }
 
 impl Postgres {
@@ -68,7 +88,7 @@ impl Postgres {
         if self.mode == OpenMode::ReadOnly {
             return Err(StoreError::ReadOnly);
         }
-        let begun = answered(async {
+        let begun = within(ANSWER, async {
             let mut tx = self.pool.begin().await?;
             // Readers of the lease pass; the row may be missing, so the table is locked and not the row.
             sqlx::query("LOCK TABLE lease IN EXCLUSIVE MODE").execute(&mut *tx).await?;
@@ -87,32 +107,27 @@ impl Postgres {
     ) -> Result<(), StoreError> {
         const ACTION: &str = "find out whether the facts were written";
         tracing::warn!("the answer to a commit was lost, it is looked for: {}", crate::text::chain(&lost));
-        loop {
-            match self.begin_as(epoch, ACTION).await {
-                Ok(mut tx) => {
-                    let last = last_seq(&mut tx).await.map_err(database(ACTION))?;
-                    return match last {
-                        last if last == after => Ok(()),
-                        last if last == before => {
-                            Err(StoreError::Database { action: "append to the ledger", source: lost })
-                        }
-                        last => {
-                            let detail = format!(
-                                "record {last} is the last one, but {before} or {after} was to be expected"
-                            );
-                            Err(StoreError::Damaged { place: self.place.clone(), detail })
-                        }
-                    };
-                }
-                Err(error) if error.is_transient() => tokio::time::sleep(Duration::from_millis(500)).await,
-                Err(error) => return Err(error),
+        // A look that fails is no answer either: who took it for one would write the facts again.
+        let look = || async {
+            let mut tx = self.begin_as(epoch, ACTION).await?;
+            last_seq(&mut tx).await.map_err(database(ACTION))
+        };
+        match patiently(look).await? {
+            last if last == after => Ok(()),
+            last if last == before => {
+                Err(StoreError::Database { action: "append to the ledger", source: lost })
+            }
+            last => {
+                let detail =
+                    format!("record {last} is the last one, but {before} or {after} was to be expected");
+                Err(StoreError::Damaged { place: self.place.clone(), detail })
             }
         }
     }
 }
 
 async fn last_seq(tx: &mut PgConnection) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM ledger").fetch_one(tx).await
+    sqlx::query_scalar(LAST).fetch_one(tx).await
 }
 
 #[async_trait]
@@ -149,7 +164,7 @@ impl Database for Postgres {
         })?;
         let seq = last + i64::try_from(facts.len()).unwrap_or(i64::MAX);
         point("ledger.before-append");
-        if let Err(source) = answered(tx.commit()).await {
+        if let Err(source) = within(ANSWER, tx.commit()).await {
             self.settle(expected_epoch, (last, seq), source).await?;
         }
         point("ledger.after-append");
@@ -180,23 +195,8 @@ impl Database for Postgres {
 
     async fn read(&self, from_seq: u64, limit: u32) -> Result<Vec<Record>, StoreError> {
         const ACTION: &str = "read the ledger";
-        let rows = sqlx::query(
-            "SELECT seq, at_ms, epoch, kind, body FROM ledger WHERE seq >= $1 ORDER BY seq LIMIT $2",
-        )
-        .bind(to_sql(from_seq))
-        .bind(i64::from(limit))
-        .fetch_all(&self.pool)
-        .await
-        .map_err(database(ACTION))?;
-        let record = |row: &PgRow| -> Result<Record, sqlx::Error> {
-            Ok(Record {
-                seq: from_sql(row.try_get(0)?),
-                at_ms: row.try_get(1)?,
-                epoch: from_sql(row.try_get(2)?),
-                kind: row.try_get(3)?,
-                body: row.try_get(4)?,
-            })
-        };
+        let asked = sqlx::query(RECORDS).bind(to_sql(from_seq)).bind(i64::from(limit));
+        let rows = asked.fetch_all(&self.pool).await.map_err(database(ACTION))?;
         rows.iter().map(record).collect::<Result<_, _>>().map_err(database(ACTION))
     }
 
@@ -238,42 +238,21 @@ impl Database for Postgres {
         check_command(key, body)?;
         // Under the same lock as appends: a reader that has seen an id has seen all below it.
         let mut tx = self.begin(ACTION).await?;
-        let known = sqlx::query("SELECT id, body FROM command WHERE key = $1")
-            .bind(key)
-            .fetch_optional(&mut *tx)
-            .await
-            .map_err(database(ACTION))?;
+        let known =
+            sqlx::query(KNOWN_COMMAND).bind(key).fetch_optional(&mut *tx).await.map_err(database(ACTION))?;
         if let Some(row) = known {
             return repeated(from_sql(row.get(0)), key, row.get(1), body);
         }
-        let id: i64 =
-            sqlx::query_scalar("INSERT INTO command (key, at_ms, body) VALUES ($1, $2, $3) RETURNING id")
-                .bind(key)
-                .bind(at_ms)
-                .bind(body)
-                .fetch_one(&mut *tx)
-                .await
-                .map_err(database(ACTION))?;
+        let new = sqlx::query_scalar(NEW_COMMAND).bind(key).bind(at_ms).bind(body);
+        let id: i64 = new.fetch_one(&mut *tx).await.map_err(database(ACTION))?;
         tx.commit().await.map_err(database(ACTION))?;
         Ok(Submitted { id: from_sql(id), submission: Submission::New })
     }
 
     async fn commands(&self, after: u64, limit: u32) -> Result<Vec<Command>, StoreError> {
         const ACTION: &str = "read the commands";
-        let rows = sqlx::query("SELECT id, key, at_ms, body FROM command WHERE id > $1 ORDER BY id LIMIT $2")
-            .bind(to_sql(after))
-            .bind(i64::from(limit))
-            .fetch_all(&self.pool)
-            .await
-            .map_err(database(ACTION))?;
-        let command = |row: &PgRow| -> Result<Command, sqlx::Error> {
-            Ok(Command {
-                id: from_sql(row.try_get(0)?),
-                key: row.try_get(1)?,
-                at_ms: row.try_get(2)?,
-                body: row.try_get(3)?,
-            })
-        };
+        let asked = sqlx::query(COMMANDS).bind(to_sql(after)).bind(i64::from(limit));
+        let rows = asked.fetch_all(&self.pool).await.map_err(database(ACTION))?;
         rows.iter().map(command).collect::<Result<_, _>>().map_err(database(ACTION))
     }
 
@@ -292,14 +271,7 @@ impl Database for Postgres {
         let copy = Store::open(&part, OpenMode::ReadWrite).await?;
         let mut lease = copy.lease("backup", 0, 0).await?;
         lease = copy.raise_to(&lease, from_sql(epoch) + 1).await?;
-        let mut next = 1;
-        while next <= from_sql(head) {
-            let mut records = self.read(next, 5_000).await?;
-            records.retain(|record| record.seq <= from_sql(head));
-            let Some(last) = records.last() else { break };
-            next = last.seq + 1;
-            copy.restore(&lease, &records).await?;
-        }
+        copy_records(&*copy, &lease, self, (0, from_sql(head))).await?;
         copy.release(lease).await?;
         copy.close().await;
         drop(copy);

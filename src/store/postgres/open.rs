@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
 use tokio::sync::Mutex;
 
 use super::lease::CONNECT;
-use super::{Postgres, StoreError, database};
+use super::{Postgres, StoreError, database, within};
 use crate::store::OpenMode;
 
 /// The oldest major version that its makers maintain (2026).
@@ -123,16 +123,12 @@ pub(super) async fn connect(
     settings: &str,
     action: &'static str,
 ) -> Result<PgConnection, StoreError> {
-    let late = |_| sqlx::Error::Io(std::io::Error::from(std::io::ErrorKind::TimedOut));
-    let connected = async {
+    let connected = within(CONNECT, async {
         let mut connection = PgConnection::connect_with(options).await?;
         sqlx::raw_sql(AssertSqlSafe(settings.to_owned())).execute(&mut connection).await?;
         Ok(connection)
-    };
-    match tokio::time::timeout(CONNECT, connected).await.map_err(late) {
-        Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(source)) | Err(source) => Err(StoreError::Database { action, source }),
-    }
+    });
+    connected.await.map_err(database(action))
 }
 
 /// Refuses a server that is too old, or that is set to lose what it acknowledged.

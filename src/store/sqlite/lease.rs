@@ -9,6 +9,7 @@ use super::write::WriteTx;
 use super::{Sqlite, StoreError, database, from_sql, io, to_sql};
 use crate::store::files::beside;
 use crate::store::lease::{Current, Lease};
+use crate::store::rows::{LAST_EPOCH, LEASE, RAISE, RENEW, TAKE};
 
 /// The operating-system lock, and the epoch for which we took it.
 #[derive(Debug)]
@@ -20,10 +21,7 @@ pub(super) struct Held {
 /// Reads the row. Where somebody deleted it, the ledger itself still knows the last epoch, and nobody owns it.
 async fn current(tx: &mut SqliteConnection) -> Result<Current, StoreError> {
     const ACTION: &str = "read the lease";
-    let row = sqlx::query("SELECT epoch, owner, expires_ms, locked FROM lease WHERE id = 1")
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(database(ACTION))?;
+    let row = sqlx::query(LEASE).fetch_optional(&mut *tx).await.map_err(database(ACTION))?;
     if let Some(row) = row {
         let read = || -> Result<Current, sqlx::Error> {
             Ok(Current {
@@ -35,10 +33,8 @@ async fn current(tx: &mut SqliteConnection) -> Result<Current, StoreError> {
         };
         return read().map_err(database(ACTION));
     }
-    let epoch: Option<i64> = sqlx::query_scalar("SELECT epoch FROM ledger ORDER BY seq DESC LIMIT 1")
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(database(ACTION))?;
+    let epoch: Option<i64> =
+        sqlx::query_scalar(LAST_EPOCH).fetch_optional(&mut *tx).await.map_err(database(ACTION))?;
     Ok(Current { epoch: from_sql(epoch.unwrap_or(0)), ..Current::default() })
 }
 
@@ -56,21 +52,16 @@ impl Sqlite {
                 return Err(error);
             }
         };
-        sqlx::query(
-            "INSERT INTO lease (id, epoch, owner, expires_ms, locked) VALUES (1, ?, ?, ?, ?) ON CONFLICT (id) DO
-             UPDATE SET epoch = excluded.epoch, owner = excluded.owner, expires_ms = excluded.expires_ms,
-                        locked = excluded.locked",
-        )
-        .bind(to_sql(lease.epoch))
-        .bind(owner)
-        .bind(lease.expires_ms)
-        .bind(i64::from(lock.is_some()))
-        .execute(&mut *tx)
-        .await
-        .map_err(database(ACTION))?;
+        sqlx::query(TAKE)
+            .bind(to_sql(lease.epoch))
+            .bind(owner)
+            .bind(lease.expires_ms)
+            .bind(i64::from(lock.is_some()))
+            .execute(&mut *tx)
+            .await
+            .map_err(database(ACTION))?;
         tx.commit().await.map_err(database(ACTION))?;
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) =
-            lock.map(|file| Held { file, epoch: lease.epoch });
+        self.hold(lock, lease.epoch);
         crate::fault::point("lease.after-take");
         Ok(lease)
     }
@@ -81,15 +72,14 @@ impl Sqlite {
         // After a take-over from a stopped process its lock is free only once that process ends.
         let lock = self.take_lock()?;
         let renewed = Lease { expires_ms: now_ms.saturating_add(ttl_ms), ..lease.clone() };
-        sqlx::query("UPDATE lease SET expires_ms = ?, locked = ? WHERE id = 1")
+        sqlx::query(RENEW)
             .bind(renewed.expires_ms)
             .bind(i64::from(lock.is_some()))
             .execute(&mut *tx)
             .await
             .map_err(database(ACTION))?;
         tx.commit().await.map_err(database(ACTION))?;
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) =
-            lock.map(|file| Held { file, epoch: lease.epoch });
+        self.hold(lock, lease.epoch);
         Ok(renewed)
     }
 
@@ -97,11 +87,7 @@ impl Sqlite {
         const ACTION: &str = "raise the lease's epoch";
         let mut tx = self.begin_as(lease.epoch, ACTION).await?;
         let raised = Lease { epoch: epoch.max(lease.epoch), ..lease.clone() };
-        sqlx::query("UPDATE lease SET epoch = ? WHERE id = 1")
-            .bind(to_sql(raised.epoch))
-            .execute(&mut *tx)
-            .await
-            .map_err(database(ACTION))?;
+        sqlx::query(RAISE).bind(to_sql(raised.epoch)).execute(&mut *tx).await.map_err(database(ACTION))?;
         tx.commit().await.map_err(database(ACTION))?;
         if let Some(held) = &mut *self.held.lock().unwrap_or_else(PoisonError::into_inner) {
             held.epoch = raised.epoch;
@@ -157,6 +143,11 @@ impl Sqlite {
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(io("take the lock", &path)(error)),
         }
+    }
+
+    fn hold(&self, lock: Option<File>, epoch: u64) {
+        let held = lock.map(|file| Held { file, epoch });
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = held;
     }
 
     /// A fenced writer lets go of the lock, so that the one that fenced it can have both. One that merely used an

@@ -15,9 +15,10 @@ use sqlx::{QueryBuilder, Row, SqlitePool};
 
 use super::error::{database, io};
 use super::files;
+use super::rows::{COUNTS, FALLING, LAST, RECORDS, record};
 use super::{
-    COUNTS, Command, Database, FALLING, Lease, Record, StoreError, Submitted, bad_fact, check_counts,
-    check_follow, from_sql, to_sql,
+    Command, Database, Lease, Record, StoreError, Submitted, bad_fact, check_counts, check_follow, from_sql,
+    to_sql,
 };
 use crate::fault::point;
 use write::WriteTx;
@@ -56,10 +57,7 @@ impl Database for Sqlite {
     ) -> Result<u64, StoreError> {
         const ACTION: &str = "append to the ledger";
         let mut tx = self.begin_as(expected_epoch, ACTION).await?;
-        let last: i64 = sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM ledger")
-            .fetch_one(&mut *tx)
-            .await
-            .map_err(database(ACTION))?;
+        let last: i64 = sqlx::query_scalar(LAST).fetch_one(&mut *tx).await.map_err(database(ACTION))?;
         let mut seq = last;
         for facts in facts.chunks(ROWS) {
             // One statement for many rows: each is a way to the thread of the connection and back.
@@ -88,10 +86,7 @@ impl Database for Sqlite {
     async fn restore(&self, lease: &Lease, records: &[Record]) -> Result<(), StoreError> {
         const ACTION: &str = "restore the ledger";
         let mut tx = self.begin_as(lease.epoch, ACTION).await?;
-        let last: i64 = sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM ledger")
-            .fetch_one(&mut *tx)
-            .await
-            .map_err(database(ACTION))?;
+        let last: i64 = sqlx::query_scalar(LAST).fetch_one(&mut *tx).await.map_err(database(ACTION))?;
         check_follow(&self.place(), last, lease, records)?;
         for records in records.chunks(ROWS) {
             let mut insert = QueryBuilder::new("INSERT INTO ledger (seq, at_ms, epoch, kind, body) ");
@@ -108,31 +103,15 @@ impl Database for Sqlite {
     }
 
     async fn read(&self, from_seq: u64, limit: u32) -> Result<Vec<Record>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT seq, at_ms, epoch, kind, body FROM ledger WHERE seq >= ? ORDER BY seq LIMIT ?",
-        )
-        .bind(to_sql(from_seq))
-        .bind(limit)
-        .fetch_all(&self.readers)
-        .await
-        .map_err(database("read the ledger"))?;
-        let record = |row: &sqlx::sqlite::SqliteRow| -> Result<Record, sqlx::Error> {
-            Ok(Record {
-                seq: from_sql(row.try_get(0)?),
-                at_ms: row.try_get(1)?,
-                epoch: from_sql(row.try_get(2)?),
-                kind: row.try_get(3)?,
-                body: row.try_get(4)?,
-            })
-        };
-        rows.iter().map(record).collect::<Result<_, _>>().map_err(database("read the ledger"))
+        const ACTION: &str = "read the ledger";
+        let asked = sqlx::query(RECORDS).bind(to_sql(from_seq)).bind(limit);
+        let rows = asked.fetch_all(&self.readers).await.map_err(database(ACTION))?;
+        rows.iter().map(record).collect::<Result<_, _>>().map_err(database(ACTION))
     }
 
     async fn head(&self) -> Result<u64, StoreError> {
-        let head: i64 = sqlx::query_scalar("SELECT coalesce(max(seq), 0) FROM ledger")
-            .fetch_one(&self.readers)
-            .await
-            .map_err(database("read the ledger"))?;
+        let last = sqlx::query_scalar(LAST).fetch_one(&self.readers);
+        let head: i64 = last.await.map_err(database("read the ledger"))?;
         Ok(from_sql(head))
     }
 
