@@ -66,6 +66,9 @@ pub(super) async fn watch_tables(
             match table.observe(Version(version)).await {
                 Ok(seen) => {
                     entry.outage.ends();
+                    if !is_still_so(&port, *mark, seen == Seen::Absent, &tables).await {
+                        continue;
+                    }
                     // Of what was published meanwhile nothing is known yet: the next pass reads it again.
                     let current = times_published(&ledger.borrow(), &port) == published;
                     entry.at = (current && seen != Seen::Absent).then_some((*mark, published));
@@ -119,6 +122,19 @@ fn nothing_there(marks: &BTreeMap<PortId, Mark>) -> bool {
     marks.len() > 1 && marks.values().all(|mark| matches!(mark, Ok(None)))
 }
 
+/// Returns whether a look at a table counts: a disk that goes away between the marks and the look must not make it a dropped one.
+///
+/// Its own mark is the same before and after, and where it is absent, other tables are there.
+async fn is_still_so(
+    port: &PortId,
+    mark: Option<SystemTime>,
+    absent: bool,
+    tables: &BTreeMap<PortId, Table>,
+) -> bool {
+    let now = marks(tables).await;
+    matches!(now.get(port), Some(Ok(now)) if *now == mark) && !(absent && nothing_there(&now))
+}
+
 /// Returns the tables to read: those whose mark moved, and those that were read longest ago.
 fn chosen(
     marks: &BTreeMap<PortId, Mark>,
@@ -149,6 +165,7 @@ fn is_written(ledger: &LedgerState, port: &PortId) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lake::TableFormat;
 
     #[test]
     fn a_lake_without_any_table_is_an_unmounted_disk() {
@@ -162,5 +179,32 @@ mod tests {
         let unknown = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
         assert!(!nothing_there(&marks([Ok(None), Err(unknown)])));
         assert!(!nothing_there(&BTreeMap::from([(port("a"), Ok(None))])), "one table can be dropped");
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_goes_away_during_a_look_dropped_no_table() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("lake");
+        let lake = Lake::open(&root).await.unwrap();
+        let tables: BTreeMap<PortId, Table> = ["shop/a.a", "shop/b.b"]
+            .map(|name| (name.parse().unwrap(), lake.table(name, TableFormat::Delta).unwrap()))
+            .into();
+        for table in tables.values() {
+            std::fs::create_dir_all(table.location().join("_delta_log")).unwrap();
+        }
+        let port: PortId = "shop/a.a".parse().unwrap();
+        let mark = tables[&port].stamp().unwrap();
+        assert!(is_still_so(&port, mark, false, &tables).await);
+        let away = folder.path().join("away");
+        std::fs::rename(&root, &away).unwrap();
+        assert!(!is_still_so(&port, mark, true, &tables).await, "its mark was there before the look");
+        assert!(!is_still_so(&port, None, true, &tables).await, "only the others' marks were");
+        std::fs::rename(&away, &root).unwrap();
+        std::fs::remove_dir_all(tables[&port].location()).unwrap();
+        assert!(is_still_so(&port, None, true, &tables).await, "this one is dropped");
+        assert!(
+            !is_still_so(&port, mark, true, &tables).await,
+            "and was not yet when the look began: asked again"
+        );
     }
 }

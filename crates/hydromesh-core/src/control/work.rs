@@ -24,8 +24,8 @@ pub(super) struct Flight {
     pub run: String,
     pub began_ms: i64,
     basis: Basis,
-    /// Its `timeout`, and when that is over.
-    limit: Option<(Span, i64)>,
+    /// The longest that it may take.
+    timeout: Option<Span>,
     /// It is stopped for its timeout alone.
     is_late: bool,
     /// When to stop it again, once it was stopped.
@@ -37,10 +37,15 @@ impl Flight {
         self.stop_again_ms.is_some()
     }
 
+    /// Returns when its time is over.
+    fn end_ms(&self) -> i64 {
+        self.timeout.map_or(i64::MAX, |timeout| self.began_ms.saturating_add(timeout.millis()))
+    }
+
     /// Returns whether its time is over and nobody has stopped it.
     #[cfg(test)]
     pub(super) fn is_over_its_time(&self, now_ms: i64) -> bool {
-        self.limit.is_some_and(|(_, end_ms)| end_ms <= now_ms) && !self.is_stopped()
+        self.end_ms() <= now_ms && !self.is_stopped()
     }
 }
 
@@ -214,20 +219,16 @@ impl Control {
         });
         self.lines.began(self.lane_of(&key), key.pipeline.clone(), self.ledger.seq);
         let pipeline = basis.deployed.product.pipelines.get(&key.pipeline.name);
-        let limit = pipeline
-            .and_then(Pipeline::timeout)
-            .map(|timeout| (timeout, self.now_ms.saturating_add(timeout.millis())));
-        if let Some((_, end_ms)) = limit {
-            self.stop_again_ms = self.stop_again_ms.min(end_ms);
-        }
+        let timeout = pipeline.and_then(Pipeline::timeout);
         let flight = Flight {
             run: run.clone(),
             began_ms: self.now_ms,
             basis,
-            limit,
+            timeout,
             is_late: false,
             stop_again_ms: None,
         };
+        self.stop_again_ms = self.stop_again_ms.min(flight.end_ms());
         self.flights.insert(key.clone(), flight);
         self.effects.push(Effect::Start(Start { run, key, attempt, generation, decision, reason }));
         true
@@ -246,7 +247,7 @@ impl Control {
             let same = flight.basis.same(Basis::of(&self.ledger, key).as_ref(), key)
                 && !(paused && key.work == Work::Follow)
                 && !self.ledger.cancels.contains_key(&flight.run);
-            let end_ms = flight.limit.map_or(i64::MAX, |(_, end_ms)| end_ms);
+            let end_ms = flight.end_ms();
             let late = end_ms <= self.now_ms && !planted::is(Bug::TimeoutIgnored);
             flight.is_late = same && (flight.is_late || late && !flight.is_stopped());
             if flight.stop_again_ms.map_or(!same || late, |again_ms| again_ms <= self.now_ms) {
@@ -283,8 +284,8 @@ impl Control {
             // deployed definition finds it stale and computes it again.
             self.record(fact);
         }
-        let outcome = match (outcome, flight.limit) {
-            (RunOutcome::Failed { .. } | RunOutcome::Cancelled, Some((timeout, _))) if flight.is_late => {
+        let outcome = match (outcome, flight.timeout) {
+            (RunOutcome::Failed { .. } | RunOutcome::Cancelled, Some(timeout)) if flight.is_late => {
                 let message = format!("it took longer than `timeout: {timeout}`");
                 RunOutcome::Failed {
                     kind: ErrorKind::External,
