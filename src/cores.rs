@@ -30,6 +30,13 @@ impl Spread for AllCores {
     }
 }
 
+/// Returns how many steps that end by themselves suit this machine at once: one keeps two cores busy, and there are two even on a
+/// small one, because one computes while another waits for its disk.
+#[must_use]
+pub fn steps_at_once() -> usize {
+    (std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get) / 2).max(2)
+}
+
 impl AllCores {
     /// Returns how many threads there are.
     #[must_use]

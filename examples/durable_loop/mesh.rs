@@ -6,9 +6,9 @@ use hydromesh_core::control::Start;
 use hydromesh_core::ids::{PortId, ProductId};
 use hydromesh_core::ledger::{Decision, Fact, LedgerState, Published};
 use hydromesh_core::model::{
-    Access, BackfillOrder, BatchPipeline, Column, ColumnShape, Contract, InputPort, InputSource, LogicalType,
-    Mesh, OutputPort, Partitioning, Pipeline, Product, QueryShape, Retry, Sla, SlaKind, SourceColumn,
-    SqlText, TableFormat,
+    Access, BackfillOrder, BatchPipeline, Bounds, Column, ColumnShape, Contract, InputPort, InputSource,
+    LogicalType, Mesh, OutputPort, Partitioning, Pipeline, Product, QueryShape, Retry, Sla, SlaKind,
+    SourceColumn, SqlText, TableFormat,
 };
 use hydromesh_core::plan::{Desired, Work, dependency_order, partition_bounds_ms, print_mesh};
 use hydromesh_core::spread::InOrder;
@@ -107,7 +107,7 @@ fn product(spec: &Spec) -> Product {
         chunk: None,
         concurrency: spec.concurrency,
         retry: Retry::default(),
-        timeout: None,
+        bounds: Bounds::default(),
     };
     let output = OutputPort {
         name: text("rows"),

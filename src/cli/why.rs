@@ -3,7 +3,7 @@
 use clap::Args;
 use hydromesh_core::ids::ProductId;
 use hydromesh_core::ledger::{Decision, ErrorKind, Outcome};
-use hydromesh_core::plan::{Work, due_steps, upstream_ports};
+use hydromesh_core::plan::{StepKey, Work, due_steps, no_place, upstream_ports};
 use serde::Serialize;
 use serde_json::json;
 
@@ -236,7 +236,12 @@ fn obstacles(book: &Book, id: &ProductId) -> Vec<Reason> {
             reasons.push(reason(
                 "step",
                 Tone::Plain,
-                format!("{} is due ({}) and waits for a free place", step.key, step.reason),
+                format!(
+                    "{} is due ({}) and waits for a free place{}",
+                    step.key,
+                    step.reason,
+                    taken(book, &step.key)
+                ),
             ));
         }
     }
@@ -318,6 +323,13 @@ fn refused(book: &Book, id: &ProductId, reasons: &mut Vec<Reason>) {
 }
 
 /// Adds the furthest upstream product that is in trouble itself, which is where to look first.
+/// Says what takes the places that a step waits for, where the mesh bounds them.
+fn taken(book: &Book, step: &StepKey) -> String {
+    let Some((limit, takers)) = no_place(&book.ledger, step) else { return String::new() };
+    let takers: Vec<String> = takers.into_iter().map(ToString::to_string).collect();
+    format!(": {limit}, taken by {}", takers.join(", "))
+}
+
 fn root(book: &Book, id: &ProductId, reason: Reason) -> Reason {
     let mut at = id.clone();
     let mut seen = std::collections::BTreeSet::from([id.clone()]);

@@ -24,6 +24,7 @@ use super::watch::Watcher;
 use super::{ledger, observe};
 use crate::apply::{Blobs, Context, keep_online};
 use crate::clock::Clock;
+use crate::cores::steps_at_once;
 use crate::engine::{Engine, EngineConfig};
 use crate::forge::Forge;
 use crate::lake::{Lake, Writer};
@@ -179,7 +180,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     let board = Board::new(&state, lease.epoch)?;
     let mailer = Mailer::from_settings(&context.settings, &state)?;
     let judge = Judge::new(&central, &[]);
-    let mut control = Control::new(ledger_state, &options.environment, Limits::default());
+    let mut control = Control::new(ledger_state, &options.environment, Limits { steps: steps_at_once() });
     let (events, inbox) = mpsc::channel(1_024);
     let (show_ledger, ledger_shown) = watch::channel(Arc::new(control.ledger.clone()));
     let (show_mesh, mesh_shown) = watch::channel(None);

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use hydromesh_core::ledger::{Alert, AlertKind, AlertState, EpisodeRecord};
-use hydromesh_core::model::{Environment, StateKind, StreamKind, TableFormat};
+use hydromesh_core::model::{Environment, StateKind, StepLimits, StreamKind, TableFormat};
 
 use super::facts::Facts;
 use super::*;
@@ -23,6 +23,7 @@ fn settings(smtp: Option<&str>) -> Environment {
         smtp: smtp.map(str::to_owned),
         mail_from: None,
         allow_commands: Vec::new(),
+        limits: StepLimits::default(),
     }
 }
 

@@ -15,13 +15,12 @@ use super::priority::give_way;
 use super::{Role, Said, Task};
 use crate::apply::Context;
 use crate::clock::Clock;
+use crate::cores::steps_at_once;
 
 /// How often the board is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 /// How long a report waits for a controller that is behind.
 const BEHIND: Duration = Duration::from_millis(500);
-/// Most steps of the role work at once: one computes while another waits for its disk. Followers mostly wait.
-const BOUNDED_STEPS: usize = 2;
 /// How long steps may take to stop between two commits.
 const GRACE: Duration = Duration::from_secs(5);
 /// Stacks of the work threads: plans of deep queries recurse.
@@ -129,7 +128,8 @@ impl Worker {
                 token.cancel();
             }
         }
-        while self.role != Role::Work || self.running.len() < BOUNDED_STEPS {
+        // Followers mostly wait; a process of their own takes them all.
+        while self.role != Role::Work || self.running.len() < steps_at_once() {
             let Some((run, body)) = place.claim()? else { return Ok(()) };
             self.begin(place, run, &body, steps);
         }

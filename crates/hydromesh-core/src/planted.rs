@@ -28,6 +28,8 @@ pub(crate) enum Bug {
     PauseIgnored,
     /// Steps may take as long as they like.
     TimeoutIgnored,
+    /// As many steps of a pool begin as there is room for.
+    PoolIgnored,
     /// The last message of an episode is sent first.
     ResolvedFirst,
     /// A message that was refused is never tried again.

@@ -3,7 +3,7 @@
 use hydromesh_core::ids::{PortId, ProductId};
 use hydromesh_core::ledger::{Deployed, RunOutcome};
 use hydromesh_core::model::{
-    Classification, Column, LogicalType, OutputPort, Pipeline, Product, Quality, QualityCheck,
+    BatchSchedule, Classification, Column, LogicalType, OutputPort, Pipeline, Product, Quality, QualityCheck,
     QualitySeverity, SlaKind, TableFormat,
 };
 use hydromesh_core::plan::{StepKey, Work, partition_bounds_ms};
@@ -186,7 +186,7 @@ impl Facts<'_> {
     pub(super) fn next_expected(&self, deployed: &Deployed) -> Option<i64> {
         let due = |pipeline: &Pipeline| {
             let Pipeline::Batch(batch) = pipeline else { return None };
-            if let Some(schedule) = &batch.schedule {
+            if let Some(schedule) = batch.schedule.as_ref().and_then(BatchSchedule::cron) {
                 return Cron::parse(&schedule.cron, &schedule.timezone).ok()?.next_after(self.now_ms);
             }
             let cut = batch.partition.as_ref()?;
@@ -222,7 +222,10 @@ fn run_of(run: &str, step: &StepKey, product: Option<&Product>) -> site::Run {
 fn trigger(step: &StepKey, product: Option<&Product>) -> String {
     match (&step.work, product.and_then(|product| product.pipelines.get(&step.pipeline.name))) {
         (Work::Partitions { .. } | Work::Whole, Some(Pipeline::Batch(batch))) => match &batch.schedule {
-            Some(schedule) => format!("schedule {} {}", schedule.cron, schedule.timezone),
+            Some(BatchSchedule::Cron(schedule)) => {
+                format!("schedule {} {}", schedule.cron, schedule.timezone)
+            }
+            Some(BatchSchedule::By(_)) => "before its promise ends".to_owned(),
             None => "when its inputs change".to_owned(),
         },
         (Work::Partitions { .. } | Work::Whole, _) => "batch".to_owned(),

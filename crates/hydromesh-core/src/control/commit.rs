@@ -119,7 +119,17 @@ impl Control {
             let why = "it would retire every product; delete domains one by one if that is meant".to_owned();
             return self.conclude_commit(&commit, Outcome::Held, why);
         }
+        self.take_limits();
         self.round(prints, BTreeMap::new(), BTreeMap::new());
+    }
+
+    /// Takes over how much may run at once: what no product is asked about, and no rule.
+    fn take_limits(&mut self) {
+        let environments = self.desired.as_ref().map(|desired| &desired.mesh.environments);
+        let limits = environments.and_then(|it| it.get(&self.environment)).map(|it| &it.limits);
+        if let Some(limits) = limits.filter(|limits| **limits != self.ledger.limits).cloned() {
+            self.record(Fact::Limited { limits });
+        }
     }
 
     /// Judges a head again of which something is refused.

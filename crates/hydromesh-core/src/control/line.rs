@@ -22,110 +22,142 @@ pub(super) enum Lane {
     Backlog,
 }
 
+/// A pool, or none for those that name none.
+type Pool = Option<String>;
+
+/// Who lines up, and where.
+#[derive(Debug, Clone)]
+pub(super) struct Waiting {
+    pub pipeline: PipelineId,
+    pub lane: Lane,
+    pub pool: Pool,
+    /// The place of its product in the order.
+    pub rank: usize,
+    /// When the first promise that rests on it is broken; what is promised to nobody can wait for a while.
+    pub deadline_ms: i64,
+}
+
 /// All lines of a controller.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     following: Line,
-    fresh: Line,
-    backlog: Line,
+    pools: BTreeMap<Pool, Lanes>,
     /// Fresh steps that began since one of a backlog, or since none waited.
     in_a_row: u32,
+    /// When a step of a pipeline last began, as a position in the ledger.
+    begun: BTreeMap<PipelineId, u64>,
+}
+
+/// The lines of one pool.
+#[derive(Debug, Default)]
+struct Lanes {
+    fresh: Line,
+    backlog: Line,
 }
 
 impl Lines {
-    fn line(&mut self, lane: Lane) -> &mut Line {
+    /// Lets a pipeline join, or changes its place.
+    pub fn join(&mut self, who: Waiting, now_ms: i64) {
+        let Waiting { pipeline, lane, pool, rank, deadline_ms } = who;
+        let begun = self.begun.get(&pipeline).copied().unwrap_or(0);
         match lane {
-            Lane::Following => &mut self.following,
-            Lane::Fresh => &mut self.fresh,
-            Lane::Backlog => &mut self.backlog,
+            Lane::Following => self.following.join(pipeline, 0, 0, rank),
+            // A backlog is late as it is.
+            Lane::Backlog => self.pools.entry(pool).or_default().backlog.join(pipeline, 0, begun, rank),
+            Lane::Fresh => {
+                let line = &mut self.pools.entry(pool).or_default().fresh;
+                // Among those whose promises are broken already, who came first: nobody waits for ever for them.
+                let since_ms = line.since_ms(&pipeline).unwrap_or(now_ms);
+                line.since.insert(pipeline.clone(), since_ms);
+                line.join(pipeline, deadline_ms.max(since_ms), begun, rank);
+            }
         }
     }
 
-    /// Lets a pipeline join whose product is at a place of the order.
-    pub fn join(&mut self, lane: Lane, rank: usize, pipeline: PipelineId) {
-        self.line(lane).join(rank, pipeline);
-    }
-
-    /// Takes the next one out of its line; without room for more steps that end, only followers are next.
-    pub fn next(&mut self, has_room: bool) -> Option<(Lane, PipelineId)> {
-        let backlog = self.fresh.is_empty() || self.in_a_row >= FRESH_IN_A_ROW && !self.backlog.is_empty();
-        let lane = if backlog { Lane::Backlog } else { Lane::Fresh };
-        let bounded = if has_room { self.line(lane).first().cloned() } else { None };
-        if let Some(pipeline) = self.following.next_before(bounded.as_ref()) {
+    /// Takes the next one out of its line: followers first, then of the pools that have room.
+    pub fn next(&mut self, has_room: impl Fn(&Pool) -> bool) -> Option<(Lane, PipelineId)> {
+        if let Some(pipeline) = self.following.pop() {
             return Some((Lane::Following, pipeline));
         }
-        let pipeline = if has_room { self.line(lane).next_before(None) } else { None };
-        pipeline.map(|pipeline| (lane, pipeline))
+        let (fresh, backlog) = (self.first(Lane::Fresh, &has_room), self.first(Lane::Backlog, &has_room));
+        let lane = match (&fresh, &backlog) {
+            (_, Some(_)) if fresh.is_none() || self.in_a_row >= FRESH_IN_A_ROW => Lane::Backlog,
+            _ => Lane::Fresh,
+        };
+        let (_, pool) = if lane == Lane::Fresh { fresh? } else { backlog? };
+        let pipeline = self.pools.get_mut(&pool)?.line(lane).pop()?;
+        Some((lane, pipeline))
     }
 
-    /// Returns whether something fresh waits.
-    pub fn has_fresh(&self) -> bool {
-        !self.fresh.is_empty()
+    /// Returns whose turn it is of all pools with room.
+    fn first(&self, lane: Lane, has_room: impl Fn(&Pool) -> bool) -> Option<(Turn, Pool)> {
+        let open = self.pools.iter().filter(|(pool, _)| has_room(pool));
+        let turns = open.filter_map(|(pool, lanes)| {
+            let line = if lane == Lane::Fresh { &lanes.fresh } else { &lanes.backlog };
+            Some((line.turns.first()?, pool))
+        });
+        turns.min().map(|(turn, pool)| (turn.clone(), pool.clone()))
+    }
+
+    /// Returns whether something fresh waits that could begin.
+    pub fn has_fresh(&self, has_room: impl Fn(&Pool) -> bool) -> bool {
+        self.pools.iter().any(|(pool, lanes)| !lanes.fresh.turns.is_empty() && has_room(pool))
     }
 
     /// Notes that a step of a pipeline began, which is not in that line now.
     pub fn began(&mut self, lane: Lane, pipeline: PipelineId, at: u64) {
+        let waits = self.pools.values().any(|lanes| !lanes.backlog.turns.is_empty());
         match lane {
             Lane::Following => {}
-            Lane::Fresh if self.backlog.is_empty() => self.in_a_row = 0,
-            Lane::Fresh => self.in_a_row += 1,
-            Lane::Backlog => self.in_a_row = 0,
+            Lane::Fresh if waits => self.in_a_row += 1,
+            Lane::Fresh | Lane::Backlog => self.in_a_row = 0,
         }
-        self.line(lane).began(pipeline, at);
-    }
-
-    /// Sends everybody away: places in the order have changed.
-    pub fn clear(&mut self) {
-        for lane in [Lane::Following, Lane::Fresh, Lane::Backlog] {
-            self.line(lane).clear();
-        }
-    }
-}
-
-/// When a step of it last began, its product's place in the order, and which it is.
-type Turn = (u64, usize, PipelineId);
-
-/// Who waited longest comes first; of those that never began, inputs before readers.
-#[derive(Debug, Default)]
-struct Line {
-    /// When a step of a pipeline last began, as a position in the ledger.
-    begun: BTreeMap<PipelineId, u64>,
-    turns: BTreeSet<Turn>,
-}
-
-impl Line {
-    /// Lets a pipeline join whose product is at a place of the order.
-    fn join(&mut self, rank: usize, pipeline: PipelineId) {
-        let begun = self.begun.get(&pipeline).copied().unwrap_or(0);
-        self.turns.insert((begun, rank, pipeline));
-    }
-
-    fn is_empty(&self) -> bool {
-        self.turns.is_empty()
-    }
-
-    /// Returns who is next.
-    fn first(&self) -> Option<&Turn> {
-        self.turns.first()
-    }
-
-    /// Takes the next one out of the line, if it is its turn before that of somebody in another line.
-    fn next_before(&mut self, other: Option<&Turn>) -> Option<PipelineId> {
-        let first = self.turns.first()?;
-        if other.is_some_and(|other| other < first) {
-            return None;
-        }
-        self.turns.pop_first().map(|(_, _, pipeline)| pipeline)
-    }
-
-    /// Notes that a step of a pipeline began, which is not in the line now.
-    fn began(&mut self, pipeline: PipelineId, at: u64) {
         self.begun.insert(pipeline, at);
     }
 
     /// Sends everybody away: places in the order have changed.
-    fn clear(&mut self) {
-        self.turns.clear();
+    pub fn clear(&mut self) {
+        self.following = Line::default();
+        self.pools.clear();
+    }
+}
+
+impl Lanes {
+    fn line(&mut self, lane: Lane) -> &mut Line {
+        if lane == Lane::Fresh { &mut self.fresh } else { &mut self.backlog }
+    }
+}
+
+/// When its promise ends, when a step of it last began, its product's place in the order, and which it is.
+type Turn = (i64, u64, usize, PipelineId);
+
+/// Whose promise ends first comes first, then who waited longest; of those that never began, inputs before readers.
+#[derive(Debug, Default)]
+struct Line {
+    turns: BTreeSet<Turn>,
+    places: BTreeMap<PipelineId, Turn>,
+    /// When those that are in the line joined it, milliseconds UTC.
+    since: BTreeMap<PipelineId, i64>,
+}
+
+impl Line {
+    fn since_ms(&self, pipeline: &PipelineId) -> Option<i64> {
+        self.since.get(pipeline).copied()
+    }
+
+    fn join(&mut self, pipeline: PipelineId, until_ms: i64, begun: u64, rank: usize) {
+        let turn = (until_ms, begun, rank, pipeline.clone());
+        if let Some(before) = self.places.insert(pipeline, turn.clone()) {
+            self.turns.remove(&before);
+        }
+        self.turns.insert(turn);
+    }
+
+    fn pop(&mut self) -> Option<PipelineId> {
+        let (.., pipeline) = self.turns.pop_first()?;
+        self.places.remove(&pipeline);
+        self.since.remove(&pipeline);
+        Some(pipeline)
     }
 }
 
@@ -140,21 +172,27 @@ mod tests {
         }
     }
 
-    /// Lets steps begin one after another, as if each pipeline always had another one.
+    /// One that waits: its name, in which lane, and until when.
+    fn waiting(name: &str, lane: Lane, deadline_ms: i64) -> Waiting {
+        Waiting { pipeline: pipeline(name), lane, pool: None, rank: 0, deadline_ms }
+    }
+
+    /// Lets steps begin one after another, as if each pipeline always had another one and computed what it promised.
     fn turns(lines: &mut Lines, joined: &[(Lane, &str)], count: u64) -> String {
-        let join = |lines: &mut Lines, name: &str| {
+        let join = |lines: &mut Lines, name: &str, now: u64| {
             let (lane, _) = joined.iter().find(|(_, it)| *it == name).expect("joined");
-            lines.join(*lane, 0, pipeline(name));
+            let now_ms = i64::try_from(now).expect("small");
+            lines.join(waiting(name, *lane, now_ms + 100), now_ms);
         };
         for (_, name) in joined {
-            join(lines, name);
+            join(lines, name, 0);
         }
         let mut order = String::new();
         for turn in 1..=count {
-            let (lane, next) = lines.next(true).expect("there is always one");
+            let (lane, next) = lines.next(|_| true).expect("there is always one");
             let name = next.product.name.to_string();
             lines.began(lane, next, turn);
-            join(lines, &name);
+            join(lines, &name, turn);
             order.push_str(&name);
         }
         order
@@ -175,13 +213,52 @@ mod tests {
     }
 
     #[test]
+    fn whose_promise_ends_first_comes_first_and_nobody_waits_for_ever() {
+        let mut lines = Lines::default();
+        let mut join = |name: &str, deadline_ms: i64, now_ms: i64| {
+            lines.join(waiting(name, Lane::Fresh, deadline_ms), now_ms);
+        };
+        join("daily", 90_000, 1_000);
+        join("hourly", 9_000, 1_000);
+        // What is late for days does not come before what became late while it waited.
+        join("stalled", -500_000, 20_000);
+        // Published meanwhile: its place is another one.
+        join("daily", 80_000, 21_000);
+        join("twice", 5_000, 2_000);
+        join("twice", 95_000, 22_000);
+        let order: Vec<String> = std::iter::from_fn(|| lines.next(|_| true))
+            .map(|(_, pipeline)| pipeline.product.name.to_string())
+            .collect();
+        assert_eq!(order, ["hourly", "stalled", "daily", "twice"]);
+    }
+
+    #[test]
+    fn a_full_pool_keeps_nobody_else_back() {
+        let mut lines = Lines::default();
+        let of = |name: &str, lane: Lane, pool: &str, deadline_ms: i64| Waiting {
+            pool: Some(pool.to_owned()),
+            ..waiting(name, lane, deadline_ms)
+        };
+        lines.join(of("a", Lane::Fresh, "warehouse", 1), 0);
+        lines.join(of("b", Lane::Fresh, "licence", 2), 0);
+        lines.join(of("x", Lane::Backlog, "licence", 0), 0);
+        let full = |pool: &Pool| pool.as_deref() != Some("warehouse");
+        assert!(lines.has_fresh(full));
+        assert_eq!(lines.next(full), Some((Lane::Fresh, pipeline("b"))));
+        assert!(!lines.has_fresh(full));
+        assert_eq!(lines.next(full), Some((Lane::Backlog, pipeline("x"))));
+        assert_eq!(lines.next(full), None);
+        assert_eq!(lines.next(|_| true), Some((Lane::Fresh, pipeline("a"))));
+    }
+
+    #[test]
     fn followers_begin_whether_there_is_room_or_not() {
         let mut lines = Lines::default();
-        lines.join(Lane::Fresh, 0, pipeline("a"));
-        lines.join(Lane::Following, 1, pipeline("f"));
-        assert_eq!(lines.next(false), Some((Lane::Following, pipeline("f"))));
-        assert_eq!(lines.next(false), None);
-        assert_eq!(lines.next(true), Some((Lane::Fresh, pipeline("a"))));
-        assert_eq!(lines.next(true), None);
+        lines.join(waiting("a", Lane::Fresh, 0), 0);
+        lines.join(waiting("f", Lane::Following, 0), 0);
+        assert_eq!(lines.next(|_| false), Some((Lane::Following, pipeline("f"))));
+        assert_eq!(lines.next(|_| false), None);
+        assert_eq!(lines.next(|_| true), Some((Lane::Fresh, pipeline("a"))));
+        assert_eq!(lines.next(|_| true), None);
     }
 }

@@ -12,6 +12,7 @@ mod gate;
 mod line;
 mod models;
 mod outbox;
+mod room;
 #[cfg(test)]
 mod tests;
 mod troubles;
@@ -38,7 +39,7 @@ use outbox::Handed;
 pub use outbox::outbox_id;
 use work::{Flight, Rest};
 
-/// Limits of one controller.
+/// Limits of one controller, where its environment does not say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Steps that end by themselves, at once.
@@ -219,6 +220,8 @@ pub struct Control {
     rested: BTreeSet<(i64, StepKey)>,
     /// Pipelines that may have a step to begin.
     lines: Lines,
+    /// Limits have changed since pipelines lined up.
+    relimited: bool,
     /// A definition has changed since flights were looked at.
     redeployed: bool,
     /// When to stop a step again that did not hear of it.
@@ -262,6 +265,7 @@ impl Control {
             resting: BTreeMap::new(),
             rested: BTreeSet::new(),
             lines: Lines::default(),
+            relimited: false,
             redeployed: false,
             stop_again_ms: i64::MAX,
             troubled,
@@ -364,6 +368,7 @@ impl Control {
                 self.redeployed = true;
                 self.troubled.insert(product.clone());
             }
+            Fact::Limited { .. } => self.relimited = true,
             Fact::Trained(trained) => _ = self.unweighed.insert(trained.product.clone()),
             Fact::RunStarted { step, .. } => _ = self.troubled.insert(step.pipeline.product.clone()),
             Fact::CommitOutcome { product: Some(product), .. } => _ = self.troubled.insert(product.clone()),

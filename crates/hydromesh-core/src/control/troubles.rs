@@ -6,7 +6,7 @@ use super::Control;
 use super::alerts::About;
 use crate::ids::{PortId, ProductId};
 use crate::ledger::{AlertKind, Attempts, Deployed, FeatureDrift, Outcome, ProductVerdict};
-use crate::model::{Pipeline, SlaKind};
+use crate::model::Pipeline;
 use crate::plan::{StepKey, Work, expire, retry_of, worth_telling};
 use crate::time::Span;
 
@@ -48,11 +48,7 @@ impl Control {
 
     fn late(&self, deployed: &Deployed, signs: &mut Signs, until_ms: &mut Option<i64>) {
         for (name, output) in &deployed.product.outputs {
-            let promise = output.contract.slas.iter().filter_map(|sla| match &sla.kind {
-                SlaKind::DataAge(most) => Some(*most),
-                _ => None,
-            });
-            let Some(most) = promise.min() else { continue };
+            let Some(most) = output.contract.data_age() else { continue };
             let port = deployed.product.port(name);
             let newest_ms = self.ledger.ports.get(&port).and_then(|state| state.newest_data_ms);
             // A product that has published nothing yet is as old as its deploy.

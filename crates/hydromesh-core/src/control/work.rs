@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use super::line::Lane;
+use super::line::{Lane, Waiting};
 use super::{Control, Effect, Start};
 use crate::diag::codes;
 use crate::ids::{PipelineId, ProductId};
 use crate::ledger::{Deployed, ErrorKind, Fact, LedgerState, RunOutcome};
-use crate::model::Pipeline;
+use crate::model::{Bounds, Pipeline};
 use crate::plan::{DueStep, StepKey, Work};
 use crate::planted::{self, Bug};
-use crate::time::Span;
 
 /// How long a step rests that ended well and is due again at once: what it did was not what was wanted.
 const REST_MS: i64 = 10_000;
@@ -18,14 +17,17 @@ const REST_MS: i64 = 10_000;
 /// A step that was stopped and has not ended may not have heard it: it is stopped again.
 const STOP_AGAIN_MS: i64 = 60_000;
 
+/// What is promised to nobody waits for so long, while there is something that is.
+const UNPROMISED_MS: i64 = 24 * 3_600_000;
+
 /// A step in flight.
 #[derive(Debug)]
 pub(super) struct Flight {
     pub run: String,
     pub began_ms: i64,
     basis: Basis,
-    /// The longest that it may take.
-    timeout: Option<Span>,
+    /// The longest that it may take, and the pool in which it has a place.
+    pub bounds: Bounds,
     /// It is stopped for its timeout alone.
     is_late: bool,
     /// When to stop it again, once it was stopped.
@@ -39,7 +41,7 @@ impl Flight {
 
     /// Returns when its time is over.
     fn end_ms(&self) -> i64 {
-        self.timeout.map_or(i64::MAX, |timeout| self.began_ms.saturating_add(timeout.millis()))
+        self.bounds.timeout.map_or(i64::MAX, |timeout| self.began_ms.saturating_add(timeout.millis()))
     }
 
     /// Returns whether its time is over and nobody has stopped it.
@@ -55,6 +57,15 @@ struct Basis {
     deployed: Arc<Deployed>,
     /// The last change of its table by somebody else.
     altered: u64,
+}
+
+/// A pipeline that is the same as another one with other bounds.
+struct Alike<'a>(&'a Pipeline);
+
+impl PartialEq for Alike<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.works_like(other.0)
+    }
 }
 
 impl Basis {
@@ -73,7 +84,7 @@ impl Basis {
             let output = deployed.product.outputs.get(pipeline.output());
             let output = output.map(|it| (it.format, &it.contract.columns, &it.contract.quality));
             let data = &deployed.print.ports.get(pipeline.output())?.data;
-            Some((pipeline, output, data))
+            Some((Alike(pipeline), output, data))
         }
         other.is_some_and(|other| {
             let defined =
@@ -96,13 +107,14 @@ impl Control {
     pub(super) fn schedule(&mut self) {
         self.stop_outdated();
         self.line_up();
-        let mut free = self.limits.steps.saturating_sub(self.bounded().count());
-        while let Some((lane, pipeline)) = self.lines.next(free > 0) {
+        let mut room = self.room();
+        while let Some((lane, pipeline)) = self.lines.next(|pool| room.of(pool.as_ref()) > 0) {
+            let pool = self.pool_of(&pipeline);
             // Where something fresh waits, a backlog gets its turn and no more.
             let most = match lane {
                 Lane::Following => usize::MAX,
-                Lane::Backlog if self.lines.has_fresh() => 1,
-                Lane::Fresh | Lane::Backlog => free,
+                Lane::Backlog if self.lines.has_fresh(|pool| room.of(pool.as_ref()) > 0) => 1,
+                Lane::Fresh | Lane::Backlog => room.of(pool.as_ref()),
             };
             let steps: Vec<DueStep> = self.startable(&pipeline).take(most).cloned().collect();
             let full = lane != Lane::Following && steps.len() >= most;
@@ -113,7 +125,7 @@ impl Control {
                 began += usize::from(self.start(step));
             }
             if lane != Lane::Following {
-                free -= began;
+                room.take(pool.as_ref(), began);
             }
             if full && began > 0 || !later.is_empty() {
                 self.join(pipeline);
@@ -132,10 +144,11 @@ impl Control {
     /// Lets those join who may have something to begin now.
     fn line_up(&mut self) {
         let refreshed = self.due.refresh(&self.ledger, self.now_ms);
-        if refreshed.reordered {
+        let anew = std::mem::take(&mut self.relimited) || refreshed.reordered;
+        if anew {
             self.lines.clear();
         }
-        let all = if refreshed.reordered { self.due.order().to_vec() } else { Vec::new() };
+        let all = if anew { self.due.order().to_vec() } else { Vec::new() };
         for id in all.iter().chain(&refreshed.products) {
             for pipeline in self.due.pipelines_of(id).collect::<Vec<_>>() {
                 self.join(pipeline);
@@ -154,7 +167,10 @@ impl Control {
         // What cannot begin now is looked at once more when its turn comes.
         let first = self.startable(&pipeline).next().or_else(|| self.due.steps_of(&pipeline).next());
         let Some(lane) = first.map(|step| self.lane_of(&step.key)) else { return };
-        self.lines.join(lane, rank, pipeline);
+        let deadline_ms =
+            self.due.deadline_ms(&self.ledger, &pipeline).unwrap_or(self.now_ms + UNPROMISED_MS);
+        let pool = self.pool_of(&pipeline);
+        self.lines.join(Waiting { pipeline, lane, pool, rank, deadline_ms }, self.now_ms);
     }
 
     /// Lets a step begin again that rested, unless it went on to rest once more.
@@ -174,8 +190,8 @@ impl Control {
     }
 
     /// Returns the flights that end by themselves.
-    fn bounded(&self) -> impl Iterator<Item = &StepKey> {
-        self.flights.keys().filter(|key| key.work != Work::Follow)
+    pub(super) fn bounded(&self) -> impl Iterator<Item = (&StepKey, &Flight)> {
+        self.flights.iter().filter(|(key, _)| key.work != Work::Follow)
     }
 
     pub(super) fn flights_of(&self, pipeline: &PipelineId) -> impl Iterator<Item = &StepKey> {
@@ -190,6 +206,12 @@ impl Control {
         let flights: Vec<&StepKey> = self.flights_of(pipeline).collect();
         let concurrency = self.due.steps_of(pipeline).next().map_or(1, |step| step.concurrency.max(1));
         let room = usize::try_from(concurrency).unwrap_or(1).saturating_sub(flights.len());
+        let follows = |step: &DueStep| step.key.work == Work::Follow;
+        let room = if self.due.steps_of(pipeline).next().is_some_and(follows) {
+            room
+        } else {
+            room.min(self.room_of(&pipeline.product))
+        };
         let begins = move |step: &&DueStep| {
             !self.rests(&step.key) && !flights.iter().any(|key| key.overlaps(&step.key))
         };
@@ -218,13 +240,12 @@ impl Control {
             decision: decision.clone(),
         });
         self.lines.began(self.lane_of(&key), key.pipeline.clone(), self.ledger.seq);
-        let pipeline = basis.deployed.product.pipelines.get(&key.pipeline.name);
-        let timeout = pipeline.and_then(Pipeline::timeout);
+        let bounds = self.ledger.bounds_of(&key.pipeline).cloned().unwrap_or_default();
         let flight = Flight {
             run: run.clone(),
             began_ms: self.now_ms,
             basis,
-            timeout,
+            bounds,
             is_late: false,
             stop_again_ms: None,
         };
@@ -237,7 +258,8 @@ impl Control {
     fn stop_outdated(&mut self) {
         // Another definition makes a step outdated, or another hand on its table, or a pause, if it would not end by itself, or
         // somebody's wish; time ends what takes too long, and asks again for what was not heard.
-        if !std::mem::take(&mut self.redeployed) && self.stop_again_ms > self.now_ms {
+        let redeployed = std::mem::take(&mut self.redeployed);
+        if !redeployed && self.stop_again_ms > self.now_ms {
             return;
         }
         let mut outdated = Vec::new();
@@ -247,6 +269,10 @@ impl Control {
             let same = flight.basis.same(Basis::of(&self.ledger, key).as_ref(), key)
                 && !(paused && key.work == Work::Follow)
                 && !self.ledger.cancels.contains_key(&flight.run);
+            if redeployed && let Some(bounds) = self.ledger.bounds_of(&key.pipeline) {
+                // A step that turns out to need longer is given it by a commit, and need not begin again.
+                flight.bounds.timeout = bounds.timeout;
+            }
             let end_ms = flight.end_ms();
             let late = end_ms <= self.now_ms && !planted::is(Bug::TimeoutIgnored);
             flight.is_late = same && (flight.is_late || late && !flight.is_stopped());
@@ -284,7 +310,7 @@ impl Control {
             // deployed definition finds it stale and computes it again.
             self.record(fact);
         }
-        let outcome = match (outcome, flight.timeout) {
+        let outcome = match (outcome, flight.bounds.timeout) {
             (RunOutcome::Failed { .. } | RunOutcome::Cancelled, Some(timeout)) if flight.is_late => {
                 let message = format!("it took longer than `timeout: {timeout}`");
                 RunOutcome::Failed {

@@ -25,7 +25,7 @@ pub use state::LedgerState;
 
 use crate::checkpoint::CheckpointRecord;
 use crate::ids::{PipelineId, PortId, ProductId};
-use crate::model::{Product, QualitySeverity};
+use crate::model::{Product, QualitySeverity, StepLimits};
 use crate::plan::{Print, StepKey};
 
 /// One fact with its place in the ledger.
@@ -75,6 +75,11 @@ pub enum Fact {
         outcome: Outcome,
         /// Why, for people.
         why: String,
+    },
+    /// The environment says how many steps may run at once.
+    Limited {
+        /// How many.
+        limits: StepLimits,
     },
     /// The gate answered.
     Decided(Decision),
@@ -232,6 +237,7 @@ impl Fact {
             Self::Opened { .. } => "opened",
             Self::CommitSeen { .. } => "commit_seen",
             Self::CommitOutcome { .. } => "commit_outcome",
+            Self::Limited { .. } => "limited",
             Self::Decided(_) => "decided",
             Self::Deployed { .. } => "deployed",
             Self::Retired { .. } => "retired",

@@ -12,12 +12,15 @@ use super::{
 };
 use crate::diag::codes;
 use crate::ids::{PipelineId, PortId, ProductId};
+use crate::model::{Bounds, StepLimits};
 use crate::plan::{PortPrint, StepKey, Work};
 
 /// Finished runs, decisions and outcomes kept for show; older ones stay in the ledger.
 const KEEP: usize = 500;
 /// Publications kept per port for service levels: a year of one every 25 minutes.
 const KEEP_PUBLISHES: usize = 20_000;
+/// Durations kept per pipeline: enough to show the slowest of a day or a week.
+const KEEP_TOOK: usize = 8;
 /// Drift results kept per product.
 const KEEP_DRIFT: usize = 200;
 
@@ -44,6 +47,8 @@ pub struct LedgerState {
     pub newest_decisions: BTreeMap<(ProductId, String), Arc<Decision>>,
     /// The newest outcome of each product.
     pub verdicts: BTreeMap<ProductId, ProductVerdict>,
+    /// How many steps may run at once.
+    pub limits: StepLimits,
     /// What runs.
     pub deployed: BTreeMap<ProductId, Arc<Deployed>>,
     /// The last generation of every product, also of those that left the mesh: one that comes back goes on counting,
@@ -57,6 +62,8 @@ pub struct LedgerState {
     pub begun_with: BTreeMap<String, i64>,
     /// Finished runs, oldest first.
     pub runs: VecDeque<FinishedRun>,
+    /// How long the last steps of each pipeline took that succeeded, milliseconds, oldest first.
+    pub took: BTreeMap<PipelineId, VecDeque<i64>>,
     /// Steps that failed and were not repaired since.
     pub failed: BTreeMap<StepKey, Attempts>,
     /// Number of finished attempts, by end.
@@ -128,6 +135,12 @@ impl LedgerState {
         self.deployed.values().flat_map(ports).collect()
     }
 
+    /// Returns what bounds the steps of a pipeline, as it is deployed.
+    #[must_use]
+    pub fn bounds_of(&self, pipeline: &PipelineId) -> Option<&Bounds> {
+        self.deployed.get(&pipeline.product)?.product.pipelines.get(&pipeline.name)?.bounds()
+    }
+
     /// Folds one entry in.
     pub fn apply(&mut self, entry: &Entry) {
         self.seq = entry.seq;
@@ -169,6 +182,7 @@ impl LedgerState {
                     None => self.conclude(commit, *outcome),
                 }
             }
+            Fact::Limited { limits } => self.limits = limits.clone(),
             Fact::Decided(decision) => {
                 let about = (decision.product.clone(), decision.action.clone());
                 let decision = Arc::new(decision.clone());
@@ -353,6 +367,9 @@ impl LedgerState {
             RunOutcome::Succeeded { .. } => {
                 self.succeeded += 1;
                 self.repaired(step);
+                if step.work != Work::Follow {
+                    keep(self.took.entry(step.pipeline.clone()).or_default(), took_ms, KEEP_TOOK);
+                }
             }
             RunOutcome::Failed { kind, code, message } => {
                 self.failures += 1;

@@ -25,6 +25,18 @@ pub struct Contract {
     pub file: String,
 }
 
+impl Contract {
+    /// Returns how old its data may be at most, if it promises that.
+    #[must_use]
+    pub fn data_age(&self) -> Option<Span> {
+        let ages = self.slas.iter().filter_map(|sla| match &sla.kind {
+            SlaKind::DataAge(most) => Some(*most),
+            _ => None,
+        });
+        ages.min()
+    }
+}
+
 /// One column.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Column {

@@ -17,9 +17,9 @@ pub use contract::{
 };
 pub use load::{LoadResult, Loaded, load, load_with};
 pub use pipeline::{
-    Available, BackfillOrder, BatchPipeline, Chunking, DriftRule, EmbeddingPipeline, EventSource,
-    FeaturePipeline, Late, LateBeyond, Partitioning, Pipeline, PipelineKind, RetrainOn, Retry, Schedule,
-    SqlText, StreamPipeline, TrainGate, Trainer, TrainingPipeline,
+    Available, BackfillOrder, BatchPipeline, BatchSchedule, Bounds, ByPromise, Chunking, DriftRule,
+    EmbeddingPipeline, EventSource, FeaturePipeline, Late, LateBeyond, Partitioning, Pipeline, PipelineKind,
+    RetrainOn, Retry, Schedule, SqlText, StreamPipeline, TrainGate, Trainer, TrainingPipeline,
 };
 pub use shape::{ColumnShape, Influence, QueryShape, SourceColumn};
 
@@ -70,6 +70,31 @@ pub struct Environment {
     pub mail_from: Option<String>,
     /// Domains whose commands and trainers may run.
     pub allow_commands: Vec<DomainName>,
+    /// How many steps may run at once.
+    #[serde(default, skip_serializing_if = "StepLimits::is_default")]
+    pub limits: StepLimits,
+}
+
+/// How many steps that end by themselves may run at once in an environment. What follows a topic is not counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepLimits {
+    /// In all; as many as suit the machine without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u32>,
+    /// Of one product.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_product: Option<u32>,
+    /// Of all pipelines that name a pool, by its name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pools: BTreeMap<String, u32>,
+}
+
+impl StepLimits {
+    /// Returns whether nothing is said.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Where an environment's ledger lives.

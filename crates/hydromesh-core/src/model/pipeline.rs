@@ -63,13 +63,34 @@ impl Pipeline {
         }
     }
 
-    /// Returns the longest that one step may take.
+    /// Returns what bounds its steps; those that follow a topic never end.
     #[must_use]
-    pub fn timeout(&self) -> Option<Span> {
+    pub fn bounds(&self) -> Option<&Bounds> {
         match self {
-            Self::Batch(batch) => batch.timeout,
-            Self::Stream(_) | Self::Feature(_) | Self::Embedding(_) | Self::Training(_) => None,
+            Self::Batch(it) => Some(&it.bounds),
+            Self::Embedding(it) => Some(&it.bounds),
+            Self::Training(it) => Some(&it.bounds),
+            Self::Stream(_) | Self::Feature(_) => None,
         }
+    }
+
+    /// Returns it without what bounds its steps.
+    #[must_use]
+    pub fn unbounded(&self) -> Self {
+        let mut pipeline = self.clone();
+        match &mut pipeline {
+            Self::Batch(it) => it.bounds = Bounds::default(),
+            Self::Embedding(it) => it.bounds = Bounds::default(),
+            Self::Training(it) => it.bounds = Bounds::default(),
+            Self::Stream(_) | Self::Feature(_) => {}
+        }
+        pipeline
+    }
+
+    /// Returns whether another definition does the same in the same steps, however they are bounded.
+    #[must_use]
+    pub fn works_like(&self, other: &Self) -> bool {
+        self == other || self.bounds() != other.bounds() && self.unbounded() == other.unbounded()
     }
 
     /// Returns whether its table is computed again when somebody else changed it.
@@ -139,7 +160,7 @@ pub struct BatchPipeline {
     /// How the output is cut; the whole table is rewritten without one.
     pub partition: Option<Partitioning>,
     /// When it runs; when inputs change without one.
-    pub schedule: Option<Schedule>,
+    pub schedule: Option<BatchSchedule>,
     /// Late rows reopen partitions this far back.
     pub lookback: Option<Span>,
     /// Partitions computed at once in a backfill.
@@ -151,9 +172,9 @@ pub struct BatchPipeline {
     pub order: BackfillOrder,
     /// What to do when an attempt fails.
     pub retry: Retry,
-    /// The longest that one step may take; it is stopped then, and counts as failed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<Span>,
+    /// What bounds its steps.
+    #[serde(flatten)]
+    pub bounds: Bounds,
     /// A table that somebody else changed is computed again; without it, people are told.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub self_heal: bool,
@@ -168,6 +189,17 @@ fn is_yes(value: &bool) -> bool {
     *value
 }
 
+/// What bounds steps that end by themselves. Nothing of what they do depends on it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bounds {
+    /// The longest that one step may take; it is stopped then, and counts as failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Span>,
+    /// The pool of the environment in which a step takes a place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+}
+
 /// How an output is cut into partitions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Partitioning {
@@ -179,6 +211,35 @@ pub struct Partitioning {
     pub start: String,
     /// IANA zone of the calendar.
     pub timezone: String,
+}
+
+/// When a batch pipeline takes newer rows of its inputs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum BatchSchedule {
+    /// Once for each tick.
+    Cron(Schedule),
+    /// As late as the promises of its output allow.
+    By(ByPromise),
+}
+
+/// See [`BatchSchedule::By`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ByPromise {
+    /// The only word.
+    Promise,
+}
+
+impl BatchSchedule {
+    /// Returns the cron schedule, if it is one.
+    #[must_use]
+    pub fn cron(&self) -> Option<&Schedule> {
+        match self {
+            Self::Cron(schedule) => Some(schedule),
+            Self::By(ByPromise::Promise) => None,
+        }
+    }
 }
 
 /// A cron schedule.
@@ -307,6 +368,9 @@ pub struct EmbeddingPipeline {
     pub dimensions: u32,
     /// `exact`, ...
     pub store: String,
+    /// What bounds its steps.
+    #[serde(flatten)]
+    pub bounds: Bounds,
 }
 
 /// How texts are cut into chunks.
@@ -343,6 +407,9 @@ pub struct TrainingPipeline {
     pub max_per_month: u32,
     /// What a challenger must show.
     pub gate: TrainGate,
+    /// What bounds its steps.
+    #[serde(flatten)]
+    pub bounds: Bounds,
 }
 
 /// How a model is fitted.

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::load::{Draft, Findings, related};
 use super::read::{Feed, RawPort, humanise};
 use super::{
-    Available, Contract, EventSource, InputPort, InputSource, Mesh, OutputPort, Pipeline, Product, SqlText,
-    TableFormat,
+    Available, BatchPipeline, BatchSchedule, Contract, EventSource, InputPort, InputSource, Mesh, OutputPort,
+    Pipeline, Product, SqlText, TableFormat,
 };
 use crate::diag::{Diagnostic, Spot, codes};
 use crate::ids::{PipelineName, PortId, PortName, ProductId};
@@ -295,6 +295,7 @@ impl Resolver<'_> {
             }
             let Some(pipeline) = &raw.pipeline else { continue };
             self.columns(pipeline, &raw.spots, inputs, outputs);
+            self.pool(pipeline, &raw.spots);
             self.queries(pipeline, inputs);
             if pipelines.contains_key(pipeline.name()) {
                 let message = format!("a second pipeline is named `{}`", pipeline.name());
@@ -320,6 +321,22 @@ impl Resolver<'_> {
         pipelines
     }
 
+    /// A pool that a pipeline names must be one of an environment; where another has none of that name, it does not limit there.
+    fn pool(&mut self, pipeline: &Pipeline, spots: &BTreeMap<&'static str, Spot>) {
+        let Some(pool) = pipeline.bounds().and_then(|bounds| bounds.pool.as_ref()) else { return };
+        let environments = self.mesh.environments.values();
+        let pools: BTreeSet<&String> = environments.flat_map(|it| it.limits.pools.keys()).collect();
+        if pools.contains(pool) || self.before.has_error_in("mesh.yaml") {
+            return;
+        }
+        let message =
+            format!("no environment of mesh.yaml has a pool `{pool}` under `limits: {{pools: ..}}`");
+        let at = spots.get("pool").copied().unwrap_or_default();
+        let diagnostic = Diagnostic::new(codes::UNKNOWN_POOL, self.draft.pipeline_file.clone(), at, message)
+            .suggest(pool, pools.into_iter().map(String::as_str));
+        self.tell(diagnostic);
+    }
+
     /// Columns that a pipeline names must be of the contract that they speak of.
     fn columns(
         &mut self,
@@ -336,6 +353,11 @@ impl Resolver<'_> {
         };
         match pipeline {
             Pipeline::Batch(batch) => {
+                if let (Some(BatchSchedule::By(_)), Some(contract)) = (&batch.schedule, &output)
+                    && let Some(why) = misfit_of_promise(batch, contract)
+                {
+                    self.tell(Diagnostic::new(codes::BAD_SCHEDULE, file.clone(), at("schedule"), why));
+                }
                 if let (Some(partition), Some(contract)) = (&batch.partition, &output) {
                     self.has_column(contract, &partition.by, &file, at("partition.by"));
                 }
@@ -483,4 +505,16 @@ fn withhold(
         mesh.products.insert(id, product);
     }
     mesh.withheld = withheld;
+}
+
+/// Returns why `schedule: promise` has no meaning for a pipeline, if it has none.
+fn misfit_of_promise(batch: &BatchPipeline, contract: &Contract) -> Option<&'static str> {
+    if batch.partition.is_some() {
+        return Some(
+            "a partition is computed once, when it has ended, so that waiting saves nothing: leave `schedule` out",
+        );
+    }
+    contract.data_age().is_none().then_some(
+        "`schedule: promise` begins as late as the output's promise allows, and its contract promises no age of data: add `latency` to `slaProperties`",
+    )
 }

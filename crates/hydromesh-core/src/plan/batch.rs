@@ -4,6 +4,7 @@
 //! fact touched. What was never published is one stretch, however long: nothing here lists its partitions.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,9 +14,12 @@ use super::survey::{ALTERED, Chunk, Lack, PipelineSurvey, Survey, Touch, UNSURE,
 use super::{NotDue, StepKey, Work, partition_bounds_ms};
 use crate::ids::{PipelineId, PortId};
 use crate::ledger::{Deployed, PublishedPartition, Reading};
-use crate::model::{BatchPipeline, Partitioning, Pipeline};
+use crate::model::{BatchPipeline, BatchSchedule, ByPromise, Partitioning, Pipeline};
 use crate::planted::{self, Bug};
 use crate::time::Cron;
+
+/// From the end of a run to what readers see, milliseconds.
+const WAY_MS: i64 = 60_000;
 
 /// Why something is to be computed.
 type Why = Cow<'static, str>;
@@ -44,6 +48,8 @@ struct Table<'a> {
     readings: BTreeMap<PortId, Option<Reading<'a>>>,
     /// Inputs of which each partition waits for that one alone.
     rests_on: Vec<(PortId, &'a PipelineSurvey)>,
+    /// The last and the next tick of its schedule, once somebody asked.
+    ticks: OnceCell<(Option<i64>, Option<i64>)>,
 }
 
 impl<'a> Survey<'a> {
@@ -62,9 +68,21 @@ impl<'a> Survey<'a> {
         let rests_on =
             inputs.filter_map(|input| Some((input.clone(), self.rests_on(deployed, batch, input)?)));
         let (readings, rests_on) = (BTreeMap::new(), rests_on.collect());
-        let mut table = Table { survey: self, id, deployed, batch, port, partitions, readings, rests_on };
+        let ticks = OnceCell::new();
+        let mut table =
+            Table { survey: self, id, deployed, batch, port, partitions, readings, rests_on, ticks };
         let Some(cut) = &batch.partition else {
-            if let Some(why) = table.whole() {
+            let mut until_ms = None;
+            let why = table.whole(&mut until_ms);
+            if let Some(until_ms) = until_ms {
+                expire(&mut found.until_ms, until_ms);
+                if why.is_none() {
+                    let why = "newer rows of its inputs wait for its schedule".to_owned();
+                    let until_ms = Some(until_ms);
+                    found.waits.push(NotDue { pipeline: id.clone(), why, until_ms, held: false });
+                }
+            }
+            if let Some(why) = why {
                 let key = StepKey { pipeline: id.clone(), work: Work::Whole };
                 let pushed = self.push_only(&mut found, deployed, key, why.into_owned());
                 let why = pushed.err().unwrap_or_else(|| "being computed".to_owned());
@@ -189,7 +207,7 @@ impl Table<'_> {
     /// Between two ticks of its schedule a pipeline sees the world as of the last tick.
     fn ended(&self, grid: &Grid, cut: &Partitioning) -> (i64, Option<i64>) {
         let now_ms = self.survey.now_ms;
-        let Some(schedule) = &self.batch.schedule else {
+        let Some(schedule) = self.batch.schedule.as_ref().and_then(BatchSchedule::cron) else {
             let ended = grid.end_at(cut, now_ms);
             return (ended, partition_bounds_ms(cut, &grid.key(ended)).map(|(_, end_ms)| end_ms));
         };
@@ -315,11 +333,50 @@ impl Table<'_> {
     }
 
     /// Returns why a whole output is to be computed, if it is.
-    fn whole(&mut self) -> Option<Why> {
+    fn whole(&mut self, until_ms: &mut Option<i64>) -> Option<Why> {
         match self.partitions.and_then(|all| all.get("")) {
             None => Some(MISSING),
-            Some(partition) => self.behind(None, "", partition, &mut None),
+            Some(partition) => self.behind(None, "", partition, until_ms),
         }
+    }
+
+    /// Returns until when newer rows are left alone that a partition has not seen: its schedule has had its run.
+    fn rests_until_ms(&self, partition: &PublishedPartition) -> Option<i64> {
+        let now_ms = self.survey.now_ms;
+        match self.batch.schedule.as_ref()? {
+            BatchSchedule::Cron(_) => {
+                let (last_ms, next_ms) = *self.ticks.get_or_init(|| self.ticks());
+                last_ms.filter(|last_ms| *last_ms <= partition.at_ms).and(next_ms)
+            }
+            BatchSchedule::By(ByPromise::Promise) => {
+                let begin_ms = self.begin_by_ms()?;
+                (now_ms < begin_ms).then_some(begin_ms)
+            }
+        }
+    }
+
+    /// Returns the last tick of its schedule and the next one, milliseconds UTC.
+    fn ticks(&self) -> (Option<i64>, Option<i64>) {
+        let cron = self.batch.schedule.as_ref().and_then(BatchSchedule::cron);
+        let cron = cron.and_then(|it| Cron::parse(&it.cron, &it.timezone).ok());
+        let now_ms = self.survey.now_ms;
+        (
+            cron.as_ref().and_then(|cron| cron.previous_at_or_before(now_ms)),
+            cron.as_ref().and_then(|cron| cron.next_after(now_ms)),
+        )
+    }
+
+    /// Returns when a whole output has to be begun for its promised age to hold: its newest data, plus the promise, less half as much
+    /// again as the slowest of its last runs took, and a minute for the rest of the way. Before its first run a tenth of
+    /// the promise stands for that.
+    fn begin_by_ms(&self) -> Option<i64> {
+        let output = self.deployed.product.outputs.get(&self.batch.output)?;
+        let promise_ms = output.contract.data_age()?.millis();
+        let ledger = self.survey.ledger;
+        let newest_ms = ledger.ports.get(&self.port)?.newest_data_ms?;
+        let slowest_ms = ledger.took.get(self.id).and_then(|took| took.iter().max());
+        let margin_ms = slowest_ms.map_or(promise_ms / 10, |slowest| slowest + slowest / 2 + WAY_MS);
+        Some(newest_ms.saturating_add(promise_ms).saturating_sub(margin_ms))
     }
 
     /// Returns why what is published is to be computed again, if it is.
@@ -351,8 +408,9 @@ impl Table<'_> {
                 None => self.readings.entry(input.clone()).or_insert(ledger.reading(&self.port, input)),
             };
             let Some(reading) = reading.filter(|reading| reading.newest(key) > *version) else { continue };
+            let aligned = reading.aligned;
             // An aligned input had exactly this partition computed again: its reader follows, however old it is.
-            if !reading.aligned
+            if !aligned
                 && let (Some(lookback), Some(cut)) = (self.batch.lookback, cut)
                 && let Some((_, end_ms)) = partition_bounds_ms(cut, key)
             {
@@ -361,6 +419,10 @@ impl Table<'_> {
                     continue;
                 }
                 expire(until_ms, closed_ms.saturating_add(1));
+            }
+            if let Some(rests_ms) = self.rests_until_ms(partition) {
+                expire(until_ms, rests_ms);
+                continue;
             }
             return Some(format!("{input} has newer rows").into());
         }

@@ -12,6 +12,7 @@ use super::survey::{Lack, Missing, PipelineSurvey, ProductSurvey, Survey, Touch}
 use super::{StepKey, dependency_order, upstream_ports};
 use crate::ids::{PipelineId, PortId, ProductId};
 use crate::ledger::{Deployed, Fact, LedgerState, RunOutcome};
+use crate::time::Span;
 
 /// A step that is due.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +61,8 @@ pub struct DueWork {
     ranks: BTreeMap<ProductId, usize>,
     /// Products that read a product directly.
     readers: BTreeMap<ProductId, BTreeSet<ProductId>>,
+    /// The strictest age of data, milliseconds, that a product promises or anything that reads it.
+    promises: BTreeMap<ProductId, i64>,
     surveys: BTreeMap<ProductId, ProductSurvey>,
     /// Products to look at again.
     touched: BTreeMap<ProductId, Touch>,
@@ -149,6 +152,7 @@ impl DueWork {
             Fact::Opened { .. }
             | Fact::CommitSeen { .. }
             | Fact::CommitOutcome { .. }
+            | Fact::Limited { .. }
             | Fact::Decided(_)
             | Fact::RunStarted { .. }
             | Fact::Quality { .. }
@@ -234,6 +238,15 @@ impl DueWork {
                 self.readers.entry(port.product).or_default().insert(id.clone());
             }
         }
+        self.promises.clear();
+        for (id, deployed) in self.order.iter().rev().filter_map(|id| Some((id, ledger.deployed.get(id)?))) {
+            let own = deployed.product.outputs.values().filter_map(|it| it.contract.data_age());
+            let readers = self.readers.get(id).into_iter().flatten();
+            let theirs = readers.filter_map(|reader| self.promises.get(reader).copied());
+            if let Some(strictest) = own.map(Span::millis).chain(theirs).min() {
+                self.promises.insert(id.clone(), strictest);
+            }
+        }
         for id in anew {
             if let Some(gone) = self.surveys.remove(&id).as_ref().and_then(ProductSurvey::until_ms) {
                 self.expiries.remove(&(gone, id.clone()));
@@ -267,6 +280,17 @@ impl DueWork {
         let survey =
             self.surveys.get(&key.pipeline.product).and_then(|it| it.pipelines.get(&key.pipeline.name));
         survey.is_none_or(|survey| survey.is_fresh(key))
+    }
+
+    /// Returns when the first promise of data's age is broken that rests on what a pipeline fills, milliseconds UTC; none if
+    /// there is no such promise.
+    #[must_use]
+    pub fn deadline_ms(&self, ledger: &LedgerState, pipeline: &PipelineId) -> Option<i64> {
+        let promise = self.promises.get(&pipeline.product)?;
+        let port = &self.surveys.get(&pipeline.product)?.pipelines.get(&pipeline.name)?.port;
+        let newest_ms = ledger.ports.get(port).and_then(|state| state.newest_data_ms);
+        let from_ms = newest_ms.or_else(|| Some(ledger.deployed.get(&pipeline.product)?.since_ms))?;
+        Some(from_ms.saturating_add(*promise))
     }
 
     /// Returns the pipelines of a product of which something is due.

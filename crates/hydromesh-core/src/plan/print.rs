@@ -339,11 +339,12 @@ fn pipeline_print(
             let upstream = inputs.get(embedding.port.as_str());
             let text =
                 |column: &str| upstream.and_then(|it| it.columns.get(column)).cloned().unwrap_or_default();
-            let rows = hash(&[&settings(pipeline), &text(&embedding.id), &text(&embedding.text)]);
+            let rows =
+                hash(&[&settings(&pipeline.unbounded()), &text(&embedding.id), &text(&embedding.text)]);
             finish(rows, BTreeMap::from([("vector".to_owned(), types)]))
         }
         (Pipeline::Training(training), Some(shape)) => {
-            let spine = query_print(shape, inputs, &settings(pipeline));
+            let spine = query_print(shape, inputs, &settings(&pipeline.unbounded()));
             let features: Vec<_> =
                 training.features.iter().map(|port| ports.get(port).map(|it| &it.data)).collect();
             let rows = hash(&[&spine.data, &json(&features)]);

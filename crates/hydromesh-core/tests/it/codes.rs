@@ -80,6 +80,13 @@ fn one_change_raises_one_code() {
         ("HM-M023", "domains/shop/domain.yaml", "shop@example.com", "shop"),
         ("HM-M024", PRODUCT, "shop/items.items", "shop/totals.items"),
         ("HM-M026", PIPELINE, "lookback: 2d", "engine: spark"),
+        ("HM-M027", PIPELINE, "lookback: 2d", "pool: warehouse"),
+        (
+            "HM-M028",
+            PIPELINE,
+            "schedule: {cron: \"15 2 * * *\", timezone: Europe/Zurich}",
+            "schedule: promise",
+        ),
         ("HM-C001", CONTRACT, "v3.2.0", "v4.0.0"),
         ("HM-C002", CONTRACT, "schema:", "schema:\n  - {name: other}"),
         ("HM-C003", CONTRACT, "logicalType: number", "logicalType: array"),

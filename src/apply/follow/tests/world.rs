@@ -12,7 +12,9 @@ use futures::TryStreamExt as _;
 use hydromesh_core::control::Start;
 use hydromesh_core::ids::PortId;
 use hydromesh_core::ledger::{Champion, Fact, RunOutcome, StreamRows};
-use hydromesh_core::model::{Environment, Loaded, Mesh, StateKind, StreamKind, TableFormat, load};
+use hydromesh_core::model::{
+    Environment, Loaded, Mesh, StateKind, StepLimits, StreamKind, TableFormat, load,
+};
 use hydromesh_core::plan::{PortPrint, Print, StepKey, Work};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -91,6 +93,7 @@ impl World {
                 smtp: None,
                 mail_from: None,
                 allow_commands: Vec::new(),
+                limits: StepLimits::default(),
             },
             state: folder.path().to_owned(),
             lake: Arc::new(Lake::open(folder.path().join("lake")).await.expect("a lake")),

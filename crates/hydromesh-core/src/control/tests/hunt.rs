@@ -21,7 +21,7 @@ use crate::planted::{self, Bug};
 /// Turns of one world: long enough for several commits to meet several faults.
 const TURNS: usize = 2_000;
 
-const BUGS: [Bug; 17] = [
+const BUGS: [Bug; 18] = [
     Bug::EffectBeforeFact,
     Bug::DeniedIsAllowed,
     Bug::NobodyIsHeld,
@@ -33,6 +33,7 @@ const BUGS: [Bug; 17] = [
     Bug::BlockedBegins,
     Bug::PauseIgnored,
     Bug::TimeoutIgnored,
+    Bug::PoolIgnored,
     Bug::ResolvedFirst,
     Bug::RefusedIsLost,
     Bug::CommandTwice,

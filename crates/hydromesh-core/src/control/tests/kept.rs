@@ -53,7 +53,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         3 => (product.clone(), work(), 0_u8..4).prop_map(|(product, work, how)| Happening::Ended { product, work, how }),
         1 => (product.clone(), key(), key(), 0_u8..6)
             .prop_map(|(product, from, to, verb)| Happening::Asked { product, from, to, verb }),
-        2 => (product.clone(), 0_u8..10).prop_map(|(product, edit)| Happening::Deployed { product, edit }),
+        2 => (product.clone(), 0_u8..12).prop_map(|(product, edit)| Happening::Deployed { product, edit }),
         1 => product.prop_map(|product| Happening::Retired { product }),
         2 => (1_i64..40).prop_map(|hours| Happening::Later { hours }),
     ]
@@ -123,9 +123,9 @@ impl World {
         let data = if fresh { deployed.print.ports[&port.port].data.clone() } else { "old".to_owned() };
         let published = Published {
             version: *version,
+            data_time_ms: key.is_empty().then_some(self.now_ms - 3 * HOUR_MS),
             partition: Some(key).filter(|key| !key.is_empty()),
             rows: 1,
-            data_time_ms: None,
             data,
             inputs: versions.collect(),
             run: "run".to_owned(),
@@ -203,6 +203,11 @@ impl World {
                     9 => spec.order = BackfillOrder::NewestFirst,
                     6 => spec.made = Made::Batch { by: Some("day"), cron: Some("15 2 * * *") },
                     7 => spec.made = Made::Batch { by: None, cron: None },
+                    10 => spec.made = Made::Batch { by: None, cron: Some("15 2 * * *") },
+                    11 => {
+                        spec.made = Made::Batch { by: None, cron: Some("promise") };
+                        spec.promise = Some(span("1d"));
+                    }
                     _ => spec.made = Made::Batch { by: Some("day"), cron: None },
                 }
                 self.deploy(product);

@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::diag::{Diagnostic, Spot, codes};
 use crate::ids::{PortId, ProductId};
 use crate::model::{
-    Access, Available, BackfillOrder, BatchPipeline, Chunking, Classification, Column, ColumnShape, Contract,
-    Domain, DriftRule, EmbeddingPipeline, EventSource, FeaturePipeline, InputPort, InputSource, Late,
-    LateBeyond, LogicalType, Mesh, OutputPort, Partitioning, Pipeline, Product, QueryShape, RetrainOn, Retry,
-    Route, Schedule, Sla, SlaKind, SourceColumn, SqlText, StreamPipeline, TableFormat, TrainGate, Trainer,
-    TrainingPipeline,
+    Access, Available, BackfillOrder, BatchPipeline, BatchSchedule, Bounds, ByPromise, Chunking,
+    Classification, Column, ColumnShape, Contract, Domain, DriftRule, EmbeddingPipeline, Environment,
+    EventSource, FeaturePipeline, InputPort, InputSource, Late, LateBeyond, LogicalType, Mesh, OutputPort,
+    Partitioning, Pipeline, Product, QueryShape, RetrainOn, Retry, Route, Schedule, Sla, SlaKind,
+    SourceColumn, SqlText, StateKind, StepLimits, StreamKind, StreamPipeline, TableFormat, TrainGate,
+    Trainer, TrainingPipeline,
 };
 use crate::plan::{Desired, PortPrint, dependency_order, print_mesh};
 use crate::spread::InOrder;
@@ -55,6 +56,7 @@ pub struct Spec {
     pub order: BackfillOrder,
     pub retry: Retry,
     pub timeout: Option<Span>,
+    pub pool: Option<&'static str>,
     /// Stands for whatever is no data: description, owners.
     pub version: String,
     /// It does not check.
@@ -94,6 +96,7 @@ impl Spec {
             order: BackfillOrder::default(),
             retry: Retry::default(),
             timeout: None,
+            pool: None,
             version: "1.0.0".to_owned(),
             broken: false,
             files: "1".to_owned(),
@@ -290,6 +293,10 @@ where
     T::try_from(text.to_owned()).expect("a name")
 }
 
+fn bounds(spec: &Spec) -> Bounds {
+    Bounds { timeout: spec.timeout, pool: spec.pool.map(str::to_owned) }
+}
+
 fn pipeline(spec: &Spec) -> Pipeline {
     let output = spec.port().port;
     let called = name(spec.id.name.as_str());
@@ -305,14 +312,19 @@ fn pipeline(spec: &Spec) -> Pipeline {
                 start: spec.start.to_owned(),
                 timezone: "UTC".to_owned(),
             }),
-            schedule: cron
-                .map(|cron| Schedule { cron: cron.to_owned(), timezone: "Europe/Zurich".to_owned() }),
+            schedule: cron.map(|cron| match cron {
+                "promise" => BatchSchedule::By(ByPromise::Promise),
+                cron => BatchSchedule::Cron(Schedule {
+                    cron: cron.to_owned(),
+                    timezone: "Europe/Zurich".to_owned(),
+                }),
+            }),
             lookback: spec.lookback,
             chunk: spec.chunk,
             concurrency: 2,
             order: spec.order,
             retry: spec.retry.clone(),
-            timeout: spec.timeout,
+            bounds: bounds(spec),
             self_heal: true,
         }),
         Made::Stream => {
@@ -339,6 +351,7 @@ fn pipeline(spec: &Spec) -> Pipeline {
             provider: "hashing".to_owned(),
             dimensions: 384,
             store: "exact".to_owned(),
+            bounds: bounds(spec),
         }),
         Made::Training => Pipeline::Training(TrainingPipeline {
             name: called,
@@ -355,6 +368,7 @@ fn pipeline(spec: &Spec) -> Pipeline {
             cooldown: span("3d"),
             max_per_month: 4,
             gate: TrainGate { metric: "auc".to_owned(), non_inferiority: 0.01 },
+            bounds: bounds(spec),
         }),
     }
 }
@@ -394,7 +408,7 @@ fn product(spec: &Spec) -> Product {
         )]
         .into(),
         pipelines: [(made.name().clone(), made)].into(),
-        files: [("data/rows.csv".to_owned(), spec.files.clone())].into(),
+        files: [(format!("domains/{}/data/rows.csv", spec.id), spec.files.clone())].into(),
         folder: format!("domains/{}", spec.id),
     }
 }
@@ -423,6 +437,30 @@ fn shape(spec: &Spec) -> QueryShape {
     }
 }
 
+/// The environment's limits follow from the tree: a pool takes one step, and where the whole mesh is in it, there are more steps
+/// than that in all, and one of each product.
+fn environment(tree: &Tree) -> Environment {
+    let pools: BTreeSet<&str> = tree.values().filter_map(|spec| spec.pool).collect();
+    let all = !tree.is_empty() && tree.values().all(|spec| spec.pool.is_some());
+    let limits = StepLimits {
+        steps: all.then_some(3),
+        per_product: all.then_some(1),
+        pools: pools.into_iter().map(|pool| (pool.to_owned(), 1)).collect(),
+    };
+    Environment {
+        r#ref: "refs/heads/main".to_owned(),
+        after: None,
+        lake_path: "lake".to_owned(),
+        lake_format: TableFormat::Delta,
+        state: StateKind::default(),
+        stream: StreamKind::TopicFolder,
+        smtp: None,
+        mail_from: None,
+        allow_commands: Vec::new(),
+        limits,
+    }
+}
+
 /// Returns what a tree asks for at a commit, as reading and checking it would.
 pub fn desired(tree: &Tree, commit: &str, deployed: &BTreeMap<PortId, PortPrint>) -> Desired {
     let mut mesh = Mesh {
@@ -431,6 +469,7 @@ pub fn desired(tree: &Tree, commit: &str, deployed: &BTreeMap<PortId, PortPrint>
             Route { domain: Some(name("commerce")), mail: vec!["commerce@example.org".to_owned()] },
             Route { domain: Some(name("risk")), mail: vec!["risk@example.org".to_owned()] },
         ],
+        environments: [("dev".to_owned(), environment(tree))].into(),
         ..Mesh::default()
     };
     let mut broken = BTreeMap::new();

@@ -10,4 +10,5 @@ mod oracles;
 mod simulation;
 mod steps;
 mod story;
+mod turns;
 mod world;

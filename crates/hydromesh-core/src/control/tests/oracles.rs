@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::simulation::Simulation;
-use super::world::DAY_MS;
-use crate::ledger::{AlertState, Fact, Outcome};
-use crate::model::Pipeline;
-use crate::plan::{Work, due_steps, ended_partitions};
+use super::world::{DAY_MS, World};
+use crate::ledger::{AlertState, Fact, LedgerState, Outcome};
+use crate::model::{Pipeline, StepLimits};
+use crate::plan::{StepKey, Work, due_steps, ended_partitions};
 
 impl Simulation {
     /// Asks everything about a world that was healed and came to rest.
@@ -15,6 +15,7 @@ impl Simulation {
         self.check_outcomes();
         self.check_mails();
         self.check_runs();
+        self.world.check_limits();
         self.check_commands();
     }
 
@@ -151,11 +152,21 @@ impl Simulation {
         for (key, flight) in &control.flights {
             assert!(!flight.is_over_its_time(control.now_ms), "{key} goes on after its timeout");
         }
-        let bounded = control.in_flight().filter(|(key, _)| key.work != Work::Follow).count();
-        let full = bounded >= control.limits.steps;
-        let more = control.due.steps().filter(|step| step.key.work == Work::Follow || !full);
-        for step in more.map(|step| &step.key.pipeline).collect::<BTreeSet<_>>() {
-            assert_eq!(control.startable(step).next(), None, "nobody looks at it");
+        // Whoever could begin has begun.
+        let limits = &ledger.limits;
+        let taken = |of: &dyn Fn(&StepKey) -> bool| {
+            control.in_flight().filter(|(key, _)| key.work != Work::Follow && of(key)).count()
+        };
+        let full = taken(&|_| true) >= limits.steps.map_or(control.limits.steps, |it| it as usize);
+        for step in control.due.steps() {
+            let follows = step.key.work == Work::Follow;
+            let pool = ledger.bounds_of(&step.key.pipeline).and_then(|bounds| bounds.pool.clone());
+            let most =
+                pool.as_ref().and_then(|pool| limits.pools.get(pool)).map_or(usize::MAX, |it| *it as usize);
+            let in_pool = taken(&|key| control.pool_in_flight(key) == pool.as_ref());
+            if follows || !full && (pool.is_none() || in_pool < most) {
+                assert_eq!(control.startable(&step.key.pipeline).next(), None, "nobody looks at it");
+            }
         }
     }
 
@@ -173,5 +184,35 @@ impl Simulation {
             }
         }
         assert!(open.is_empty(), "{open:?} is not answered");
+    }
+}
+
+impl World {
+    /// No more steps run at once than the environment allowed when the last of them began: in all, of a product, of a pool.
+    pub fn check_limits(&self) {
+        let mut ledger = LedgerState::default();
+        // Bounded steps under way, with the pool in which each has a place.
+        let mut running: BTreeMap<String, (StepKey, Option<String>)> = BTreeMap::new();
+        for entry in &self.entries {
+            match &entry.fact {
+                Fact::RunStarted { run, step, .. } if step.work != Work::Follow => {
+                    let pool = ledger.bounds_of(&step.pipeline).and_then(|bounds| bounds.pool.clone());
+                    running.insert(run.clone(), (step.clone(), pool.clone()));
+                    let StepLimits { steps, per_product, pools } = &ledger.limits;
+                    let count = |of: &dyn Fn(&StepKey, &Option<String>) -> bool| {
+                        u32::try_from(running.values().filter(|(step, pool)| of(step, pool)).count()).unwrap()
+                    };
+                    assert!(count(&|_, _| true) <= steps.unwrap_or(2), "{running:?}");
+                    let product = &step.pipeline.product;
+                    let most = per_product.unwrap_or(u32::MAX);
+                    assert!(count(&|step, _| step.pipeline.product == *product) <= most, "{running:?}");
+                    let most = pool.as_ref().and_then(|pool| pools.get(pool)).copied().unwrap_or(u32::MAX);
+                    assert!(count(&|_, other| *other == pool) <= most, "{pool:?}: {running:?}");
+                }
+                Fact::RunFinished { run, .. } => _ = running.remove(run),
+                _ => {}
+            }
+            ledger.apply(entry);
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::super::Event;
 use super::faults::{Chaos, Matrix, Random};
-use super::mesh::{self, Tree, example, span};
+use super::mesh::{self, Made, Tree, example, span};
 use super::world::{DAY_MS, HOUR_MS, MINUTE_MS, World};
 use crate::ids::{PortId, ProductId};
 use crate::ledger::{ErrorKind, LedgerState, Verb};
@@ -293,6 +293,12 @@ impl Simulation {
                 10 => with(tree, &product, |spec| spec.version.push_str(".1")),
                 11 if column == 1 => with(tree, &product, |spec| spec.order = BackfillOrder::NewestFirst),
                 11 if column == 2 => with(tree, &product, |spec| spec.timeout = Some(span("10m"))),
+                11 if column == 3 => with(tree, &product, |spec| spec.pool = Some("shared")),
+                11 if column == 4 => tree.values_mut().for_each(|spec| spec.pool = Some("shared")),
+                11 if column == 5 => tree.values_mut().for_each(|spec| {
+                    spec.pool =
+                        Some(if matches!(spec.made, Made::Batch { .. }) { "shared" } else { "other" });
+                }),
                 _ if column == 0 => tree.clear(),
                 _ => with(tree, &product, |spec| spec.files.push('x')),
             }

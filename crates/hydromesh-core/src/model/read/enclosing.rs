@@ -6,7 +6,7 @@ use super::own_head;
 use super::product::{is_mail, read_tier};
 use crate::diag::{Diagnostic, codes};
 use crate::ids::DomainName;
-use crate::model::{Domain, Environment, Mesh, Route, StateKind, StreamKind, TableFormat};
+use crate::model::{Domain, Environment, Mesh, Route, StateKind, StepLimits, StreamKind, TableFormat};
 use crate::syntax::{Map, Node, Sink};
 
 /// The tier of a domain that does not say: worth a mail, not worth waking anyone.
@@ -125,8 +125,58 @@ fn environment(name: &str, node: &Node, sink: &Sink, names: &[&str]) -> Environm
             Err(error) => sink.tell(codes::BAD_NAME, at, error.to_string()),
         }
     }
+    let limits = map.map("limits").map(limits).unwrap_or_default();
     map.finish();
-    Environment { r#ref, after, lake_path, lake_format, state, stream, smtp, mail_from, allow_commands }
+    Environment {
+        r#ref,
+        after,
+        lake_path,
+        lake_format,
+        state,
+        stream,
+        smtp,
+        mail_from,
+        allow_commands,
+        limits,
+    }
+}
+
+/// `limits: {steps, per_product, pools: {NAME: STEPS}}`.
+fn limits(map: Map<'_>) -> StepLimits {
+    let at_least_one = |map: &Map<'_>, key: &'static str| {
+        let count = map.count(key);
+        if count == Some(0) {
+            let message =
+                format!("`{key}: 0` would let nothing run; `hydromesh pause PRODUCT` holds a product");
+            map.sink().tell(codes::BAD_VALUE, map.spot(key), message);
+        }
+        count
+    };
+    let mut limits = StepLimits {
+        steps: at_least_one(&map, "steps"),
+        per_product: at_least_one(&map, "per_product"),
+        pools: BTreeMap::new(),
+    };
+    if map.map("pools").is_some() {
+        for (key, node) in map.opt("pools").map(Node::entries).unwrap_or_default() {
+            if let Err(error) = DomainName::new(key.text.as_str()) {
+                map.sink().tell(codes::BAD_NAME, key.at, error.to_string());
+                continue;
+            }
+            match node.text().and_then(|text| text.parse::<u32>().ok()).filter(|steps| *steps > 0) {
+                Some(steps) => _ = limits.pools.insert(key.text.clone(), steps),
+                None => {
+                    let message = format!(
+                        "pool `{}` needs the number of steps that it takes at once, from 1",
+                        key.text
+                    );
+                    map.sink().tell(codes::BAD_VALUE, node.at, message);
+                }
+            }
+        }
+    }
+    map.finish();
+    limits
 }
 
 /// Returns what is wrong with the address of a PostgreSQL server; it may be a secret as a whole.

@@ -69,9 +69,10 @@ impl<'n> Reader<'_, 'n, '_> {
             }
             migrate.finish();
         }
+        let bounds = self.bounds();
         let (port, id, text) = source??;
         let (provider, store) = (provider?.to_owned(), store?.to_owned());
-        Some(EmbeddingPipeline { name, output, port, id, text, chunk, provider, dimensions, store })
+        Some(EmbeddingPipeline { name, output, port, id, text, chunk, provider, dimensions, store, bounds })
     }
 
     /// One of the words that are designed; those that map to nothing are not built yet.
@@ -139,6 +140,7 @@ impl<'n> Reader<'_, 'n, '_> {
             }
             inner.finish();
         }
+        let bounds = self.bounds();
         let (spine, features, as_of_event, as_of_knowledge) = set??;
         let train = train??;
         whole.then_some(TrainingPipeline {
@@ -153,6 +155,7 @@ impl<'n> Reader<'_, 'n, '_> {
             cooldown,
             max_per_month,
             gate,
+            bounds,
         })
     }
 

@@ -7,11 +7,11 @@ use super::own_head;
 use crate::diag::{Diagnostic, Spot, codes};
 use crate::ids::{PipelineName, PortName};
 use crate::model::{
-    Available, BackfillOrder, BatchPipeline, DEFAULT_WATERMARK_BOUND, DEFAULT_WATERMARK_IDLE, EventSource,
-    FeaturePipeline, Late, LateBeyond, Partitioning, Pipeline, PipelineKind, Retry, Schedule, SqlText,
-    StreamPipeline,
+    Available, BackfillOrder, BatchPipeline, BatchSchedule, Bounds, ByPromise, DEFAULT_WATERMARK_BOUND,
+    DEFAULT_WATERMARK_IDLE, EventSource, FeaturePipeline, Late, LateBeyond, Partitioning, Pipeline,
+    PipelineKind, Retry, Schedule, SqlText, StreamPipeline,
 };
-use crate::syntax::{Map, Node, Sink};
+use crate::syntax::{Map, Node, NodeKind, Sink};
 use crate::time::{Cron, CronError, Grain, Partition, Span, SpanUnit};
 
 /// A pipeline and where its parts stand.
@@ -157,7 +157,7 @@ impl<'n> Reader<'_, 'n, '_> {
             Found::Absent => self.copy_of_the_only_input(),
         };
         let partition = map.map("partition").map(|inner| self.partition(&inner));
-        let schedule = map.map("schedule").map(|inner| self.schedule(&inner));
+        let schedule = self.batch_schedule();
         let lookback = span(map, "lookback");
         let (mut chunk, mut concurrency, mut order) = (None, 2, BackfillOrder::default());
         if let Some(backfill) = map.map("backfill") {
@@ -176,16 +176,10 @@ impl<'n> Reader<'_, 'n, '_> {
             backfill.finish();
         }
         let retry = map.map("retry").map(|inner| self.retry(&inner)).unwrap_or_default();
-        let timeout = span(map, "timeout");
-        if timeout.is_some_and(Span::is_zero) {
-            self.sink().tell(codes::BAD_DURATION, map.spot("timeout"), "a step takes longer than nothing");
-        }
+        let bounds = self.bounds();
         let self_heal = map.flag("self_heal").unwrap_or(true);
         self.engine();
-        let (partition, schedule) = (
-            partition.map_or(Some(None), |it| it.map(Some))?,
-            schedule.map_or(Some(None), |it| it.map(Some))?,
-        );
+        let (partition, schedule) = (partition.map_or(Some(None), |it| it.map(Some))?, schedule?);
         Some(BatchPipeline {
             name,
             output,
@@ -197,9 +191,33 @@ impl<'n> Reader<'_, 'n, '_> {
             concurrency,
             order,
             retry,
-            timeout,
+            bounds,
             self_heal,
         })
+    }
+
+    /// `timeout` and `pool`.
+    pub(super) fn bounds(&mut self) -> Bounds {
+        let map = self.map;
+        let timeout = span(map, "timeout");
+        if timeout.is_some_and(Span::is_zero) {
+            self.sink().tell(codes::BAD_DURATION, map.spot("timeout"), "a step takes longer than nothing");
+        }
+        self.spots.insert("pool", map.spot("pool"));
+        Bounds { timeout, pool: map.text("pool") }
+    }
+
+    /// `{cron, timezone}` or the word `promise`; none if it cannot be read.
+    fn batch_schedule(&mut self) -> Option<Option<BatchSchedule>> {
+        let map = self.map;
+        self.spots.insert("schedule", map.spot("schedule"));
+        let Some(node) = map.opt("schedule") else { return Some(None) };
+        if matches!(node.value, NodeKind::Map(_)) {
+            let schedule = map.map("schedule").and_then(|inner| self.schedule(&inner))?;
+            return Some(Some(BatchSchedule::Cron(schedule)));
+        }
+        let word = map.choice("schedule", &[("promise", ByPromise::Promise)])?;
+        Some(Some(BatchSchedule::By(word)))
     }
 
     fn copy_of_the_only_input(&self) -> Option<SqlText> {
