@@ -87,17 +87,30 @@ pub struct Diagnostic {
     pub related: Vec<Related>,
 }
 
+/// Longest message, in characters. What somebody named may be a megabyte long, and a circle may have ten thousand
+/// members; both would travel on into the ledger, mails and pages.
+const MOST_MESSAGE: usize = 1_000;
+/// Longest word, in bytes, for which a near one is looked for: comparing two words costs the product of their lengths, in
+/// time and in memory.
+const MOST_WORD: usize = 256;
+
 impl Diagnostic {
-    /// Returns a diagnostic with its code's usual severity and help.
+    /// Returns a diagnostic with its code's usual severity and help. A message that is too long to be read is cut.
     #[must_use]
     pub fn new(code: Code, file: impl Into<String>, at: Spot, message: impl Into<String>) -> Self {
+        let mut message: String = message.into();
+        if let Some((end, _)) = message.char_indices().nth(MOST_MESSAGE) {
+            message.truncate(end);
+            message.push('…');
+            message.shrink_to_fit();
+        }
         Self {
             code,
             severity: code.severity(),
             file: file.into(),
             line: at.line,
             column: at.column,
-            message: message.into(),
+            message,
             help: code.help().to_owned(),
             related: Vec::new(),
         }
@@ -169,12 +182,15 @@ pub fn sort(findings: &mut Vec<Diagnostic>) {
 /// Letter case and `-` against `_` do not count.
 #[must_use]
 pub fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if word.len() > MOST_WORD {
+        return None;
+    }
     let plain = |text: &str| text.to_lowercase().replace(['-', '_'], "");
     let wanted = plain(word);
     let limit = (wanted.chars().count() / 3).clamp(1, 4);
     candidates
         .into_iter()
-        .filter(|candidate| *candidate != word)
+        .filter(|candidate| *candidate != word && candidate.len() <= MOST_WORD)
         .map(|candidate| (strsim::damerau_levenshtein(&wanted, &plain(candidate)), candidate))
         .filter(|(distance, _)| *distance <= limit)
         .min()
@@ -192,6 +208,17 @@ mod tests {
         assert_eq!(did_you_mean("look_back", words), Some("lookback"));
         assert_eq!(did_you_mean("sqll", words), Some("sql"));
         assert_eq!(did_you_mean("colour", words), None);
+    }
+
+    #[test]
+    fn a_megabyte_for_a_name_costs_no_time_and_is_not_repeated() {
+        let (long, twin) = ("é".repeat(500_000), "é".repeat(499_999));
+        // Comparing these two would take two terabytes.
+        assert_eq!(did_you_mean(&long, [twin.as_str(), "short"]), None);
+        assert_eq!(did_you_mean("shrt", [twin.as_str(), "short"]), Some("short"));
+        let one = Diagnostic::new(codes::UNKNOWN_KEY, "f", Spot::FILE, format!("unknown key `{long}`"));
+        assert_eq!(one.message.chars().count(), MOST_MESSAGE + 1);
+        assert!(one.message.starts_with("unknown key `é") && one.message.ends_with("é…"));
     }
 
     #[test]

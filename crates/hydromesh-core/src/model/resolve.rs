@@ -6,7 +6,7 @@ use super::load::{Draft, Findings, related};
 use super::read::{Feed, RawPort, humanise};
 use super::{
     Available, BatchPipeline, BatchSchedule, Contract, EventSource, InputPort, InputSource, Mesh, OutputPort,
-    Pipeline, Product, SqlText, TableFormat,
+    Pipeline, Product, QualityCheck, SqlText, TableFormat,
 };
 use crate::diag::{Diagnostic, Spot, codes};
 use crate::ids::{PipelineName, PortId, PortName, ProductId};
@@ -41,32 +41,50 @@ fn output_ids(draft: &Draft) -> impl Iterator<Item = PortId> {
     names.map(|port| PortId { product: draft.id.clone(), port })
 }
 
-/// Two products with one identity: the same stated id, or folders that differ only as `-` and `_` do.
+/// Most of its likes that a finding points at: of ten thousand products with one id each would else list all others.
+const MOST_RELATED: usize = 5;
+
+/// Two products with one identity: the same stated id, or an address that people, or some system, take for the other.
 fn identities(drafts: &BTreeMap<ProductId, Draft>, findings: &mut Findings) {
     let mut folded: BTreeMap<String, Vec<&Draft>> = BTreeMap::new();
-    let mut stated: BTreeMap<&str, Vec<&Draft>> = BTreeMap::new();
+    let mut stated: BTreeMap<String, Vec<&Draft>> = BTreeMap::new();
     for draft in drafts.values() {
-        folded.entry(draft.id.to_string().replace('-', "_")).or_default().push(draft);
+        folded.entry(looks_like(&draft.id.to_string())).or_default().push(draft);
         if let Some((id, _)) = &draft.raw.id {
-            stated.entry(id).or_default().push(draft);
+            stated.entry(id.to_lowercase()).or_default().push(draft);
         }
     }
-    let alike =
-        folded.values().map(|twins| (twins, "an address that differs only in `-` and `_`".to_owned()));
-    let equal = stated.iter().map(|(id, twins)| (twins, format!("the id `{id}`")));
+    let alike = folded.into_values().map(|twins| (twins, "an address that looks the same".to_owned()));
+    let equal = stated.into_iter().map(|(id, twins)| (twins, format!("the id `{id}`")));
     for (twins, what) in alike.chain(equal).filter(|(twins, _)| twins.len() > 1) {
-        let names: Vec<String> = twins.iter().map(|twin| twin.id.to_string()).collect();
-        for twin in twins {
+        let mut names: Vec<String> =
+            twins.iter().take(MOST_RELATED).map(|twin| twin.id.to_string()).collect();
+        if let Some(more) = twins.len().checked_sub(MOST_RELATED).filter(|more| *more > 0) {
+            names.push(format!("{more} more"));
+        }
+        for twin in &twins {
             let at = twin.raw.id.as_ref().map_or(Spot::FILE, |(_, at)| *at);
             let message = format!("{} share {what}", names.join(" and "));
             let mut diagnostic = Diagnostic::new(codes::DUPLICATE_PRODUCT, twin.file.clone(), at, message);
-            for other in twins.iter().filter(|other| other.id != twin.id) {
+            for other in twins.iter().filter(|other| other.id != twin.id).take(MOST_RELATED) {
                 let at = other.raw.id.as_ref().map_or(Spot::FILE, |(_, at)| *at);
                 diagnostic.related.push(related(&other.file, at, format!("{} is here", other.id)));
             }
             findings.of(&twin.id, diagnostic);
         }
     }
+}
+
+/// Returns a form that addresses share which a reader would not tell apart: `-` and `_`, `0` and `o`, `1` and `l`. Other
+/// letters than `a` to `z` are in no name.
+fn looks_like(address: &str) -> String {
+    let same = |c| match c {
+        '-' => '_',
+        '0' => 'o',
+        '1' => 'l',
+        other => other,
+    };
+    address.chars().map(same).collect()
 }
 
 struct Resolver<'a> {
@@ -239,6 +257,7 @@ impl Resolver<'_> {
                 self.tell(Diagnostic::new(codes::CONTRACT_ID, self.draft.file.clone(), *at, message));
             }
             let Some(contract) = self.contract(raw, &name) else { continue };
+            self.measures(&contract, name.as_str());
             if let Some((stated, at)) = &raw.version
                 && *stated != contract.version
             {
@@ -256,6 +275,22 @@ impl Resolver<'_> {
             );
         }
         outputs
+    }
+
+    /// A quality rule's query is as harmless as a pipeline's, and reads its own object.
+    fn measures(&mut self, contract: &Contract, object: &str) {
+        for rule in &contract.quality {
+            let QualityCheck::Sql(query) = &rule.check else { continue };
+            for fault in sql::guard_measure(query, object) {
+                let at = Spot::new(rule.line, 0);
+                let message = format!("the quality rule `{}`: {}", rule.id, fault.message);
+                let mut diagnostic = Diagnostic::new(fault.code, contract.file.clone(), at, message);
+                if fault.code == codes::SQL_UNKNOWN_TABLE {
+                    diagnostic.help = "a quality rule reads its own object, `{object}`, alone".to_owned();
+                }
+                self.tell(diagnostic);
+            }
+        }
     }
 
     /// The format that every environment agrees on; where they differ, the port must choose to be something else.

@@ -133,24 +133,54 @@ fn external(product: &Product, input: &InputSource) -> Option<PortPrint> {
 /// Returns whether a path, relative to the product's folder, matches a glob with `*` (within a folder) and `**`.
 #[must_use]
 pub fn glob_matches(glob: &str, path: &str) -> bool {
-    fn matches(glob: &[u8], path: &[u8]) -> bool {
-        match (glob.first(), path.first()) {
-            (None, None) => true,
-            (Some(b'*'), _) if glob.get(1) == Some(&b'*') => {
-                let rest = glob.get(2..).unwrap_or_default();
-                let rest = rest.strip_prefix(b"/").unwrap_or(rest);
-                (0..=path.len()).any(|at| matches(rest, &path[at..]))
+    enum Part {
+        /// Any number of characters of one folder.
+        Star,
+        /// Any number of characters.
+        Stars,
+        One,
+        Byte(u8),
+    }
+    let mut parts = Vec::new();
+    let mut rest = glob.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        (rest, _) = match (first, after.first()) {
+            (b'*', Some(b'*')) => {
+                let after = &after[1..];
+                (after.strip_prefix(b"/").unwrap_or(after), parts.push(Part::Stars))
             }
-            (Some(b'*'), _) => {
-                let end = path.iter().position(|byte| *byte == b'/').unwrap_or(path.len());
-                (0..=end).any(|at| matches(&glob[1..], &path[at..]))
+            (b'*', _) => (after, parts.push(Part::Star)),
+            (b'?', _) => (after, parts.push(Part::One)),
+            (byte, _) => (after, parts.push(Part::Byte(*byte))),
+        };
+    }
+    // Every place of the glob that what was read so far may have led to, all at once: trying one way after the other takes
+    // as many tries as there are ways to share a text among the stars.
+    let mut places = vec![false; parts.len() + 1];
+    places[0] = true;
+    let skip_stars = |places: &mut [bool]| {
+        for (at, part) in parts.iter().enumerate() {
+            places[at + 1] |= places[at] && matches!(part, Part::Star | Part::Stars);
+        }
+    };
+    skip_stars(&mut places);
+    for byte in path.bytes() {
+        let mut next = vec![false; parts.len() + 1];
+        for (at, part) in parts.iter().enumerate().filter(|(at, _)| places[*at]) {
+            match part {
+                Part::Stars => next[at] = true,
+                Part::Star => next[at] |= byte != b'/',
+                Part::One => next[at + 1] |= byte != b'/',
+                Part::Byte(wanted) => next[at + 1] |= *wanted == byte,
             }
-            (Some(b'?'), Some(byte)) if *byte != b'/' => matches(&glob[1..], &path[1..]),
-            (Some(wanted), Some(byte)) if wanted == byte => matches(&glob[1..], &path[1..]),
-            _ => false,
+        }
+        skip_stars(&mut next);
+        places = next;
+        if !places.contains(&true) {
+            return false;
         }
     }
-    matches(glob.as_bytes(), path.as_bytes())
+    places[parts.len()]
 }
 
 /// Returns the fingerprints of every product of a mesh, in dependency order of `order`.
@@ -366,6 +396,18 @@ mod tests {
         assert!(glob_matches("data/**/*.csv", "data/old/orders.csv"));
         assert!(glob_matches("data/**/*.csv", "data/orders.csv"));
         assert!(!glob_matches("data/?.csv", "data/ab.csv"));
+        assert!(glob_matches("**", "a/b") && glob_matches("", "") && !glob_matches("", "a"));
+        assert!(glob_matches("*é?*", "aé.b") && !glob_matches("*", "a/b") && !glob_matches("a?", "a/"));
+    }
+
+    #[test]
+    fn a_glob_of_many_stars_takes_no_longer_than_its_length() {
+        // Tried one way after the other, each of these takes longer than anybody lives.
+        let path = "a".repeat(200);
+        assert!(!glob_matches(&("*a".repeat(60) + "b"), &path));
+        assert!(!glob_matches(&("**a".repeat(60) + "b"), &path));
+        assert!(!glob_matches(&("**/".repeat(60) + "b"), &"a/".repeat(100)));
+        assert!(glob_matches(&"*a".repeat(60), &path));
     }
 
     #[test]

@@ -20,6 +20,9 @@ pub const CANONICAL_VERSION: u32 = 1;
 const MAX_BYTES: usize = 256 * 1024;
 /// Chains of operators nest one level each; beyond this a query exhausts the stack of whoever walks it.
 const MAX_OPERATORS: usize = 2_000;
+/// Parts of the plan that a query may become, and a name may stand for. A WITH name that is read twice doubles what it names,
+/// so that a page of SQL can ask for more than any planner will ever finish.
+const MAX_WEIGHT: u64 = 2_000;
 
 /// Why a query is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +66,13 @@ pub fn guard<'a>(
     let mut walk = walk::Walk::default();
     walk.query(query);
     let mut faults = walk.faults;
+    if walk.weight > MAX_WEIGHT {
+        let message = format!(
+            "with every WITH name replaced by what it names the query has {} parts, the limit is {MAX_WEIGHT}",
+            if walk.weight == u64::MAX { "countless".to_owned() } else { walk.weight.to_string() }
+        );
+        faults.push(SqlFault::new(codes::SQL_UNSUPPORTED, Spot::FILE, message));
+    }
     for fault in &mut faults {
         // A table named by a string has no place of its own in the tree.
         let quoted = fault.message.split('`').nth(1).filter(|_| fault.line == 0);
@@ -104,6 +114,23 @@ pub fn diagnose<'a>(sql: &SqlText, inputs: impl IntoIterator<Item = &'a str>) ->
             }
         })
         .collect()
+}
+
+/// Returns the faults of a quality rule's query, which reads its own object and nothing else.
+///
+/// The object and the column may be named by the placeholders of the contract standard, with or without `$`.
+#[must_use]
+pub fn guard_measure(text: &str, object: &str) -> Vec<SqlFault> {
+    let mut query = text.to_owned();
+    for (names, stands_for) in
+        [(["object", "table", "model"], object), (["property", "column", "field"], "column")]
+    {
+        for name in names {
+            let quoted = format!("\"{stands_for}\"");
+            query = query.replace(&format!("${{{name}}}"), &quoted).replace(&format!("{{{name}}}"), &quoted);
+        }
+    }
+    guard(&query, [object]).err().unwrap_or_default()
 }
 
 /// Returns the place in the file of a place in the query's text.

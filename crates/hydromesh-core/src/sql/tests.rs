@@ -103,6 +103,110 @@ fn a_chain_of_operators_is_walked_or_refused_but_never_overflows() {
     assert_eq!(verdict(&" ".repeat(MAX_BYTES + 1))[0].0, "HM-S010");
 }
 
+/// `links` WITH names, each of which reads the one before by `step`.
+fn chain(links: usize, step: &str) -> String {
+    let names = (1..links).map(|n| format!(", a{n} AS ({})", step.replace('?', &format!("a{}", n - 1))));
+    format!("WITH a0 AS (SELECT * FROM orders){} SELECT * FROM a{}", names.collect::<String>(), links - 1)
+}
+
+#[test]
+fn a_page_of_sql_does_not_ask_for_more_than_a_planner_can_do() {
+    // Reasonable ones, first.
+    for (links, step) in [
+        (100, "SELECT id FROM ?"),
+        (6, "SELECT * FROM ? UNION ALL SELECT * FROM ?"),
+        (5, "SELECT id, (SELECT max(id) FROM ?) AS most FROM ?"),
+        (4, "SELECT * FROM ? x JOIN ? y USING (id) JOIN ? z USING (id)"),
+    ] {
+        assert_eq!(verdict(&chain(links, step)), [], "{links} {step}");
+    }
+    for (links, step) in [
+        (40, "SELECT * FROM ? UNION ALL SELECT * FROM ?"),
+        (40, "SELECT * FROM ? x JOIN ? y USING (id)"),
+        (40, "SELECT id FROM orders WHERE id IN (SELECT id FROM ?)"),
+        (40, "SELECT (SELECT max(id) FROM ?) AS id FROM orders"),
+        (40, "SELECT id FROM orders ORDER BY EXISTS (SELECT id FROM ?)"),
+        (3_000, "SELECT id FROM ?"),
+        // More than 64 bits can count.
+        (200, "SELECT * FROM ? UNION ALL SELECT * FROM ?"),
+    ] {
+        let found = guard(&chain(links, step), ["orders"]).expect_err(step);
+        assert_eq!((found.len(), found[0].code.id()), (1, "HM-S010"), "{step}: {found:?}");
+        assert!(found[0].message.contains("the limit is 2000"), "{}", found[0].message);
+    }
+    assert_eq!(verdict(&format!("SELECT * FROM orders{}", ", orders".repeat(3_000)))[0].0, "HM-S010");
+    // An inner name that hides an outer one is the one that counts.
+    let hidden = "WITH x AS (SELECT * FROM orders) SELECT * FROM (WITH x AS (SELECT 1) SELECT * FROM x) y, x";
+    assert_eq!(verdict(hidden), []);
+}
+
+#[test]
+fn names_of_any_length_are_read_or_refused_at_once() {
+    let long = "x".repeat(MAX_BYTES - 100);
+    for text in [
+        format!("SELECT id AS {long} FROM orders"),
+        format!("SELECT id FROM orders AS {long}"),
+        format!("SELECT \"{long}\" FROM orders"),
+        format!("SELECT id FROM orders WHERE id = '{long}'"),
+    ] {
+        assert_eq!(verdict(&text), []);
+    }
+    let unknown = guard(&format!("SELECT * FROM {long}"), ["orders", long.get(1..).expect("ASCII")]);
+    assert_eq!(unknown.expect_err("no such table")[0].code.id(), "HM-S005");
+    assert_eq!(verdict(&format!("SELECT id AS {} FROM orders", "x".repeat(1 << 20)))[0].0, "HM-S010");
+}
+
+#[test]
+fn other_catalogues_and_other_domains_are_not_there() {
+    for text in [
+        "SELECT * FROM information_schema.tables",
+        "SELECT * FROM information_schema.columns JOIN orders USING (id)",
+        "SELECT * FROM datafusion.public.orders",
+        "SELECT * FROM pg_catalog.pg_tables",
+        "SELECT * FROM commerce.orders",
+        "SELECT * FROM \"commerce/orders.orders\"",
+        "SELECT * FROM orders@v1",
+        "TABLE orders",
+        "SHOW TABLES",
+        "DESCRIBE orders",
+        "EXPLAIN ANALYZE INSERT INTO orders SELECT * FROM orders",
+        "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/etc/passwd'",
+        "CREATE FUNCTION f(x INT) RETURNS INT RETURN x",
+        "SELECT * FROM unknown_function(1)",
+        "SELECT * FROM orders CROSS JOIN LATERAL range(1, 1000000000000)",
+        "SELECT * FROM 'file:///etc/passwd'",
+        "SELECT * FROM \"%2e%2e/secrets.csv\"",
+        "SELECT * FROM \"\\\\server\\share\"",
+    ] {
+        assert!(guard(text, ["orders"]).is_err(), "{text}");
+    }
+    // A name with a slash is a path, whatever input there is.
+    assert!(guard("SELECT * FROM \"a/b\"", ["a/b"]).is_err());
+}
+
+#[test]
+fn a_quality_rule_reads_its_own_object_alone() {
+    for text in [
+        "SELECT count(*) FROM {object} WHERE amount < 0",
+        "SELECT count(*) FROM ${table} o WHERE o.{property} IS NULL",
+        "SELECT count(*) FROM orders",
+        "WITH x AS (SELECT * FROM {model}) SELECT avg({column}) FROM x",
+    ] {
+        assert_eq!(guard_measure(text, "orders"), [], "{text}");
+    }
+    for (text, code) in [
+        ("SELECT count(*) FROM customers", "HM-S005"),
+        ("SELECT count(*) FROM generate_series(1, 10000000000000)", "HM-S006"),
+        ("SELECT count(*) FROM {object}; DROP TABLE x", "HM-S002"),
+        ("COPY {object} TO '/tmp/x'", "HM-S004"),
+        ("SELECT count(*) FROM '/etc/passwd'", "HM-S007"),
+        ("SELECT count(*) FROM information_schema.tables", "HM-S005"),
+    ] {
+        let found = guard_measure(text, "orders");
+        assert_eq!(found.first().map(|it| it.code.id()), Some(code), "{text}: {found:?}");
+    }
+}
+
 #[test]
 fn the_canonical_form_forgets_what_does_not_matter() {
     let form = canonical("select  Id,\n\tSUM(amount) -- total\nFROM Orders /* all */ WHERE name = 'A  b';\n");

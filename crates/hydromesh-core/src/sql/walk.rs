@@ -18,7 +18,10 @@ pub struct Walk {
     pub tables: Vec<(String, Spot)>,
     /// What is refused.
     pub faults: Vec<SqlFault>,
-    scopes: Vec<String>,
+    /// How much of a plan the query becomes: SELECTs and tables, once every WITH name stands for what it names.
+    pub weight: u64,
+    /// WITH names, each with the weight of what it names.
+    scopes: Vec<(String, u64)>,
 }
 
 fn spot(node: &impl Spanned) -> Spot {
@@ -45,13 +48,17 @@ impl Walk {
         if let Some(with) = &query.with {
             for cte in &with.cte_tables {
                 let name = meaning(&cte.alias.name);
+                let before = std::mem::take(&mut self.weight);
                 if with.recursive {
-                    self.scopes.push(name);
-                    self.query(&cte.query);
-                } else {
-                    self.query(&cte.query);
-                    self.scopes.push(name);
+                    self.scopes.push((name.clone(), 1));
                 }
+                self.query(&cte.query);
+                // It weighs where it is read, as often as it is read.
+                let weight = std::mem::replace(&mut self.weight, before);
+                if with.recursive {
+                    self.scopes.pop();
+                }
+                self.scopes.push((name, weight));
             }
         }
         self.set(&query.body);
@@ -106,7 +113,15 @@ impl Walk {
         }
     }
 
+    /// A query within an expression. Whoever describes it looks at it twice: for its text, and for what it reads.
+    fn subquery(&mut self, query: &Query) {
+        let before = std::mem::take(&mut self.weight);
+        self.query(query);
+        self.weight = before.saturating_add(self.weight.saturating_mul(2));
+    }
+
     fn select(&mut self, select: &Select) {
+        self.weight = self.weight.saturating_add(1);
         if select.into.is_some() {
             self.refuse(codes::SQL_INTO, spot(select), "SELECT INTO writes a table");
         }
@@ -259,7 +274,9 @@ impl Walk {
             return;
         }
         let table = meaning(ident);
-        if !self.scopes.contains(&table) {
+        let named = self.scopes.iter().rev().find(|(name, _)| *name == table).map(|(_, weight)| *weight);
+        self.weight = self.weight.saturating_add(named.unwrap_or(1).max(1));
+        if named.is_none() {
             self.tables.push((table, at));
         }
     }
@@ -306,7 +323,7 @@ impl Walk {
     fn arguments(&mut self, arguments: &FunctionArguments) {
         let list = match arguments {
             FunctionArguments::None => return,
-            FunctionArguments::Subquery(query) => return self.query(query),
+            FunctionArguments::Subquery(query) => return self.subquery(query),
             FunctionArguments::List(list) => list,
         };
         for argument in &list.args {
@@ -406,7 +423,7 @@ impl Walk {
             }
             Expr::InSubquery { expr, subquery, .. } => {
                 self.expr(expr);
-                self.query(subquery);
+                self.subquery(subquery);
             }
             Expr::Between { expr, low, high, .. } => {
                 self.expr(expr);
@@ -438,7 +455,7 @@ impl Walk {
                     self.expr(&when.result);
                 }
             }
-            Expr::Exists { subquery, .. } | Expr::Subquery(subquery) => self.query(subquery),
+            Expr::Exists { subquery, .. } | Expr::Subquery(subquery) => self.subquery(subquery),
             Expr::GroupingSets(sets) | Expr::Cube(sets) | Expr::Rollup(sets) => {
                 sets.iter().flatten().for_each(|expr| self.expr(expr));
             }

@@ -174,6 +174,10 @@ fn diagnose(file: &str, text: &str, error: &Error) -> Diagnostic {
         | Error::AliasReplayLimitExceeded { .. }
         | Error::AliasExpansionLimitExceeded { .. }
         | Error::AliasReplayStackDepthExceeded { .. } => codes::YAML_LIMIT,
+        // The parser counts as well, and says so in its own words.
+        _ if ["recursion limit", "budget breached"].iter().any(|it| error.to_string().contains(it)) => {
+            codes::YAML_LIMIT
+        }
         _ => match tab_indent(text) {
             Some(line) if at.line == 0 || line <= at.line => {
                 at = Spot::new(line, 1);
@@ -509,6 +513,16 @@ mod tests {
     }
 
     #[test]
+    fn a_number_that_no_64_bits_hold_is_refused() {
+        // JSON, in which the ledger keeps what is deployed, has no such number.
+        for text in ["1e400", "-1e999", ".inf", "-.inf", ".NaN"] {
+            assert_eq!(fault(&format!("a: 1\nb: {text}\n")), ("HM-Y001", 2), "{text}");
+        }
+        assert_eq!(one("a: 1e-400\n").get("a").and_then(Node::number), Some(0.0));
+        assert_eq!(one("a: '1e400'\n").get("a").and_then(Node::text), Some("1e400".into()));
+    }
+
+    #[test]
     fn an_alias_stands_where_it_is_used() {
         let node = one("a: &x {k: 1.50}\nb: *x\n");
         let alias = node.get("b").expect("b");
@@ -544,6 +558,55 @@ mod tests {
     fn messages_carry_no_place_of_their_own() {
         let (_, found) = parse("f", "a: 1\nb: 2\na: 3\n");
         assert!(!found[0].message.contains("line"), "{}", found[0].message);
+    }
+
+    #[test]
+    fn texts_that_attack_the_reader_end_soon_and_leave_the_process_alive() {
+        let laughs = (1..30).fold("l0: &l0 [x, x, x, x, x, x, x, x, x]\n".to_owned(), |text, n| {
+            let inner = vec![format!("*l{}", n - 1); 9].join(", ");
+            text + &format!("l{n}: &l{n} [{inner}]\n")
+        });
+        // Few aliases, each of something large: the product counts.
+        let wide = format!("a: &a [{}]\nb: [{}]\n", "x, ".repeat(50_000), "*a, ".repeat(60));
+        let ladder =
+            (0..10_000).fold(String::new(), |text, n| text + &" ".repeat(n % 1_000) + "- - - - - - - -\n");
+        for (name, text, code) in [
+            ("a flow 10,000 deep", "[".repeat(10_000), "HM-Y004"),
+            ("a flow 10,000 deep and closed", "[".repeat(10_000) + &"]".repeat(10_000), "HM-Y004"),
+            ("mappings 10,000 deep", "{a: ".repeat(10_000) + &"}".repeat(10_000), "HM-Y004"),
+            ("a flow as deep as the file is long", "[".repeat(MAX_BYTES - 1), "HM-Y004"),
+            ("blocks 10,000 deep", "- ".repeat(10_000) + "x", "HM-Y004"),
+            ("billion laughs", laughs, "HM-Y004"),
+            ("a wide alias", wide, "HM-Y004"),
+            ("an anchor in itself", "a: &a [*a]\n".to_owned(), "HM-Y001"),
+            ("64 MB of one scalar", "a: ".to_owned() + &"x".repeat(64 << 20), "HM-Y004"),
+            ("a merge key", "a: &a {x: 1}\nb: {<<: *a}\n".to_owned(), ""),
+            ("a ladder", ladder, "HM-Y00"),
+            ("UTF-16 read as text", "\0a\0:\0 \01\0\n".to_owned(), "HM-Y001"),
+        ] {
+            let started = std::time::Instant::now();
+            let (documents, found) = parse("f", &text);
+            let told = found.first().map_or("", |it| it.code.id());
+            assert!(told.starts_with(code), "{name}: {found:?}");
+            assert!(documents.is_empty() == !told.is_empty(), "{name}");
+            assert!(found.iter().all(|it| it.message.chars().count() < 2_000), "{name}: a long message");
+            assert!(started.elapsed().as_secs() < 20, "{name} took {:?}", started.elapsed());
+        }
+        let thousand = "a: 1\n---\n".repeat(1_000);
+        assert_eq!(parse("f", &thousand).0.len(), 1_000);
+    }
+
+    #[test]
+    fn nothing_is_included_and_no_tag_makes_an_object() {
+        let (documents, found) = parse("f", "a: !include /etc/passwd\nb: !!python/object:os.system [id]\n");
+        let text = format!("{documents:?}{found:?}");
+        assert!(!text.contains("root:"), "{text}");
+        // Words of older YAML are words.
+        let node = one("a: no\nb: on\nc: 0777\nd: 1_000\ne: y\n");
+        for (key, text) in [("a", "no"), ("b", "on"), ("e", "y")] {
+            assert_eq!(node.get(key).expect("a key").value, NodeKind::Str(text.into()), "{key}");
+        }
+        assert_eq!(node.get("c").and_then(Node::text), Some("0777".into()));
     }
 
     proptest! {

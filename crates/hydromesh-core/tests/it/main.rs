@@ -6,6 +6,7 @@
     reason = "the fences are for the core; its tests read files and measure time"
 )]
 
+mod attacks;
 mod codes;
 mod meshes;
 mod standards;

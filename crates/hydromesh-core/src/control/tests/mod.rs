@@ -1,6 +1,7 @@
 //! The machine over a world in memory, single-threaded, in virtual time.
 
 mod asked;
+mod cases;
 mod faults;
 mod found;
 mod hunt;

@@ -413,6 +413,15 @@ impl World {
         }
     }
 
+    /// Takes the gate's next answer out of what is on its way to control.
+    pub fn take_answer(&mut self) -> Decision {
+        let at = self.at_work.inbox.iter().position(|event| matches!(event, Event::Decided(_)));
+        match at.and_then(|at| self.at_work.inbox.remove(at)) {
+            Some(Event::Decided(decision)) => decision,
+            _ => panic!("the gate was not asked"),
+        }
+    }
+
     /// Delivers the next answer; returns whether there was one.
     pub fn deliver(&mut self) -> bool {
         let Some(event) = self.at_work.inbox.pop_front() else { return false };

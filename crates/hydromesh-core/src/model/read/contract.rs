@@ -2,6 +2,9 @@
 //!
 //! The standard's text wins over its JSON Schema where they differ; known older spellings are read and noted.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use super::custom::Custom;
 use super::quality::{self, QualityDraft};
 use super::{servers, sla};
@@ -150,19 +153,27 @@ fn schema_object(node: &Node, sink: &Sink) -> ReadObject {
     let description = map.text("description").unwrap_or_default();
     let mut columns: Vec<Column> = Vec::new();
     let mut drafts = Vec::new();
+    let mut taken: BTreeMap<String, usize> = BTreeMap::new();
     for property in map.list("properties") {
         let Some((column, rules)) = column(property, sink) else { continue };
-        if let Some(twin) = columns.iter().find(|other| other.name.eq_ignore_ascii_case(&column.name)) {
-            let message = format!("column `{}` is already given", column.name);
-            sink.push(Diagnostic::new(codes::DUPLICATE_COLUMN, sink.file(), property.at, message).related(
-                sink.file(),
-                Spot::new(twin.line, 0),
-                format!("`{}` is here", twin.name),
-            ));
-            continue;
+        match taken.entry(column.name.to_lowercase()) {
+            Entry::Occupied(twin) => {
+                let twin = &columns[*twin.get()];
+                let message = format!("column `{}` is already given", column.name);
+                sink.push(
+                    Diagnostic::new(codes::DUPLICATE_COLUMN, sink.file(), property.at, message).related(
+                        sink.file(),
+                        Spot::new(twin.line, 0),
+                        format!("`{}` is here", twin.name),
+                    ),
+                );
+            }
+            Entry::Vacant(free) => {
+                free.insert(columns.len());
+                drafts.extend(rules);
+                columns.push(column);
+            }
         }
-        drafts.extend(rules);
-        columns.push(column);
     }
     drafts.extend(quality::read(&map, None));
     map.finish();
@@ -244,6 +255,13 @@ fn column(node: &Node, sink: &Sink) -> Option<(Column, Vec<QualityDraft>)> {
         "criticalDataElement",
     ]);
     let name = name?;
+    if let Some(why) = misfit_of_name(&name) {
+        sink.push(
+            Diagnostic::new(codes::BAD_NAME, sink.file(), map.spot("name"), format!("a column's name {why}"))
+                .help("write the name in at most 255 bytes that everybody can see"),
+        );
+        return None;
+    }
     let mut rules = values_of(&map, &name);
     rules.extend(quality::read(&map, Some(&name)));
     map.finish();
@@ -252,6 +270,22 @@ fn column(node: &Node, sink: &Sink) -> Option<(Column, Vec<QualityDraft>)> {
         Column { name, logical, physical, required, unique, primary_key, classification, description, line },
         rules,
     ))
+}
+
+/// Longest name of a column, in bytes: what table formats and the systems behind them take.
+const MOST_NAME_BYTES: usize = 255;
+
+/// Returns what is wrong with a column's name. Any script will do, as long as two names that look alike are alike.
+fn misfit_of_name(name: &str) -> Option<String> {
+    if name.len() > MOST_NAME_BYTES {
+        return Some(format!("has {} bytes, the limit is {MOST_NAME_BYTES}", name.len()));
+    }
+    let unseen = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{ad}')
+    };
+    let found = name.chars().find(|c| unseen(*c))?;
+    Some(format!("holds a character that nobody sees (U+{:04X})", u32::from(found)))
 }
 
 fn old_flag(map: &Map<'_>, key: &'static str, newer: &str) -> Option<bool> {

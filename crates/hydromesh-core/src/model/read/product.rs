@@ -212,7 +212,12 @@ fn read_port(node: &Node, sink: &Sink, side: Side) -> Option<RawPort> {
     let mut access_at = node.at;
     match side {
         Side::Input => {
-            let files = custom.text("hydromesh.files").map(|(glob, _)| Feed::Files(glob));
+            let files = custom.text("hydromesh.files").map(|(glob, at)| {
+                if let Some(why) = misfit_of_glob(&glob) {
+                    sink.tell(codes::BAD_VALUE, at, format!("`hydromesh.files` {why}"));
+                }
+                Feed::Files(glob)
+            });
             let topic = custom.text("hydromesh.topic").map(|(topic, _)| Feed::Topic(topic));
             if files.is_some() && topic.is_some() {
                 sink.tell(codes::NO_SOURCE, node.at, "an input is fed by files or by a topic, not by both");
@@ -242,6 +247,32 @@ fn read_port(node: &Node, sink: &Sink, side: Side) -> Option<RawPort> {
     name.map(|name| RawPort { name, at, description, version, contract_id, feed, format, access, access_at })
 }
 
+/// Longest pattern, in bytes: many times the longest path that anybody writes.
+const MOST_GLOB_BYTES: usize = 1_024;
+
+/// Returns what is wrong with a pattern of files. It is only ever compared with names below the product's folder, so that
+/// one which looks elsewhere would match nothing, and nobody would know why.
+fn misfit_of_glob(glob: &str) -> Option<&'static str> {
+    let lower = glob.to_ascii_lowercase();
+    let has_drive =
+        lower.as_bytes().get(1) == Some(&b':') && lower.starts_with(|c: char| c.is_ascii_alphabetic());
+    if glob.is_empty() {
+        Some("is empty; write a pattern such as `data/*.csv`")
+    } else if glob.len() > MOST_GLOB_BYTES {
+        Some("is longer than 1,024 bytes")
+    } else if glob.contains('\\') {
+        Some("holds a `\\`; folders are joined by `/`")
+    } else if glob.starts_with('/') || has_drive || lower.starts_with("file:") || glob.contains("://") {
+        Some("starts outside the product's folder; write it relative to that, such as `data/*.csv`")
+    } else if glob.split('/').any(|part| part == ".." || part == ".") {
+        Some("leaves the product's folder; only files below it can be read")
+    } else if lower.contains("%2e") || lower.contains("%2f") || lower.contains("%5c") {
+        Some("is percent-encoded; names are compared as they are")
+    } else {
+        None
+    }
+}
+
 /// `{table: true, topic: true, lookup: {key: id}, search: {text: body}}`; a key without a value means true.
 fn read_access(node: &Node, sink: &Sink) -> Access {
     let map = Map::new(node, sink);
@@ -269,4 +300,35 @@ fn read_access(node: &Node, sink: &Sink) -> Access {
     };
     map.finish();
     access
+}
+
+#[cfg(test)]
+mod tests {
+    use super::misfit_of_glob;
+
+    #[test]
+    fn a_pattern_of_files_stays_in_its_folder() {
+        for fits in ["data/*.csv", "**/x.jsonl", "a..b/x.csv", "2026-08-01T00:00.csv", "é/100%.csv"] {
+            assert_eq!(misfit_of_glob(fits), None, "{fits}");
+        }
+        for strays in [
+            "",
+            "/etc/passwd",
+            "../other/*.csv",
+            "data/../../x",
+            "./x.csv",
+            "file:///etc/passwd",
+            "FILE:/etc/passwd",
+            "s3://bucket/x.csv",
+            "C:/x.csv",
+            "c:\\x.csv",
+            "\\\\server\\share\\x.csv",
+            "//server/share/x.csv",
+            "%2e%2e/x.csv",
+            "..%2Fx.csv",
+            &"*a".repeat(600),
+        ] {
+            assert!(misfit_of_glob(strays).is_some(), "{strays}");
+        }
+    }
 }
