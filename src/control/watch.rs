@@ -46,11 +46,14 @@ impl Watcher {
     /// Fetches, and returns where the reference is when that is not `known`, with the commits passed since `base`.
     ///
     /// # Errors
-    /// When the remote cannot be reached or the objects are damaged; the next poll tries again.
+    /// When the remote cannot be reached, the objects are damaged, or a reference that was there is gone; the next poll tries
+    /// again.
     pub fn poll(&self, known: Option<&str>, base: Option<&str>) -> Result<Option<Head>, RepoError> {
         self.repository.fetch()?;
         crate::fault::point("repo.after-fetch");
-        let Some(id) = self.repository.resolve(&self.reference)? else { return Ok(None) };
+        let Some(id) = self.repository.resolve(&self.reference)? else {
+            return if known.is_some() { Err(RepoError::Gone(self.reference.clone())) } else { Ok(None) };
+        };
         if known == Some(id.as_str()) {
             return Ok(None);
         }
@@ -107,5 +110,44 @@ impl Blobs for MirrorBlobs {
         let oid = git2::Oid::from_str(oid).map_err(wrap)?;
         let blob = repository.find_blob(oid).map_err(wrap)?;
         Ok(blob.content().to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repo::{NewCommit, RepoWriter};
+
+    fn push(repo: &RepoWriter, message: &str) -> CommitId {
+        let text = b"apiVersion: hydromesh/v1\nkind: Mesh\nname: watched\n".to_vec();
+        let files = BTreeMap::from([("mesh.yaml".to_owned(), Some(text))]);
+        let (author, email) = ("Mara", "mara@example.com");
+        let new =
+            NewCommit { branch: "main", parent: None, message, author, email, time_ms: 1_795_141_560_000 };
+        repo.commit(new, &files).unwrap()
+    }
+
+    #[test]
+    fn a_reference_that_is_gone_is_said_and_followed_again_when_it_is_back() {
+        let home = tempfile::tempdir().unwrap();
+        let repo = RepoWriter::init_bare(&home.path().join("repo.git")).unwrap();
+        let cache = home.path().join("cache");
+        let watcher = Watcher::open(repo.path().to_str().unwrap(), &cache, "refs/heads/main").unwrap();
+        assert!(watcher.poll(None, None).unwrap().is_none(), "nobody has pushed yet");
+        let first = push(&repo, "first");
+        assert_eq!(watcher.poll(None, None).unwrap().unwrap().commit.id, first);
+        repo.delete_branch("main").unwrap();
+        for _ in 0..2 {
+            let error = watcher.poll(Some(first.as_str()), Some(first.as_str())).unwrap_err();
+            assert!(
+                error.to_string().starts_with("refs/heads/main is not in the repository any more"),
+                "{error}"
+            );
+        }
+        assert!(watcher.read_commit(first.as_str(), &BTreeMap::new()).unwrap().readable, "it stays known");
+        // Made again, of another history.
+        let second = push(&repo, "second");
+        let head = watcher.poll(Some(first.as_str()), Some(first.as_str())).unwrap().unwrap();
+        assert_eq!((head.commit.id, head.passed.len()), (second, 0));
     }
 }

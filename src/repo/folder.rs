@@ -77,6 +77,7 @@ fn walk(
         Err(error) if depth > 0 => return listing.reject(folder.to_owned(), unreadable(&error)),
         Err(error) => return Err(io("list", dir)(error)),
     };
+    listing.enter()?;
     let mut names = Vec::new();
     for entry in entries {
         let name = entry.map_err(io("list", dir))?.file_name();

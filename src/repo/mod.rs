@@ -25,7 +25,7 @@ pub use writer::{NewCommit, RepoWriter};
 
 /// Largest file a snapshot accepts, checked in the object's header before any of it is read: 16 MiB.
 pub const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
-/// Most files a snapshot holds. Beyond it the snapshot fails whole, because a cut-off listing would look like
+/// Most files a snapshot holds, and most folders it enters. Beyond it the snapshot fails whole, because a cut-off listing would look like
 /// thousands of products that somebody deleted.
 pub const MAX_FILES: usize = 100_000;
 /// Deepest folder a snapshot enters.
@@ -116,13 +116,17 @@ pub enum RepoError {
     Fetch { url: String, source: git2::Error },
     #[error("commit {0} is not in the repository")]
     NoSuchCommit(CommitId),
+    #[error(
+        "{0} is not in the repository any more; what is deployed stays as it is until the reference is back"
+    )]
+    Gone(String),
     #[error("'{0}' is not a file of this snapshot")]
     NoSuchFile(String),
     #[error("'{0}' is not a folder of this snapshot")]
     NoSuchFolder(String),
     #[error("'{path}' changed on disk after it was listed; run the command again")]
     Changed { path: String },
-    #[error("more than {limit} files: split the repository or point at a sub-folder")]
+    #[error("more than {limit} files or folders: split the repository or point at a sub-folder")]
     TooManyFiles { limit: usize },
     #[error("branch {branch} is at {}, not where this commit starts", at(current.as_ref()))]
     BranchMoved { branch: String, current: Option<CommitId> },

@@ -3,6 +3,8 @@
 //! No name here ever reaches the host's file system, so these rules are not what keeps us safe from `../../etc`; they
 //! keep a reviewer's reading, the site's links and somebody's later clone equal to what we deployed.
 
+use unicode_normalization::UnicodeNormalization as _;
+
 /// Longest accepted component, the limit of the common file systems.
 const MAX_NAME_BYTES: usize = 255;
 
@@ -47,9 +49,14 @@ fn names_git_folder(name: &str) -> bool {
     stem == ".git" || stem == "git~1"
 }
 
-/// Returns the form under which two names clash on a file system that ignores case.
+/// Returns the form under which two names clash on a file system that ignores case, or how accents are written. By way of
+/// upper case, because some letters have several lower ones: `ß` and `ss`, `ſ` and `s`, `ς` and `σ`.
 pub(super) fn folded(name: &str) -> String {
-    name.to_lowercase()
+    if name.is_ascii() {
+        return name.to_ascii_lowercase();
+    }
+    let lower = name.nfd().flat_map(char::to_lowercase);
+    lower.flat_map(char::to_uppercase).flat_map(char::to_lowercase).nfd().collect()
 }
 
 /// Whether these bytes are a Git LFS pointer instead of the file it stands for.
@@ -80,6 +87,27 @@ mod tests {
             "gitx",
         ] {
             assert_eq!(objection(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn names_that_some_file_system_takes_for_one_fold_to_one() {
+        for (one, other) in [
+            ("Orders.SQL", "orders.sql"),
+            ("caf\u{e9}.sql", "cafe\u{301}.sql"),
+            ("CAF\u{c9}.sql", "cafe\u{301}.sql"),
+            ("stra\u{df}e", "STRASSE"),
+            ("\u{17f}ql", "sql"),
+            ("\u{212a}elvin", "kelvin"),
+            ("\u{3c3}\u{3bf}\u{3c6}\u{3bf}\u{3c2}", "\u{3a3}\u{39f}\u{3a6}\u{39f}\u{3a3}"),
+            ("\u{1e9e}", "ss"),
+            ("\u{fb01}le", "FILE"),
+            ("\u{ac00}", "\u{1100}\u{1161}"),
+        ] {
+            assert_eq!(folded(one), folded(other), "{one} {other}");
+        }
+        for (one, other) in [("e", "\u{e9}"), ("a b", "ab"), ("orders", "order"), ("\u{43e}", "o")] {
+            assert_ne!(folded(one), folded(other), "{one} {other}");
         }
     }
 

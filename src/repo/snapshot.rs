@@ -42,7 +42,9 @@ pub enum Reason {
     BadName(&'static str),
     #[error("{size} bytes, over the limit of {limit}")]
     TooLarge { size: u64, limit: u64 },
-    #[error("the name differs only by case from '{kept}', which was kept")]
+    #[error(
+        "the name differs only by case, or by how its accents are written, from '{kept}', which was kept"
+    )]
     CaseClash { kept: String },
     #[error("a Git LFS pointer; the file itself is not in the repository")]
     LfsPointer,
@@ -215,9 +217,17 @@ fn tree_hash(files: &[(&str, &FileEntry)]) -> Option<Oid> {
 pub(super) struct Listing {
     files: BTreeMap<String, FileEntry>,
     rejected: Vec<Rejected>,
+    folders: usize,
 }
 
 impl Listing {
+    /// Counts a folder. A commit may hold one folder under many names, and that one another: forty small objects are more
+    /// folders than anybody can walk through, and need not hold a single file.
+    pub(super) fn enter(&mut self) -> Result<(), RepoError> {
+        self.folders += 1;
+        if self.folders > MAX_FILES { Err(RepoError::TooManyFiles { limit: MAX_FILES }) } else { Ok(()) }
+    }
+
     pub(super) fn accept(&mut self, path: String, entry: FileEntry) -> Result<(), RepoError> {
         if self.files.len() >= MAX_FILES {
             return Err(RepoError::TooManyFiles { limit: MAX_FILES });
@@ -235,10 +245,10 @@ impl Listing {
     }
 
     /// Returns the names of one folder that may be walked further, after rejecting bad ones and all but one of each
-    /// group of case twins.
+    /// group of twins.
     ///
-    /// Kept is the twin last in byte order, which is the one in lower case: conventional names are lower case, so a
-    /// team that adds `Domains/` cannot push `domains/` out.
+    /// Kept is the twin last in byte order, which is the one in lower case with its accents composed: conventional names
+    /// are written so, so a team that adds `Domains/` cannot push `domains/` out.
     pub(super) fn names(&mut self, folder: &str, names: Vec<Vec<u8>>) -> Result<BTreeSet<String>, RepoError> {
         let mut kept: BTreeMap<String, String> = BTreeMap::new();
         let mut clashes: Vec<(String, String)> = Vec::new();
@@ -289,6 +299,7 @@ struct Walk<'r> {
 
 impl Walk<'_> {
     fn tree(&mut self, tree: &git2::Tree<'_>, folder: &str, depth: usize) -> Result<(), RepoError> {
+        self.listing.enter()?;
         let mut names = Vec::with_capacity(tree.len());
         for entry in tree {
             let bytes = entry.name_bytes();

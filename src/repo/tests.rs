@@ -10,6 +10,8 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod hostile;
+
 /// A repository with a work tree, made by `git`.
 struct Git {
     dir: TempDir,

@@ -45,3 +45,39 @@ impl Current {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL_MS: i64 = 30_000;
+    const SKEW_MS: i64 = 10 * 60_000;
+
+    /// Where the ledger is a file, both ask the clock of one machine, and where it is on a server, that of the server. Clocks
+    /// ten minutes apart are what is left: one that was set back, or a server that was moved.
+    #[test]
+    fn clocks_ten_minutes_apart_change_who_leads_and_never_let_two() {
+        let mut now = Current::default();
+        let mut take = |owner: &str, now_ms: i64| {
+            let lease = now.next(owner, now_ms, TTL_MS, false)?;
+            now = Current {
+                epoch: lease.epoch,
+                owner: Some(owner.to_owned()),
+                expires_ms: lease.expires_ms,
+                locked: false,
+            };
+            Ok::<_, StoreError>(lease)
+        };
+        let first = take("behind", 0).unwrap();
+        // To the one whose clock is ahead the lease ran out long ago.
+        let second = take("ahead", SKEW_MS).unwrap();
+        assert!(second.epoch > first.epoch);
+        // The other is fenced, asks, and is told to wait; it does not take the lease back and forth.
+        for now_ms in [1, TTL_MS, SKEW_MS] {
+            let held = take("behind", now_ms).unwrap_err();
+            assert!(matches!(held, StoreError::LeaseHeld { ref owner, .. } if owner == "ahead"), "{held:?}");
+        }
+        assert!(matches!(now.check(first.epoch), Err(StoreError::Fenced { .. })));
+        now.check(second.epoch).unwrap();
+    }
+}
