@@ -5,8 +5,9 @@ use std::sync::LazyLock;
 use hydromesh_core::spread::{InOrder, Spread};
 use rayon::prelude::*;
 
-/// Plans of deep queries recurse.
-const STACK_BYTES: usize = 8 << 20;
+/// Stacks of threads that plan or run queries: plans of deep ones recurse, and a query may have 2,000 operators in one
+/// another. Of a stack only what is used is taken.
+pub const STACK_BYTES: usize = 64 << 20;
 
 /// The threads, started when they are first used; none where the system gives none.
 static POOL: LazyLock<Option<rayon::ThreadPool>> = LazyLock::new(|| {

@@ -19,6 +19,7 @@ use futures::StreamExt as _;
 use hydromesh_core::ledger::ErrorKind;
 use hydromesh_core::model::Column;
 
+use super::bounded::bound_functions;
 use super::describe::{SqlProblem, plan_select, quoted};
 use super::types::{arrow_schema, conform_schema};
 use super::yielding::YieldInJoins;
@@ -70,9 +71,27 @@ impl From<DataFusionError> for EngineError {
             }
             _ => (ErrorKind::User, "HM-X001"),
         };
+        let by_a_value = matches!(error.find_root(), DataFusionError::ArrowError(..));
         let message = error.strip_backtrace().lines().next().unwrap_or_default().to_owned();
-        Self { kind, code, message }
+        Self { kind, code, message: if by_a_value { without_values(&message) } else { message } }
     }
+}
+
+/// Takes what stands in quotes out of an error about a value. Messages go into the ledger, mails and pages, whose readers are
+/// more than those of the data: `Cannot cast string 'ada@example.com' to value of Int32 type`.
+fn without_values(message: &str) -> String {
+    let mut text = String::with_capacity(message.len());
+    let mut rest = message;
+    while let Some(at) = rest.find(['\'', '"']) {
+        let quote = &rest[at..=at];
+        let inside = &rest[at + 1..];
+        text.push_str(&rest[..at]);
+        text.push_str("'…'");
+        // A value may hold a quote itself: the last one closes, and what stands between two values goes with them.
+        rest = inside.rfind(quote).map_or("", |end| &inside[end + 1..]);
+    }
+    text.push_str(rest);
+    text
 }
 
 /// Keeps the rows whose partition column is in `[from, to)`.
@@ -119,6 +138,7 @@ impl Engine {
             .with_physical_optimizer_rule(Arc::new(YieldInJoins))
             .build();
         let context = SessionContext::new_with_state(state);
+        bound_functions(&context);
         for (name, table) in tables {
             context.register_table(quoted(&name), table)?;
         }
@@ -188,7 +208,7 @@ fn conforming(stream: SendableRecordBatchStream, schema: SchemaRef) -> SendableR
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{ArrayRef, Date32Array, Float64Array, RecordBatch};
+    use arrow::array::{ArrayRef, AsArray as _, Date32Array, Float64Array, RecordBatch};
     use arrow::datatypes::{DataType, Field, Schema};
     use datafusion::catalog::MemTable;
     use futures::TryStreamExt as _;
@@ -253,6 +273,106 @@ mod tests {
         };
         std::thread::Builder::new().name("endless query".to_owned()).spawn(asks).expect("a thread");
         assert_eq!(said.recv_timeout(std::time::Duration::from_mins(1)), Ok(true));
+    }
+
+    /// Asks on a thread of its own for the first rows of queries that never end, and returns whether each was stopped.
+    fn stopped(queries: &'static [&'static str]) -> Vec<bool> {
+        let (say, said) = std::sync::mpsc::channel();
+        let asks = move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            for sql in queries {
+                let stopped = runtime.block_on(async {
+                    let mut rows = engine().select(sql, orders()).await.expect("a stream");
+                    tokio::time::timeout(std::time::Duration::from_millis(300), rows.next()).await.is_err()
+                });
+                let _ = say.send(stopped);
+            }
+        };
+        std::thread::Builder::new().name("endless queries".to_owned()).spawn(asks).expect("a thread");
+        queries.iter().map_while(|_| said.recv_timeout(std::time::Duration::from_mins(1)).ok()).collect()
+    }
+
+    #[test]
+    fn a_recursion_that_never_ends_can_be_stopped() {
+        let queries = &[
+            "WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i + 1 FROM n) SELECT count(*) AS c FROM n",
+            "WITH RECURSIVE n AS (SELECT day, 1 AS i FROM orders UNION ALL SELECT day, i + 1 FROM n)
+             SELECT day, max(i) AS i FROM n GROUP BY day",
+            "WITH RECURSIVE n AS (SELECT 1 AS i UNION ALL SELECT i FROM n) SELECT min(i) AS c FROM n WHERE i < 0",
+        ];
+        assert_eq!(stopped(queries), [true, true, true]);
+    }
+
+    #[tokio::test]
+    async fn a_query_that_holds_more_than_it_may_ends_with_its_code() {
+        let engine = Engine::new(&EngineConfig { memory_bytes: 1 << 20, spill: std::env::temp_dir() });
+        let sql = "SELECT array_agg(a.amount + b.amount + c.amount) AS all_of_them
+                   FROM orders a CROSS JOIN orders b CROSS JOIN orders c";
+        let rows = engine.expect("an engine").select(sql, orders()).await.expect("a stream");
+        let error = rows.try_collect::<Vec<_>>().await.expect_err("a million numbers in a megabyte");
+        assert_eq!(EngineError::from(error).code, "HM-X002");
+    }
+
+    #[tokio::test]
+    async fn an_error_about_a_value_does_not_tell_the_value() {
+        for (sql, says) in [
+            (
+                "SELECT CAST('ada@example.com' || day AS INT) AS n FROM orders",
+                "Cannot cast string '…' to value of Int32",
+            ),
+            ("SELECT CAST('it''s ' || amount || ' of \"ada\"' AS DOUBLE) AS n FROM orders", "'…'"),
+            ("SELECT CAST('4242' || day AS TIMESTAMP) AS t FROM orders", "'…'"),
+        ] {
+            let failed = async {
+                engine().select(sql, orders()).await?.try_collect::<Vec<_>>().await.map_err(EngineError::from)
+            };
+            let error = failed.await.expect_err(sql);
+            assert_eq!(error.kind, ErrorKind::User, "{sql}: {error}");
+            assert!(error.message.contains(says), "{sql}: {error}");
+            for value in ["ada", "4242", "it's"] {
+                assert!(!error.message.contains(value), "{sql}: {error}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_knows_its_tables_and_nothing_else() {
+        for sql in [
+            "SELECT * FROM information_schema.tables",
+            "SELECT * FROM '/etc/passwd'",
+            "SELECT * FROM \"/etc/passwd\"",
+            "SELECT * FROM \"file:///etc/passwd\"",
+            "SELECT * FROM customers",
+            "SELECT * FROM read_csv('/etc/passwd')",
+            "SELECT * FROM parquet_metadata('/etc/passwd')",
+            "SELECT no_such_function(1)",
+        ] {
+            let refused = engine().select(sql, orders()).await.err().expect(sql);
+            assert_eq!(refused.kind, ErrorKind::User, "{sql}: {refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pattern_that_explodes_is_refused_or_takes_linear_time() {
+        let started = std::time::Instant::now();
+        for (pattern, text, fits) in [
+            // Engines that go back and try again take 2^50 steps for these.
+            ("^(a+)+$", "repeat('a', 50) || 'b'", Some(false)),
+            ("^(a|a)*$", "repeat('a', 500) || 'b'", Some(false)),
+            ("^(.*)*x$", "repeat('a', 500)", Some(false)),
+            ("(x+x+)+y", "repeat('x', 500)", Some(false)),
+            // Programs of gigabytes are not compiled.
+            ("((a{100}){100}){100}", "'a'", None),
+            ("(a{1000}){1000}", "'a'", None),
+        ] {
+            let sql = format!("SELECT regexp_like({text}, '{pattern}') AS fits");
+            let found: Result<Vec<RecordBatch>, EngineError> =
+                async { Ok(engine().select(&sql, orders()).await?.try_collect().await?) }.await;
+            let found = found.ok().map(|batches| batches[0].column(0).as_boolean().value(0));
+            assert_eq!(found, fits, "{pattern}");
+        }
+        assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
     }
 
     #[tokio::test]

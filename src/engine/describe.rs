@@ -13,7 +13,7 @@ use datafusion::sql::parser::DFParser;
 use futures::FutureExt as _;
 use hydromesh_core::model::{ColumnShape, QueryShape};
 
-use super::lineage::trace;
+use super::lineage::{Budget, trace};
 use super::types::logical_of;
 
 /// Why a query cannot be described.
@@ -104,7 +104,7 @@ impl Describer {
         let state = state.read();
         let plan =
             state.analyzer().execute_and_check(plan, state.config_options(), |_, _| {}).map_err(problem)?;
-        Ok(shape_of(&plan))
+        shape_of(&plan)
     }
 }
 
@@ -116,8 +116,15 @@ pub fn describe(sql: &str, inputs: &BTreeMap<String, SchemaRef>) -> Result<Query
     Describer::new().describe(sql, inputs)
 }
 
-fn shape_of(plan: &LogicalPlan) -> QueryShape {
-    let traced = trace(plan);
+fn shape_of(plan: &LogicalPlan) -> Result<QueryShape, SqlProblem> {
+    let budget = Budget::default();
+    let traced = trace(plan, &budget);
+    if budget.is_spent() {
+        return Err(SqlProblem::refused(
+            "the query is too large to be described: its columns, written out over the inputs, take more than 64 MiB, or its \
+             parts lie more than 400 deep in one another; split it into products",
+        ));
+    }
     let columns = plan
         .schema()
         .fields()
@@ -133,13 +140,13 @@ fn shape_of(plan: &LogicalPlan) -> QueryShape {
             masked: !column.direct.is_empty() && column.unmasked.is_empty(),
         })
         .collect();
-    QueryShape {
+    Ok(QueryShape {
         columns,
         rows: traced.rows,
         indirect: traced.indirect,
         tables: traced.tables,
         volatile: volatile(plan),
-    }
+    })
 }
 
 /// Returns a table reference that keeps its case.
@@ -350,6 +357,44 @@ mod tests {
             "",
         ] {
             assert!(describe(sql, &orders()).is_err(), "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_query_that_grows_as_it_is_described_is_refused_and_a_long_one_is_not() {
+        use hydromesh_core::spread::Spread as _;
+        let chain = |links: usize, step: &str| {
+            let names =
+                (1..links).map(|n| format!(", a{n} AS ({})", step.replace('?', &format!("a{}", n - 1))));
+            format!(
+                "WITH a0 AS (SELECT email AS x FROM orders){} SELECT x FROM a{}",
+                names.collect::<String>(),
+                links - 1
+            )
+        };
+        let operators = |count: usize, of: &str| {
+            format!("SELECT day FROM orders WHERE {}", vec!["amount > 1"; count].join(of))
+        };
+        let cases = [
+            (chain(60, "SELECT x || x AS x FROM ?"), false),
+            (chain(60, "SELECT x FROM ? GROUP BY ROLLUP(x)"), false),
+            (chain(60, "SELECT CASE WHEN x > 'a' THEN x ELSE x || 'b' END AS x FROM ?"), false),
+            (chain(450, "SELECT x FROM ?"), false),
+            (chain(10, "SELECT x || x AS x FROM ?"), true),
+            (chain(40, "SELECT lower(x) AS x FROM ?"), true),
+            (operators(150, " OR "), true),
+            (operators(150, " AND "), true),
+            (format!("SELECT {} AS s FROM orders", vec!["amount"; 300].join(" + ")), true),
+            (format!("SELECT day FROM orders WHERE {} amount > 1", "NOT ".repeat(1_900)), false),
+        ];
+        // On threads with the stack that the reader of a commit has.
+        let described = crate::cores::AllCores.map(&cases, |(sql, _)| {
+            let started = std::time::Instant::now();
+            (describe(sql, &orders()).err().map(|problem| problem.message), started.elapsed())
+        });
+        for ((sql, fits), (refused, took)) in cases.iter().zip(described) {
+            assert_eq!(refused.is_none(), *fits, "{sql:.120}: {refused:?}");
+            assert!(took.as_secs() < 30, "{sql:.120} took {took:?}");
         }
     }
 

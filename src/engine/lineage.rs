@@ -5,9 +5,10 @@
 //! for. What is not understood is described as a whole: every column then rests on everything the node reads, so that
 //! a reader rebuilds rather than misses a change.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use datafusion::common::tree_node::{Transformed, TreeNode as _};
+use datafusion::common::tree_node::{Transformed, TreeNode as _, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema};
 use datafusion::logical_expr::expr::{Sort, WindowFunction};
 use datafusion::logical_expr::{Distinct, Expr, LogicalPlan};
@@ -43,8 +44,64 @@ const PASSING_AGGREGATES: [&str; 8] =
 /// Functions whose result does not give their input away.
 const DIGESTS: [&str; 6] = ["digest", "md5", "sha224", "sha256", "sha384", "sha512"];
 
+/// Most nodes that a description looks at, and how deep they may lie in one another.
+const MOST_NODES: usize = 20_000;
+const MOST_DEPTH: usize = 400;
+/// Nodes that one costs which is described as a whole: all that is below it is written out, and looked at once more.
+const WHOLE: usize = 100;
+/// Most bytes of text that a description makes. A name stands for its whole expression, so that thirty lines of
+/// `x || x AS x`, each over the one before, would make more than there is memory.
+const MOST_BYTES: usize = 64 << 20;
+
+/// What is left of what a description may cost. Once it is spent nothing is looked at any more, and the description is void.
+#[derive(Debug)]
+pub(super) struct Budget {
+    nodes: Cell<usize>,
+    bytes: Cell<usize>,
+    depth: Cell<usize>,
+    spent: Cell<bool>,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self {
+            nodes: Cell::new(MOST_NODES),
+            bytes: Cell::new(MOST_BYTES),
+            depth: Cell::new(MOST_DEPTH),
+            spent: Cell::new(false),
+        }
+    }
+}
+
+impl Budget {
+    /// Whether a description made with it is not whole.
+    pub(super) fn is_spent(&self) -> bool {
+        self.spent.get()
+    }
+
+    /// Takes from what is left, and returns whether there was enough.
+    fn take(&self, left: &Cell<usize>, many: usize) -> bool {
+        match left.get().checked_sub(many).filter(|_| !self.is_spent()) {
+            Some(rest) => left.set(rest),
+            None => self.spent.set(true),
+        }
+        !self.is_spent()
+    }
+}
+
 /// Returns what a plan yields.
-pub(super) fn trace(plan: &LogicalPlan) -> Traced {
+pub(super) fn trace(plan: &LogicalPlan, budget: &Budget) -> Traced {
+    if !budget.take(&budget.nodes, 1) || !budget.take(&budget.depth, 1) {
+        return Traced::default();
+    }
+    let traced = trace_node(plan, budget);
+    budget.depth.set(budget.depth.get() + 1);
+    let expressions: usize = traced.columns.iter().map(|column| column.expression.len()).sum();
+    budget.take(&budget.bytes, expressions + traced.rows.len());
+    traced
+}
+
+fn trace_node(plan: &LogicalPlan, budget: &Budget) -> Traced {
     match plan {
         LogicalPlan::TableScan(scan) => {
             let table = scan.table_name.table().to_owned();
@@ -66,23 +123,23 @@ pub(super) fn trace(plan: &LogicalPlan) -> Traced {
             Traced { columns, rows, indirect: BTreeSet::new(), tables: BTreeMap::from([(table, 1)]) }
         }
         LogicalPlan::Projection(node) => {
-            let input = trace(&node.input);
-            let scope = Scope::new(node.input.schema(), &input);
+            let input = trace(&node.input, budget);
+            let scope = Scope::new(node.input.schema(), &input, budget);
             let columns = node.expr.iter().map(|expression| scope.column(expression)).collect();
             Traced { columns, ..input }
         }
-        LogicalPlan::SubqueryAlias(node) => trace(&node.input),
-        LogicalPlan::Subquery(node) => trace(&node.subquery),
+        LogicalPlan::SubqueryAlias(node) => trace(&node.input, budget),
+        LogicalPlan::Subquery(node) => trace(&node.subquery, budget),
         LogicalPlan::Filter(node) => {
-            let mut input = trace(&node.input);
-            let predicate = Scope::new(node.input.schema(), &input).column(&node.predicate);
+            let mut input = trace(&node.input, budget);
+            let predicate = Scope::new(node.input.schema(), &input, budget).column(&node.predicate);
             input.rows = format!("Filter({}, {})", predicate.expression, input.rows);
             input.indirect.extend(predicate.direct);
             input
         }
         LogicalPlan::Aggregate(node) => {
-            let input = trace(&node.input);
-            let scope = Scope::new(node.input.schema(), &input);
+            let input = trace(&node.input, budget);
+            let scope = Scope::new(node.input.schema(), &input, budget);
             let groups: Vec<TracedColumn> = node.group_expr.iter().map(|group| scope.column(group)).collect();
             let aggregates = node.aggr_expr.iter().map(|aggregate| scope.column(aggregate));
             let columns: Vec<TracedColumn> = groups.iter().cloned().chain(aggregates).collect();
@@ -91,34 +148,34 @@ pub(super) fn trace(plan: &LogicalPlan) -> Traced {
             let rows = format!("Aggregate([{}], {})", keys.join(", "), input.rows);
             // Grouping sets add a column of their own; then the plan is described as a whole.
             if columns.len() != node.schema.fields().len() {
-                return opaque(plan);
+                return opaque(plan, budget);
             }
             let mut indirect = input.indirect;
             indirect.extend(groups.into_iter().flat_map(|group| group.direct));
             Traced { columns, rows, indirect, tables: input.tables }
         }
-        LogicalPlan::Join(node) => join(plan, node),
+        LogicalPlan::Join(node) => join(plan, node, budget),
         LogicalPlan::Sort(node) => {
-            let mut input = trace(&node.input);
+            let mut input = trace(&node.input, budget);
             if let Some(fetch) = node.fetch {
-                let order = order(&Scope::new(node.input.schema(), &input), &node.expr);
+                let order = order(&Scope::new(node.input.schema(), &input, budget), &node.expr);
                 input.rows = format!("Limit({fetch}, Sort({}, {}))", order.expression, input.rows);
                 input.indirect.extend(order.direct);
             } else {
-                let order = order(&Scope::new(node.input.schema(), &input), &node.expr);
+                let order = order(&Scope::new(node.input.schema(), &input, budget), &node.expr);
                 input.rows = format!("Sort({}, {})", order.expression, input.rows);
                 input.indirect.extend(order.direct);
             }
             input
         }
         LogicalPlan::Limit(node) => {
-            let mut input = trace(&node.input);
+            let mut input = trace(&node.input, budget);
             let text = |bound: &Option<Box<Expr>>| bound.as_ref().map_or("-".to_owned(), ToString::to_string);
             input.rows = format!("Limit({}, {}, {})", text(&node.skip), text(&node.fetch), input.rows);
             input
         }
         LogicalPlan::Distinct(Distinct::All(inner)) => {
-            let mut input = trace(inner);
+            let mut input = trace(inner, budget);
             let keys: Vec<&str> = input.columns.iter().map(|column| column.expression.as_str()).collect();
             input.rows = format!("Distinct([{}], {})", keys.join(", "), input.rows);
             let direct: Vec<SourceColumn> =
@@ -126,10 +183,12 @@ pub(super) fn trace(plan: &LogicalPlan) -> Traced {
             input.indirect.extend(direct);
             input
         }
-        LogicalPlan::Union(node) => union(&node.inputs.iter().map(|input| trace(input)).collect::<Vec<_>>()),
+        LogicalPlan::Union(node) => {
+            union(&node.inputs.iter().map(|input| trace(input, budget)).collect::<Vec<_>>())
+        }
         LogicalPlan::Window(node) => {
-            let mut input = trace(&node.input);
-            let scope = Scope::new(node.input.schema(), &input);
+            let mut input = trace(&node.input, budget);
+            let scope = Scope::new(node.input.schema(), &input, budget);
             let added: Vec<TracedColumn> =
                 node.window_expr.iter().map(|window| scope.column(window)).collect();
             input.columns.extend(added);
@@ -141,16 +200,16 @@ pub(super) fn trace(plan: &LogicalPlan) -> Traced {
             let columns = plan.schema().fields().iter().map(|field| expression(field.name())).collect();
             Traced { columns, rows: plan.display_indent().to_string(), ..Default::default() }
         }
-        LogicalPlan::Repartition(node) => trace(&node.input),
-        _ => opaque(plan),
+        LogicalPlan::Repartition(node) => trace(&node.input, budget),
+        _ => opaque(plan, budget),
     }
 }
 
-fn join(plan: &LogicalPlan, node: &datafusion::logical_expr::Join) -> Traced {
+fn join(plan: &LogicalPlan, node: &datafusion::logical_expr::Join, budget: &Budget) -> Traced {
     use datafusion::common::JoinType;
-    let (left, right) = (trace(&node.left), trace(&node.right));
+    let (left, right) = (trace(&node.left, budget), trace(&node.right, budget));
     let (left_scope, right_scope) =
-        (Scope::new(node.left.schema(), &left), Scope::new(node.right.schema(), &right));
+        (Scope::new(node.left.schema(), &left, budget), Scope::new(node.right.schema(), &right, budget));
     let mut indirect: BTreeSet<SourceColumn> = left.indirect.union(&right.indirect).cloned().collect();
     let mut keys: Vec<String> = Vec::new();
     for (one, other) in &node.on {
@@ -162,9 +221,9 @@ fn join(plan: &LogicalPlan, node: &datafusion::logical_expr::Join) -> Traced {
     let both: Vec<TracedColumn> = left.columns.iter().chain(&right.columns).cloned().collect();
     let mut filter = String::new();
     if let Some(condition) = &node.filter {
-        let Ok(schema) = node.left.schema().join(node.right.schema()) else { return opaque(plan) };
+        let Ok(schema) = node.left.schema().join(node.right.schema()) else { return opaque(plan, budget) };
         let joined = Traced { columns: both.clone(), ..Default::default() };
-        let condition = Scope::new(&schema, &joined).column(condition);
+        let condition = Scope::new(&schema, &joined, budget).column(condition);
         filter = condition.expression;
         indirect.extend(condition.direct);
     }
@@ -180,7 +239,7 @@ fn join(plan: &LogicalPlan, node: &datafusion::logical_expr::Join) -> Traced {
         _ => both,
     };
     if columns.len() != node.schema.fields().len() {
-        return opaque(plan);
+        return opaque(plan, budget);
     }
     let rows =
         format!("Join({}, [{}], {filter}, {}, {})", node.join_type, keys.join(", "), left.rows, right.rows);
@@ -215,11 +274,14 @@ fn union(inputs: &[Traced]) -> Traced {
 }
 
 /// Describes a node as a whole: every column rests on all that it reads.
-fn opaque(plan: &LogicalPlan) -> Traced {
+fn opaque(plan: &LogicalPlan, budget: &Budget) -> Traced {
+    if !budget.take(&budget.nodes, WHOLE) {
+        return Traced::default();
+    }
     let mut all = BTreeSet::new();
     let mut tables: BTreeMap<String, u32> = BTreeMap::new();
     for input in plan.inputs() {
-        let input = trace(input);
+        let input = trace(input, budget);
         all.extend(input.indirect);
         all.extend(input.columns.into_iter().flat_map(|column| column.direct));
         for (table, scans) in input.tables {
@@ -228,6 +290,9 @@ fn opaque(plan: &LogicalPlan) -> Traced {
         }
     }
     let text = plan.display_indent().to_string();
+    if !budget.take(&budget.bytes, text.len().saturating_mul(plan.schema().fields().len())) {
+        return Traced::default();
+    }
     let column = |name: &str| TracedColumn {
         expression: format!("{name} of {text}"),
         direct: all.clone(),
@@ -254,6 +319,7 @@ fn order(scope: &Scope<'_>, sorts: &[Sort]) -> TracedColumn {
 struct Scope<'a> {
     schema: &'a DFSchema,
     columns: &'a [TracedColumn],
+    budget: &'a Budget,
 }
 
 /// Whether a value is on its way through a masking function.
@@ -264,8 +330,8 @@ enum Passage {
 }
 
 impl<'a> Scope<'a> {
-    fn new(schema: &'a DFSchema, input: &'a Traced) -> Self {
-        Self { schema, columns: &input.columns }
+    fn new(schema: &'a DFSchema, input: &'a Traced, budget: &'a Budget) -> Self {
+        Self { schema, columns: &input.columns, budget }
     }
 
     fn resolve(&self, column: &Column) -> Option<&TracedColumn> {
@@ -273,6 +339,21 @@ impl<'a> Scope<'a> {
     }
 
     fn column(&self, expression: &Expr) -> TracedColumn {
+        // Before it is made: what every reference in it stands for.
+        let mut size = 0_usize;
+        let visited = expression.apply(|part| {
+            if let Expr::Column(column) = part
+                && let Some(known) = self.resolve(column)
+            {
+                size = size.saturating_add(known.expression.len() + 64 * known.direct.len());
+            }
+            Ok(TreeNodeRecursion::Continue)
+        });
+        // The closure returns no error.
+        let _ = visited;
+        if !self.budget.take(&self.budget.bytes, size) {
+            return TracedColumn::default();
+        }
         let mut traced = TracedColumn { expression: self.text(expression), ..Default::default() };
         self.sources(expression, Passage::Open, &mut traced);
         traced
@@ -301,14 +382,14 @@ impl<'a> Scope<'a> {
                 Expr::Alias(alias) => Transformed::yes(*alias.expr),
                 Expr::ScalarSubquery(subquery)
                 | Expr::Exists(datafusion::logical_expr::expr::Exists { subquery, .. }) => {
-                    let inner = trace(&subquery.subquery);
+                    let inner = trace(&subquery.subquery, self.budget);
                     let values: Vec<String> =
                         inner.columns.into_iter().map(|column| column.expression).collect();
                     let text = format!("subquery([{}], {})", values.join(", "), inner.rows);
                     Transformed::yes(Expr::Column(Column::new_unqualified(text)))
                 }
                 Expr::InSubquery(within) => {
-                    let inner = trace(&within.subquery.subquery);
+                    let inner = trace(&within.subquery.subquery, self.budget);
                     let values: Vec<String> =
                         inner.columns.into_iter().map(|column| column.expression).collect();
                     let negated = if within.negated { "not in" } else { "in" };
@@ -346,11 +427,15 @@ impl<'a> Scope<'a> {
                 self.children(expression, if masks { Passage::Masked } else { passage }, into);
             }
             Expr::WindowFunction(window) => self.window(window, passage, into),
-            Expr::ScalarSubquery(subquery) => subquery_sources(&subquery.subquery, passage, into),
-            Expr::Exists(exists) => subquery_sources(&exists.subquery.subquery, Passage::Masked, into),
+            Expr::ScalarSubquery(subquery) => {
+                subquery_sources(&subquery.subquery, passage, into, self.budget)
+            }
+            Expr::Exists(exists) => {
+                subquery_sources(&exists.subquery.subquery, Passage::Masked, into, self.budget)
+            }
             Expr::InSubquery(within) => {
                 self.sources(&within.expr, passage, into);
-                subquery_sources(&within.subquery.subquery, passage, into);
+                subquery_sources(&within.subquery.subquery, passage, into, self.budget);
             }
             other => self.children(other, passage, into),
         }
@@ -359,7 +444,7 @@ impl<'a> Scope<'a> {
     fn children(&self, expression: &Expr, passage: Passage, into: &mut TracedColumn) {
         let visited = expression.apply_children(|child| {
             self.sources(child, passage, into);
-            Ok(datafusion::common::tree_node::TreeNodeRecursion::Continue)
+            Ok(TreeNodeRecursion::Continue)
         });
         // The closure returns no error.
         let _ = visited;
@@ -378,8 +463,8 @@ impl<'a> Scope<'a> {
     }
 }
 
-fn subquery_sources(plan: &LogicalPlan, passage: Passage, into: &mut TracedColumn) {
-    let inner = trace(plan);
+fn subquery_sources(plan: &LogicalPlan, passage: Passage, into: &mut TracedColumn, budget: &Budget) {
+    let inner = trace(plan, budget);
     for column in inner.columns {
         into.direct.extend(column.direct);
         if passage == Passage::Open {

@@ -1,6 +1,7 @@
 //! DataFusion: describes SQL offline and executes it over pinned inputs.
 
 mod batch;
+mod bounded;
 mod describe;
 mod files;
 mod lineage;

@@ -15,7 +15,7 @@ use super::priority::give_way;
 use super::{Role, Said, Task};
 use crate::apply::Context;
 use crate::clock::Clock;
-use crate::cores::steps_at_once;
+use crate::cores::{STACK_BYTES, steps_at_once};
 
 /// How often the board is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -23,8 +23,6 @@ const LOOK: Duration = Duration::from_millis(100);
 const BEHIND: Duration = Duration::from_millis(500);
 /// How long steps may take to stop between two commits.
 const GRACE: Duration = Duration::from_secs(5);
-/// Stacks of the work threads: plans of deep queries recurse.
-const STACK_BYTES: usize = 16 << 20;
 
 /// Returns the runtime that steps run on: a scan that takes all of its threads delays nothing else.
 ///
