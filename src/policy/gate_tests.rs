@@ -174,6 +174,28 @@ fn every_way_to_fail_denies() {
         ),
         ("clock", format!("{package}deny contains {{\"msg\": \"x\"}} if time.now_ns() < 1\n"), "time.now_ns"),
         (
+            "network",
+            format!(
+                "{package}deny contains {{\"msg\": \"x\"}} if http.send({{\"method\": \"get\", \"url\": \"http://127.0.0.1\"}}).status_code == 1\n"
+            ),
+            "p/x.rego:2",
+        ),
+        (
+            "host name",
+            format!("{package}deny contains {{\"msg\": \"x\"}} if net.lookup_ip_addr(\"localhost\") == 1\n"),
+            "p/x.rego:2",
+        ),
+        (
+            "environment",
+            format!("{package}deny contains {{\"msg\": \"x\"}} if opa.runtime().env.HOME == \"x\"\n"),
+            "p/x.rego:2",
+        ),
+        (
+            "chance",
+            format!("{package}deny contains {{\"msg\": \"x\"}} if rand.intn(\"x\", 2) == 3\n"),
+            "p/x.rego:2",
+        ),
+        (
             "metadata",
             format!("# METADATA\n# custom:\n#   severity: bad\n{package}deny := []\n"),
             "custom.severity",

@@ -8,6 +8,7 @@
 
 mod attacks;
 mod codes;
+mod fault_cases;
 mod meshes;
 mod standards;
 mod support;
