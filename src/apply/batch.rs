@@ -1,22 +1,23 @@
 //! Batch: read at pinned versions, write, audit, publish.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Date32Type, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt as _;
+use hydromesh_core::band::{Earlier, History};
 use hydromesh_core::ids::PortId;
 use hydromesh_core::ledger::{Fact, Published};
-use hydromesh_core::model::{BatchPipeline, OutputPort, Partitioning, Pipeline, QualitySeverity};
+use hydromesh_core::model::{BatchPipeline, OutputPort, Partitioning, Pipeline};
 use hydromesh_core::plan::{Work, partition_bounds_ms};
 use hydromesh_core::time::{Grain, Partition};
 
 use super::inputs::{self, Inputs};
 use super::{Context, Done, Job, Reporter, StepError, ensure, lake_format};
-use crate::engine::{PartitionFilter, arrow_schema};
+use crate::engine::{Against, PartitionFilter, QualityOutcome, arrow_schema};
 use crate::lake::{PublishMode, Table, TableSpec};
 
 /// Everything that publishing one partition needs.
@@ -30,6 +31,8 @@ struct Target<'a> {
     table: Table,
     schema: SchemaRef,
     versions: BTreeMap<PortId, i64>,
+    /// What was published before, with what this step has published meanwhile.
+    history: Mutex<History>,
 }
 
 /// Computes a chunk of partitions, or the whole table.
@@ -49,7 +52,8 @@ pub(super) async fn run(context: &Context, job: &Job, reporter: &Reporter) -> Re
     let table = job.table(context, &port, lake_format(output.format))?;
     let partition_by = batch.partition.as_ref().map(|cut| cut.by.clone());
     ensure(context, &table, &TableSpec { schema: Arc::clone(&schema), partition_by }).await?;
-    let target = Target { context, job, reporter, output, port, data, table, schema, versions };
+    let history = Mutex::new(job.earlier.clone());
+    let target = Target { context, job, reporter, output, port, data, table, schema, versions, history };
     let filter = filter(&target, batch, &job.start.key.work)?;
     let columns = &output.contract.columns;
     let rows = context.engine.run_query(&batch.sql.text, tables, filter.as_ref(), columns).await?;
@@ -219,30 +223,16 @@ impl Target<'_> {
         let rows = staged.rows;
         let provider = self.table.staged_provider(&staged);
         let object = self.port.port.as_str();
-        let outcomes = self.context.engine.audit(&self.output.contract.quality, provider, object).await?;
-        let failed: Vec<String> = outcomes
-            .iter()
-            .filter(|outcome| !outcome.passed && outcome.severity == QualitySeverity::Error)
-            .map(|outcome| {
-                let measure = outcome.measure.map_or_else(
-                    || outcome.error.clone().unwrap_or_default(),
-                    |measure| format!("measured {measure}"),
-                );
-                format!("{}: {measure}, wanted {}", outcome.rule, outcome.threshold)
-            })
-            .collect();
+        let rules = &self.output.contract.quality;
+        let against = self.against(partition.as_ref());
+        let outcomes = self.context.engine.audit(rules, provider, object, &against).await?;
+        let failed: Vec<String> =
+            outcomes.iter().filter(|it| it.blocks()).map(QualityOutcome::spoken).collect();
+        let earlier = Earlier { rows, nulls: nulls(&outcomes) };
+        let run = &self.job.start.run;
         let mut facts: Vec<Fact> = outcomes
             .into_iter()
-            .map(|outcome| Fact::Quality {
-                port: self.port.clone(),
-                partition: key_text.clone(),
-                run: self.job.start.run.clone(),
-                rule: outcome.rule,
-                severity: outcome.severity,
-                passed: outcome.passed,
-                measure: outcome.measure,
-                threshold: outcome.threshold,
-            })
+            .map(|outcome| outcome.into_fact(&self.port, key_text.as_deref(), run))
             .collect();
         if !failed.is_empty() {
             self.table.discard(staged).await?;
@@ -253,6 +243,9 @@ impl Target<'_> {
         }
         let mode = key_text.clone().map_or(PublishMode::ReplaceAll, PublishMode::ReplacePartition);
         let published = self.table.publish(staged, mode, &meta).await?;
+        if let Some(key) = &key_text {
+            self.history.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), earlier);
+        }
         let data_time_ms = match &partition {
             Some((cut, key)) => partition_bounds_ms(cut, key).map(|(_, end)| end),
             // A whole table shows its inputs as they were when it was computed.
@@ -272,4 +265,16 @@ impl Target<'_> {
         self.reporter.report(facts).await;
         Ok(rows)
     }
+
+    /// Returns what a partition, or the whole table, is compared with.
+    fn against(&self, partition: Option<&(&Partitioning, String)>) -> Against {
+        let partition = partition.and_then(|(cut, key)| Partition::parse(cut.every, key).ok());
+        Against { partition, history: self.history.lock().unwrap_or_else(PoisonError::into_inner).clone() }
+    }
+}
+
+/// Returns the percentages of nulls that later partitions are compared with.
+fn nulls(outcomes: &[QualityOutcome]) -> BTreeMap<String, f64> {
+    let watched = outcomes.iter().filter(|outcome| outcome.band.is_some());
+    watched.filter_map(|outcome| Some((outcome.column.clone()?, outcome.measure?))).collect()
 }

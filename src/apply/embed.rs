@@ -18,15 +18,13 @@ use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use hydromesh_core::ids::{PortId, PortName};
 use hydromesh_core::ledger::{Fact, Published};
-use hydromesh_core::model::{
-    EmbeddingPipeline, InputSource, LogicalType, OutputPort, Pipeline, QualitySeverity,
-};
+use hydromesh_core::model::{EmbeddingPipeline, InputSource, LogicalType, OutputPort, Pipeline};
 
 use self::pieces::{Piece, pieces, read_source};
 use super::batch::AUDIT_FAILED;
 use super::inputs::{self, Inputs};
 use super::{Context, Done, Job, Reporter, StepError, ensure, lake_format};
-use crate::engine::{EngineError, QualityOutcome, arrow_schema, conform_schema};
+use crate::engine::{Against, EngineError, QualityOutcome, arrow_schema, conform_schema};
 use crate::lake::{PublishMode, Table, TableSpec, TableState, Version};
 use crate::text::chain;
 use crate::vector::{
@@ -303,22 +301,12 @@ impl Refresh<'_> {
     /// Runs the contract's rules and reports what they measured.
     async fn audit(&self, provider: Arc<dyn TableProvider>) -> Result<(), StepError> {
         let rules = &self.output.contract.quality;
-        let outcomes = self.context.engine.audit(rules, provider, self.port.port.as_str()).await?;
-        let failed: Vec<String> = outcomes
-            .iter()
-            .filter(|it| !it.passed && it.severity == QualitySeverity::Error)
-            .map(spoken)
-            .collect();
-        let fact = |outcome: QualityOutcome| Fact::Quality {
-            port: self.port.clone(),
-            partition: None,
-            run: self.job.start.run.clone(),
-            rule: outcome.rule,
-            severity: outcome.severity,
-            passed: outcome.passed,
-            measure: outcome.measure,
-            threshold: outcome.threshold,
-        };
+        let against = Against { partition: None, history: self.job.earlier.clone() };
+        let object = self.port.port.as_str();
+        let outcomes = self.context.engine.audit(rules, provider, object, &against).await?;
+        let failed: Vec<String> =
+            outcomes.iter().filter(|it| it.blocks()).map(QualityOutcome::spoken).collect();
+        let fact = |outcome: QualityOutcome| outcome.into_fact(&self.port, None, &self.job.start.run);
         self.reporter.report(outcomes.into_iter().map(fact).collect()).await;
         if failed.is_empty() {
             return Ok(());
@@ -341,11 +329,4 @@ impl Refresh<'_> {
             key,
         })
     }
-}
-
-fn spoken(outcome: &QualityOutcome) -> String {
-    let measured = outcome
-        .measure
-        .map_or_else(|| outcome.error.clone().unwrap_or_default(), |measure| format!("measured {measure}"));
-    format!("{}: {measured}, wanted {}", outcome.rule, outcome.threshold)
 }

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use hydromesh_core::band::History;
 use hydromesh_core::control::Start;
 use hydromesh_core::ids::{PortId, ProductId};
 use hydromesh_core::ledger::{Champion, ErrorKind, Fact, RunOutcome};
@@ -100,6 +101,10 @@ pub struct Job {
     /// The table still shows that change: nothing that it holds is to be trusted.
     #[serde(default)]
     pub afresh: bool,
+    /// What was published before of the port that the step fills, by the same definition; empty when no rule of its
+    /// contract asks what is usual.
+    #[serde(default)]
+    pub earlier: History,
 }
 
 impl Job {

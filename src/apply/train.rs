@@ -16,13 +16,13 @@ use futures::TryStreamExt as _;
 use hydromesh_core::aggregate::Value;
 use hydromesh_core::ids::{PortId, ProductId};
 use hydromesh_core::ledger::{ErrorKind, Fact, Published, Trained};
-use hydromesh_core::model::{Pipeline, QualitySeverity, Trainer, TrainingPipeline};
+use hydromesh_core::model::{Pipeline, Trainer, TrainingPipeline};
 
 use super::batch::AUDIT_FAILED;
 use super::follow::feature_history;
 use super::inputs::{self, Inputs};
 use super::{Context, Done, Job, Reporter, StepError, ensure, lake_format};
-use crate::engine::{EngineError, arrow_schema, conform_schema};
+use crate::engine::{Against, EngineError, QualityOutcome, arrow_schema, conform_schema};
 use crate::lake::{PublishMode, TableSpec};
 use crate::online::current_values;
 use crate::text::chain;
@@ -253,30 +253,13 @@ async fn publish(
     let staged = table.stage(&meta, Box::pin(stream)).await?;
     let count = staged.rows;
     let provider = table.staged_provider(&staged);
-    let outcomes = context.engine.audit(&output.contract.quality, provider, port.port.as_str()).await?;
-    let failed: Vec<String> = outcomes
-        .iter()
-        .filter(|outcome| !outcome.passed && outcome.severity == QualitySeverity::Error)
-        .map(|outcome| {
-            let why = outcome.error.clone().unwrap_or_default();
-            let measure = outcome.measure.map_or(why, |measure| format!("measured {measure}"));
-            format!("{}: {measure}, wanted {}", outcome.rule, outcome.threshold)
-        })
-        .collect();
+    let against = Against { partition: None, history: job.earlier.clone() };
+    let rules = &output.contract.quality;
+    let outcomes = context.engine.audit(rules, provider, port.port.as_str(), &against).await?;
+    let failed: Vec<String> = outcomes.iter().filter(|it| it.blocks()).map(QualityOutcome::spoken).collect();
     let run = job.start.run.clone();
-    let mut facts: Vec<Fact> = outcomes
-        .into_iter()
-        .map(|outcome| Fact::Quality {
-            port: port.clone(),
-            partition: None,
-            run: run.clone(),
-            rule: outcome.rule,
-            severity: outcome.severity,
-            passed: outcome.passed,
-            measure: outcome.measure,
-            threshold: outcome.threshold,
-        })
-        .collect();
+    let mut facts: Vec<Fact> =
+        outcomes.into_iter().map(|outcome| outcome.into_fact(&port, None, &run)).collect();
     if !failed.is_empty() {
         table.discard(staged).await?;
         reporter.report(facts).await;

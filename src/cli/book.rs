@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use hydromesh_core::diag::did_you_mean;
 use hydromesh_core::ids::{PortId, ProductId};
-use hydromesh_core::ledger::{Entry, Fact, LedgerState};
+use hydromesh_core::ledger::{Entry, Fact, LedgerState, RuleOutcome};
 
 use super::{Failure, Format, OUTSIDE, clock, runtime};
 use crate::repo::{CommitId, Repository};
@@ -129,17 +129,19 @@ impl Book {
                 let begun = Begun { at_ms: entry.at_ms, attempt: *attempt, decision: decision.clone() };
                 self.begun.insert(run.clone(), begun);
             }
-            Fact::Quality { port, partition, run, passed, measure, .. } => {
+            Fact::Quality { port, partition, run, passed, measure, band, .. } => {
                 let this = (run.clone(), partition.clone());
                 let audits = self.audits.entry(port.clone()).or_default();
                 if self.last_audit.get(port) != Some(&this) || audits.is_empty() {
                     audits.push(Audit { at_ms: entry.at_ms, ..Audit::default() });
                     self.last_audit.insert(port.clone(), this);
                 }
-                if let Some(audit) = audits.last_mut() {
+                // What neither held nor failed is no part of a rate.
+                let outcome = RuleOutcome::of(*passed, *measure, band.as_ref());
+                if let Some(audit) = audits.last_mut().filter(|_| outcome != RuleOutcome::Unknown) {
                     audit.required += 1;
                     audit.executed += u32::from(measure.is_some());
-                    audit.passed += u32::from(*passed && measure.is_some());
+                    audit.passed += u32::from(outcome == RuleOutcome::Held);
                 }
             }
             Fact::Sent { outbox, receipt, .. } => {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use clap::Args;
 use hydromesh_core::ids::{PortId, ProductId};
-use hydromesh_core::ledger::{Deployed, PortState};
+use hydromesh_core::ledger::{Deployed, PortState, RuleOutcome};
 use hydromesh_core::model::{
     Classification, InputSource, LogicalType, OutputPort, Pipeline, Product, QualitySeverity, SlaKind,
 };
@@ -76,6 +76,7 @@ fn as_json(book: &Book, condition: &Condition<'_>) -> Value {
                 "quality": book.ledger.quality.get(&port).map(|rules| {
                     rules.iter().map(|(rule, it)| json!({
                         "rule": rule, "passed": it.passed, "measure": it.measure, "threshold": it.threshold,
+                        "outcome": it.outcome(), "column": it.column, "rows": it.rows, "band": it.band,
                         "severity": it.severity, "partition": it.partition, "at": rfc3339(it.at_ms),
                     })).collect::<Vec<_>>()
                 }),
@@ -215,10 +216,14 @@ fn port(text: &mut String, book: &Book, id: &PortId, output: &OutputPort, paint:
         let _ = writeln!(text, "    promises {}", promise(&sla.kind));
     }
     if let Some(rules) = book.ledger.quality.get(id) {
-        let failing: Vec<_> = rules.iter().filter(|(_, it)| !it.passed).collect();
-        let passed = rules.len() - failing.len();
+        let failing: Vec<_> = rules.iter().filter(|(_, it)| it.outcome().is_bad()).collect();
+        let unknown = rules.values().filter(|it| it.outcome() == RuleOutcome::Unknown).count();
+        let passed = rules.len() - failing.len() - unknown;
         let tone = if failing.is_empty() { Tone::Good } else { Tone::Bad };
-        let summary = format!("{passed} of {} hold", counted(rules.len(), "quality rule"));
+        let mut summary = format!("{passed} of {} hold", counted(rules.len(), "quality rule"));
+        if unknown > 0 {
+            let _ = write!(summary, ", {unknown} not known yet");
+        }
         let _ = writeln!(text, "    {}", paint.text(tone, &summary));
         for (rule, it) in failing {
             let measure =

@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use hydromesh_core::band::{History, furthest};
 use hydromesh_core::control::Start;
 use hydromesh_core::ids::ProductId;
-use hydromesh_core::ledger::LedgerState;
-use hydromesh_core::plan::upstream_ports;
+use hydromesh_core::ledger::{Deployed, LedgerState};
+use hydromesh_core::model::Pipeline;
+use hydromesh_core::plan::{Work, upstream_ports};
+use hydromesh_core::time::Partition;
 
 use crate::apply::Job;
 
@@ -37,5 +40,37 @@ pub(super) fn job(start: Start, ledger: &LedgerState) -> Option<Job> {
         deployed.product.pipelines.get(&start.key.pipeline.name).map(|it| deployed.product.port(it.output()));
     let altered = output.as_ref().map_or(0, |port| ledger.altered_at(port));
     let afresh = output.is_some_and(|port| ledger.altered.contains_key(&port));
-    Some(Job { start, products, print, versions, models, altered, afresh })
+    let earlier = earlier(&start, ledger, deployed);
+    Some(Job { start, products, print, versions, models, altered, afresh, earlier })
 }
+
+/// Returns what the rules of the contract compare a step's rows with.
+fn earlier(start: &Start, ledger: &LedgerState, deployed: &Deployed) -> History {
+    let product = &deployed.product;
+    let Some(pipeline) = product.pipelines.get(&start.key.pipeline.name) else { return History::new() };
+    let name = pipeline.output();
+    let (Some(output), Some(print)) = (product.outputs.get(name), deployed.print.ports.get(name)) else {
+        return History::new();
+    };
+    let cut = match pipeline {
+        Pipeline::Batch(batch) => batch.partition.as_ref(),
+        _ => None,
+    };
+    let most = furthest(&output.contract.quality, cut.map(|cut| cut.every));
+    if most == 0 {
+        return History::new();
+    }
+    let (before, chunk) = match (&start.key.work, cut) {
+        (Work::Partitions { from, to }, Some(cut)) => {
+            let index = |key: &str| Partition::parse(cut.every, key).map_or(0, Partition::index);
+            (Some(to.as_str()), index(to).saturating_sub(index(from)).unsigned_abs())
+        }
+        _ => (None, 0),
+    };
+    // The last partition of a chunk looks back at those of the chunk, the first one further.
+    let most = u64::from(most).saturating_add(chunk);
+    ledger.earlier(&product.port(name), &print.data, before, usize::try_from(most).unwrap_or(usize::MAX))
+}
+
+#[cfg(test)]
+mod tests;

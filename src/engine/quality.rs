@@ -1,5 +1,8 @@
 //! Runs a contract's quality rules on a table that is written and not yet published.
 
+mod outcome;
+mod words;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -12,37 +15,30 @@ use datafusion::functions::regex::expr_fn::regexp_like;
 use datafusion::functions_aggregate::expr_fn::{count, sum};
 use datafusion::logical_expr::{Expr, cast, in_list, lit, not, when};
 use datafusion::prelude::{DataFrame, SessionContext};
+use hydromesh_core::band::{History, band};
 use hydromesh_core::ledger::ErrorKind;
-use hydromesh_core::model::{Quality, QualityCheck, QualitySeverity, Threshold};
+use hydromesh_core::model::{Quality, QualityCheck, Threshold, Usual, UsualOf};
+use hydromesh_core::time::Partition;
 
+use self::words::{check_operands, names_property, replaced, spoken_problem};
 use super::batch::{Engine, EngineError};
-use super::describe::{SqlProblem, SqlProblemKind, plan_select, quoted};
+use super::describe::{plan_select, quoted};
 
-/// What became of one quality rule.
-#[derive(Debug, Clone, PartialEq)]
-pub struct QualityOutcome {
-    /// The rule's id.
-    pub rule: String,
-    /// The column that it is about, if one.
-    pub column: Option<String>,
-    /// Blocks the publication, or only tells.
-    pub severity: QualitySeverity,
-    /// What was measured, in the threshold's unit; `None` when the rule could not be evaluated.
-    pub measure: Option<f64>,
-    /// Rows of the table.
-    pub rows: u64,
-    /// What the measure must be, for people: `at most 1 %`.
-    pub threshold: String,
-    /// The measure was taken and satisfies the threshold.
-    pub passed: bool,
-    /// Why there is no measure.
-    pub error: Option<String>,
+pub use self::outcome::QualityOutcome;
+
+/// What a table under audit is compared with.
+#[derive(Debug, Clone, Default)]
+pub struct Against {
+    /// The partition under audit; `None` for a whole table.
+    pub partition: Option<Partition>,
+    /// What was published by the same definition.
+    pub history: History,
 }
 
 impl Engine {
     /// Returns the outcome of every rule, in the order of the rules.
     ///
-    /// Every rule of the library but duplicates is measured in one scan. A rule that cannot be evaluated (a column that
+    /// Every rule of the library but duplicates is measured in one scan, and so is what is compared with what is usual. A rule that cannot be evaluated (a column that
     /// is not there, a broken pattern, a query that fails) did not pass, and the others are evaluated all the same.
     /// The measure of a `percent` rule is `100 * counted rows / all rows`, 0 for an empty table; that of a query is the
     /// number that the query yields, whatever the unit. Rows with a null in a key are no duplicates, as in SQL's UNIQUE.
@@ -54,6 +50,7 @@ impl Engine {
         rules: &[Quality],
         table: Arc<dyn TableProvider>,
         object: &str,
+        against: &Against,
     ) -> Result<Vec<QualityOutcome>, EngineError> {
         let context = self.session(BTreeMap::from([(object.to_owned(), Arc::clone(&table))]))?;
         let audited =
@@ -83,26 +80,15 @@ impl Engine {
                     }
                 }
             };
-            outcomes.push(outcome(rule, rows, measured));
+            let rows = rows.unsigned_abs();
+            outcomes.push(QualityOutcome::new(rule, rows, measured, || match &rule.check {
+                QualityCheck::Usual(usual) => {
+                    Some(band(usual, rule.column.as_deref(), against.partition, rows, &against.history))
+                }
+                _ => None,
+            }));
         }
         Ok(outcomes)
-    }
-}
-
-fn outcome(rule: &Quality, rows: i64, measured: Result<f64, String>) -> QualityOutcome {
-    let (measure, error) = match measured {
-        Ok(measure) => (Some(measure), None),
-        Err(reason) => (None, Some(reason)),
-    };
-    QualityOutcome {
-        rule: rule.id.clone(),
-        column: rule.column.clone(),
-        severity: rule.severity,
-        measure,
-        rows: rows.unsigned_abs(),
-        threshold: spoken(&rule.threshold),
-        passed: measure.is_some_and(|measure| rule.threshold.holds(measure)),
-        error,
     }
 }
 
@@ -153,11 +139,17 @@ struct Audited {
 
 impl Audited {
     fn measure_of<'r>(&self, rule: &'r Quality) -> Result<Measure<'r>, String> {
-        check_operands(&rule.threshold)?;
+        if !matches!(rule.check, QualityCheck::Usual(_)) {
+            check_operands(&rule.threshold)?;
+        }
         let own = || rule.column.as_deref().ok_or_else(|| "the rule names no column".to_owned());
         Ok(match &rule.check {
-            QualityCheck::RowCount => Measure::AllRows,
-            QualityCheck::NullValues => Measure::RowsWhere(self.column(own()?)?.0.is_null()),
+            QualityCheck::RowCount | QualityCheck::Usual(Usual { of: UsualOf::RowCount, .. }) => {
+                Measure::AllRows
+            }
+            QualityCheck::NullValues | QualityCheck::Usual(Usual { of: UsualOf::NullValues, .. }) => {
+                Measure::RowsWhere(self.column(own()?)?.0.is_null())
+            }
             QualityCheck::MissingValues(values) => {
                 let (column, kind) = self.column(own()?)?;
                 let among = among(&column, &kind, values)?;
@@ -305,89 +297,6 @@ fn integers(batches: &[RecordBatch]) -> Result<Vec<i64>, EngineError> {
 fn not_one_row(what: &str) -> EngineError {
     let message = format!("an aggregate over the whole table yielded no row of {what}");
     EngineError { kind: ErrorKind::Internal, code: "HM-X004", message }
-}
-
-fn spoken_problem(problem: SqlProblem) -> String {
-    match problem.kind {
-        SqlProblemKind::MissingTable { name } => {
-            format!("the query reads {name}; a quality rule reads its own object, {{object}}, alone")
-        }
-        SqlProblemKind::MissingColumn { name, .. } => format!("column {name} is not in the table"),
-        SqlProblemKind::Refused | SqlProblemKind::Other => problem.message,
-    }
-}
-
-/// The two things that a query may name, as ODCS 3.0 to 3.2 and its tools spell them.
-const OBJECT: [&str; 3] = ["{object}", "{table}", "{model}"];
-const PROPERTY: [&str; 3] = ["{property}", "{column}", "{field}"];
-
-fn names_property(sql: &str) -> bool {
-    PROPERTY.iter().any(|name| sql.contains(name))
-}
-
-/// Returns the query with its placeholders as quoted identifiers, in one pass: a name that looks like a placeholder
-/// stays a name.
-fn replaced(sql: &str, object: &str, column: Option<&str>) -> String {
-    let identifier = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-    let mut text = String::with_capacity(sql.len() + object.len());
-    let mut rest = sql;
-    while let Some(at) = rest.find(['$', '{']) {
-        let (before, from) = rest.split_at(at);
-        text.push_str(before);
-        let braced = from.strip_prefix('$').unwrap_or(from);
-        let after = |names: &[&str]| names.iter().find_map(|name| braced.strip_prefix(name));
-        if let Some(after) = after(&OBJECT) {
-            text.push_str(&identifier(object));
-            rest = after;
-        } else if let (Some(after), Some(column)) = (after(&PROPERTY), column) {
-            text.push_str(&identifier(column));
-            rest = after;
-        } else {
-            text.push_str(&from[..1]);
-            rest = &from[1..];
-        }
-    }
-    text.push_str(rest);
-    text
-}
-
-fn check_operands(threshold: &Threshold) -> Result<(), String> {
-    let wanted = match threshold.operator.as_str() {
-        "mustBe"
-        | "mustNotBe"
-        | "mustBeGreaterThan"
-        | "mustBeGreaterOrEqualTo"
-        | "mustBeLessThan"
-        | "mustBeLessOrEqualTo" => 1,
-        "mustBeBetween" | "mustNotBeBetween" => 2,
-        other => return Err(format!("{other} is no operator of a quality rule")),
-    };
-    let given = threshold.operands.len();
-    if given != wanted || threshold.operands.iter().any(|operand| operand.is_nan()) {
-        return Err(format!("{} takes {wanted} numbers and the rule gives {given}", threshold.operator));
-    }
-    Ok(())
-}
-
-/// Returns the threshold for people.
-fn spoken(threshold: &Threshold) -> String {
-    let at = |index: usize| threshold.operands.get(index).map_or_else(|| "?".to_owned(), f64::to_string);
-    let (one, two) = (at(0), at(1));
-    let mut text = match threshold.operator.as_str() {
-        "mustBe" => format!("exactly {one}"),
-        "mustNotBe" => format!("anything but {one}"),
-        "mustBeGreaterThan" => format!("more than {one}"),
-        "mustBeGreaterOrEqualTo" => format!("at least {one}"),
-        "mustBeLessThan" => format!("less than {one}"),
-        "mustBeLessOrEqualTo" => format!("at most {one}"),
-        "mustBeBetween" => format!("from {one} to {two}"),
-        "mustNotBeBetween" => format!("below {one} or above {two}"),
-        other => format!("{other} {one}"),
-    };
-    if threshold.percent {
-        text.push_str(" %");
-    }
-    text
 }
 
 #[cfg(test)]

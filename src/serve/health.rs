@@ -53,7 +53,7 @@ pub fn product_status(ledger: &LedgerState, product: &ProductId) -> Status {
         .iter()
         .filter(|(port, _)| port.product == *product)
         .flat_map(|(_, rules)| rules.values())
-        .any(|rule| !rule.passed && rule.severity == QualitySeverity::Warning);
+        .any(|rule| rule.outcome().is_bad() && rule.severity == QualitySeverity::Warning);
     if warned || open.iter().any(|(kind, _)| *kind != AlertKind::Deploy) {
         return Status::Degraded;
     }

@@ -349,6 +349,8 @@ pub enum Severity {
 pub enum QualityOutcome {
     Fail,
     NotRun,
+    /// What is usual is not known yet.
+    Unknown,
     Pass,
 }
 

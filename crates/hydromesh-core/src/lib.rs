@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod aggregate;
+pub mod band;
 pub mod check;
 pub mod checkpoint;
 pub mod compat;

@@ -138,6 +138,7 @@ impl World {
             models: Champion::default(),
             altered: 0,
             afresh: false,
+            earlier: BTreeMap::new(),
         };
         let context = Context {
             environment: "dev".to_owned(),

@@ -13,13 +13,13 @@ use futures::StreamExt as _;
 use hydromesh_core::aggregate::Value;
 use hydromesh_core::ids::PortId;
 use hydromesh_core::ledger::Fact;
-use hydromesh_core::model::{OutputPort, QualitySeverity};
+use hydromesh_core::model::OutputPort;
 use serde_json::json;
 
 use super::arrays::{column, instants};
 use super::view::built;
 use crate::apply::{Context, StepError};
-use crate::engine::arrow_schema;
+use crate::engine::{Against, QualityOutcome, arrow_schema};
 use crate::lake::{Checkpoint, PublishMode, Table, TableSpec};
 use crate::online::PortValues;
 
@@ -116,8 +116,10 @@ impl ValuesTable {
         let staged = self.table.stage(&meta, batches).await?;
         let provider = self.table.staged_provider(&staged);
         let object = self.port.port.as_str();
-        let outcomes = context.engine.audit(&self.output.contract.quality, provider, object).await?;
-        let blocked = outcomes.iter().any(|it| !it.passed && it.severity == QualitySeverity::Error);
+        // The table is written anew every few seconds, and nobody records how many rows it had: nothing is usual of it.
+        let rules = &self.output.contract.quality;
+        let outcomes = context.engine.audit(rules, provider, object, &Against::default()).await?;
+        let blocked = outcomes.iter().any(QualityOutcome::blocks);
         let mut facts = Vec::new();
         for outcome in outcomes {
             let same = self
@@ -128,16 +130,7 @@ impl ValuesTable {
                 continue;
             }
             self.told.insert(outcome.rule.clone(), (outcome.passed, std::time::Instant::now()));
-            facts.push(Fact::Quality {
-                port: self.port.clone(),
-                partition: None,
-                run: run.to_owned(),
-                rule: outcome.rule,
-                severity: outcome.severity,
-                passed: outcome.passed,
-                measure: outcome.measure,
-                threshold: outcome.threshold,
-            });
+            facts.push(outcome.into_fact(&self.port, None, run));
         }
         if blocked {
             self.table.discard(staged).await?;

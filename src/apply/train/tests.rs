@@ -207,6 +207,7 @@ impl World {
             models: Champion::default(),
             altered: 0,
             afresh: false,
+            earlier: BTreeMap::new(),
         };
         Self { folder, context, job, clicks: Clicks::of(&reading) }
     }

@@ -6,6 +6,8 @@ use datafusion::common::{DataFusionError, Result as PlanResult};
 use datafusion::datasource::TableType;
 use datafusion::physical_plan::ExecutionPlan;
 
+use hydromesh_core::model::QualitySeverity;
+
 use super::*;
 use crate::engine::EngineConfig;
 use crate::engine::memory_table;
@@ -73,7 +75,7 @@ fn percent(mut rule: Quality) -> Quality {
 }
 
 async fn audit(rules: &[Quality], table: Arc<dyn TableProvider>) -> Vec<QualityOutcome> {
-    engine().audit(rules, table, "Orders").await.expect("an audit")
+    engine().audit(rules, table, "Orders", &Against::default()).await.expect("an audit")
 }
 
 async fn measures(rules: &[Quality]) -> Vec<Result<f64, String>> {
@@ -247,9 +249,48 @@ async fn the_library_takes_one_scan_however_many_rules() {
 }
 
 #[tokio::test]
+async fn what_is_usual_is_measured_in_the_same_scan_and_judged_by_history() {
+    let watched = Arc::new(Watched { table: orders(), scans: 0.into(), fault: None });
+    let about = |column, of| {
+        let percent = of == UsualOf::NullValues;
+        let mut rule = rule(column, QualityCheck::Usual(Usual::new(of)), "usual", &[]);
+        rule.threshold.percent = percent;
+        rule
+    };
+    let rules = [
+        about(None, UsualOf::RowCount),
+        about(Some("items"), UsualOf::NullValues),
+        rule(Some("items"), QualityCheck::NullValues, "mustBe", &[1.0]),
+    ];
+    let table = || Arc::clone(&watched) as Arc<dyn TableProvider>;
+    let unknown = audit(&rules, table()).await;
+    assert_eq!(watched.scans.load(std::sync::atomic::Ordering::SeqCst), 1);
+    assert_eq!(
+        unknown.iter().map(|it| (it.measure, it.passed)).collect::<Vec<_>>(),
+        [(Some(5.0), false), (Some(20.0), false), (Some(1.0), true),]
+    );
+    assert!(!unknown.iter().any(QualityOutcome::blocks), "unknown is no failure");
+    let history = (0..20).map(|n| {
+        let nulls = [("items".to_owned(), 1.0)].into();
+        (format!("{n:020}"), hydromesh_core::band::Earlier { rows: 4_000, nulls })
+    });
+    let against = Against { partition: None, history: history.collect() };
+    let judged = engine().audit(&rules, table(), "Orders", &against).await.expect("an audit");
+    assert_eq!(judged[0].spoken(), "rule: measured 5, wanted 3200 to 5000, as 20 like it before");
+    assert!(judged[0].blocks());
+    // One of five is chance where one of a hundred is usual.
+    assert_eq!((judged[1].passed, judged[1].blocks()), (true, false));
+    let broken = about(Some("nothing"), UsualOf::NullValues);
+    let broken = engine().audit(&[broken], table(), "Orders", &against).await.expect("an audit");
+    assert_eq!(broken[0].spoken(), "rule: column nothing is not in the table, wanted what is usual");
+    assert!(broken[0].blocks(), "a rule that cannot be evaluated stops the publication");
+}
+
+#[tokio::test]
 async fn a_table_that_cannot_be_read_is_no_fault_of_a_rule() {
     let fault = Some(std::io::ErrorKind::TimedOut);
     let watched = Arc::new(Watched { table: orders(), scans: 0.into(), fault });
-    let error = engine().audit(&[sql("SELECT 1")], watched, "Orders").await.expect_err("no table");
+    let error = engine().audit(&[sql("SELECT 1")], watched, "Orders", &Against::default()).await;
+    let error = error.expect_err("no table");
     assert_eq!(error.kind, ErrorKind::External);
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::NaiveDate;
 use chrono_tz::Tz;
 use hydromesh_core::ids::PortId;
-use hydromesh_core::ledger::{AlertKind, EpisodeRecord, PortState, QualityRecord, RunOutcome};
+use hydromesh_core::ledger::{AlertKind, EpisodeRecord, PortState, QualityRecord, RuleOutcome, RunOutcome};
 use hydromesh_core::model::{
     Contract, OutputPort, Pipeline, Product, Quality, QualitySeverity, Sla, SlaKind,
 };
@@ -129,11 +129,13 @@ fn count(rules: usize) -> u32 {
 /// Returns the last execution of a contract's rules as one result.
 fn latest(contract: &Contract, records: &BTreeMap<String, QualityRecord>) -> Option<QualityResult> {
     let of: Vec<&QualityRecord> = contract.quality.iter().filter_map(|rule| records.get(&rule.id)).collect();
+    // What neither held nor failed is no part of a rate.
+    let known = || of.iter().filter(|record| record.outcome() != RuleOutcome::Unknown);
     Some(QualityResult {
         at: of.iter().map(|record| record.at_ms).max()?,
-        passed: count(of.iter().filter(|record| record.passed).count()),
-        executed: count(of.iter().filter(|record| record.measure.is_some()).count()),
-        required: count(contract.quality.len()),
+        passed: count(known().filter(|record| record.passed).count()),
+        executed: count(known().filter(|record| record.measure.is_some()).count()),
+        required: count(contract.quality.len() - (of.len() - known().count())),
     })
 }
 

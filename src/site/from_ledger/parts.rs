@@ -1,7 +1,7 @@
 //! Ports, audits, runs and decisions of a product.
 
 use hydromesh_core::ids::{PortId, ProductId};
-use hydromesh_core::ledger::{Deployed, RunOutcome};
+use hydromesh_core::ledger::{Deployed, QualityRecord, RuleOutcome, RunOutcome};
 use hydromesh_core::model::{
     BatchSchedule, Classification, Column, LogicalType, OutputPort, Pipeline, Product, Quality, QualityCheck,
     QualitySeverity, SlaKind, TableFormat,
@@ -103,11 +103,12 @@ impl Facts<'_> {
             QualitySeverity::Error => site::Severity::Error,
             QualitySeverity::Warning => site::Severity::Warning,
         };
-        let outcome = match record {
+        let outcome = match record.map(QualityRecord::outcome) {
             None => QualityOutcome::NotRun,
-            Some(record) if record.passed => QualityOutcome::Pass,
+            Some(RuleOutcome::Held) => QualityOutcome::Pass,
+            Some(RuleOutcome::Unknown) => QualityOutcome::Unknown,
             // A rule that could not be evaluated stops a publication like one that failed.
-            Some(_) => QualityOutcome::Fail,
+            Some(RuleOutcome::Failed | RuleOutcome::Unmeasured) => QualityOutcome::Fail,
         };
         let observed = match record {
             None => String::new(),

@@ -140,6 +140,9 @@ impl Story {
             passed,
             measure: Some(measure),
             threshold: "less than 10 %".into(),
+            column: None,
+            rows: None,
+            band: None,
         });
     }
 
@@ -325,6 +328,36 @@ fn reading_history_at_first_breaks_no_promise() {
     let age = objective(&site, "commerce/orders", key);
     assert_eq!(age.bad_intervals[0].from, instant(deployed_ms + 2 * DAY));
     assert_eq!(product(&site, &orders.to_string()).status, site::Status::Breaching);
+}
+
+#[test]
+fn a_rule_that_knows_nothing_usual_is_neither_good_nor_bad() {
+    let mut story = all_is_well();
+    let before = product(&story.site(), "commerce/orders").status;
+    let band = hydromesh_core::band::Band { alike: 2, needed: 4, usual: None };
+    story.tell(Fact::Quality {
+        port: "commerce/orders.orders".parse().unwrap(),
+        partition: Some("2026-11-19".into()),
+        run: "run-00000001".into(),
+        rule: "channel-mostly-known".into(),
+        severity: QualitySeverity::Warning,
+        passed: false,
+        measure: Some(1.5),
+        threshold: band.spoken(true),
+        column: None,
+        rows: Some(200),
+        band: Some(band),
+    });
+    let site = story.site();
+    let orders = product(&site, "commerce/orders");
+    assert_eq!(orders.status, before, "{}", orders.status_reason);
+    let rule = orders.quality.iter().find(|rule| rule.check == "channel-mostly-known").unwrap();
+    assert_eq!(rule.outcome, site::QualityOutcome::Unknown);
+    let promise = objective(&site, "commerce/orders", "orders.qualityPassRate");
+    assert_eq!(promise.status, site::Status::Healthy, "it is no part of the rate");
+    let pages = built(&site);
+    let page = text(&pages, "p/commerce/orders/index.html");
+    assert!(page.contains("what is usual, which is unknown with 2 of 4 like it before"));
 }
 
 #[test]

@@ -11,8 +11,8 @@ use crate::aggregate::AggFunction;
 use crate::diag::{Diagnostic, Related, Severity, Spot, codes, did_you_mean};
 use crate::ids::{PipelineName, ProductId};
 use crate::model::{
-    ColumnShape, Contract, FeaturePipeline, LogicalType, Mesh, Pipeline, Product, QueryShape, SqlText,
-    TrainingPipeline,
+    ColumnShape, Contract, FeaturePipeline, LogicalType, Mesh, Pipeline, Product, QualityCheck, QueryShape,
+    SqlText, TrainingPipeline,
 };
 use crate::sql;
 
@@ -180,10 +180,12 @@ impl Check<'_> {
             Pipeline::Stream(_) => {
                 self.output(pipeline);
                 self.repeatable();
+                self.without_history(pipeline);
             }
             Pipeline::Feature(feature) => {
                 self.feature(feature);
                 self.repeatable();
+                self.without_history(pipeline);
             }
             Pipeline::Training(training) => self.training(training),
             Pipeline::Embedding(_) => {}
@@ -208,6 +210,24 @@ impl Check<'_> {
             let place = find_word(&self.sql.text, function.split('(').next().unwrap_or(function));
             let at = place.map_or_else(|| self.at(), |(line, column)| sql::place(self.sql, line, column));
             self.found.push(Diagnostic::new(codes::SQL_VOLATILE, self.sql.file.clone(), at, message));
+        }
+    }
+
+    /// What follows a topic has no publications whose rows could be compared.
+    fn without_history(&mut self, pipeline: &Pipeline) {
+        let Some(port) = self.product.outputs.get(pipeline.output()) else { return };
+        for rule in &port.contract.quality {
+            if matches!(rule.check, QualityCheck::Usual(_)) {
+                let message = format!(
+                    "rule `{}` asks what is usual, which is known of tables that are published as a whole or by \
+                     partitions; {} follows a topic",
+                    rule.id,
+                    pipeline.name()
+                );
+                let at = Spot { line: rule.line, column: 1 };
+                let file = port.contract.file.clone();
+                self.found.push(Diagnostic::new(codes::CUSTOM_QUALITY, file, at, message));
+            }
         }
     }
 

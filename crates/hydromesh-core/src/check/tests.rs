@@ -134,6 +134,33 @@ fn a_partitioned_query_must_be_repeatable() {
 }
 
 #[test]
+fn what_is_usual_of_a_stream_is_not_known() {
+    let rule =
+        "quality: [{type: custom, engine: hydromesh, implementation: {usual: rowCount}}]\n  properties:\n";
+    let contract = format!(
+        "apiVersion: v3.2.0\nkind: DataContract\nversion: 1.0.0\nschema:\n- name: out\n  {rule}  - {{name: id, logicalType: string}}\n  - {{name: ts, logicalType: timestamp}}\n"
+    );
+    let product = "apiVersion: v1.1.0\nkind: DataProduct\ninputPorts:\n- name: raw\n  customProperties:\n  - {property: hydromesh.topic, value: raw}\noutputPorts:\n- {name: out}\n";
+    let raw = "apiVersion: v3.2.0\nkind: DataContract\nversion: 1.0.0\nschema:\n- name: raw\n  properties:\n  - {name: id, logicalType: string}\n  - {name: ts, logicalType: timestamp}\n";
+    let pipeline = "apiVersion: hydromesh/v1\nkind: StreamPipeline\nname: make\noutput: out\nsql: SELECT id, ts FROM raw\nsource: {port: raw, event_time: ts}\n";
+    let mesh = mesh(&[
+        ("domains/a/p/out.odcs.yaml", &contract),
+        ("domains/a/p/product.odps.yaml", product),
+        ("domains/a/p/raw.odcs.yaml", raw),
+        ("domains/a/p/pipeline.yaml", pipeline),
+        ("domains/a/p/out.sql", ""),
+    ]);
+    let key = ("a/p".parse().expect("id"), PipelineName::new("make").expect("name"));
+    let columns = vec![
+        column("id", LogicalType::String, "Utf8"),
+        column("ts", LogicalType::Timestamp, "Timestamp(Microsecond, Some(\"UTC\"))"),
+    ];
+    let found = check_shapes(&mesh, &[(key, Ok(shape(columns)))].into());
+    assert_eq!(found.iter().map(|it| (it.code.id(), it.line)).collect::<Vec<_>>(), [("HM-C005", 6)]);
+    assert!(broken_by(&mesh, &found).is_empty(), "it is told, and the product goes on");
+}
+
+#[test]
 fn types_fit_where_nothing_is_lost() {
     use LogicalType as T;
     let contract = mesh(&[])

@@ -5,6 +5,7 @@
 
 mod asked;
 mod doubt;
+mod earlier;
 mod failed;
 mod reading;
 mod records;
@@ -19,10 +20,11 @@ pub use doubt::Alteration;
 pub use reading::Reading;
 pub use records::{
     Attempts, Champion, Deployed, EpisodeRecord, FinishedRun, PortState, ProductVerdict, PublishedPartition,
-    QualityRecord, SeenCommit, StreamState,
+    QualityRecord, RuleOutcome, SeenCommit, StreamState,
 };
 pub use state::LedgerState;
 
+use crate::band::Band;
 use crate::checkpoint::CheckpointRecord;
 use crate::ids::{PipelineId, PortId, ProductId};
 use crate::model::{Product, QualitySeverity, StepLimits};
@@ -158,6 +160,15 @@ pub enum Fact {
         measure: Option<f64>,
         /// The threshold, for people.
         threshold: String,
+        /// The column that it is about, if one; none in facts of earlier versions.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        column: Option<String>,
+        /// Rows that were looked at; none in facts of earlier versions.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rows: Option<u64>,
+        /// What is usual, for a rule about that. While that is unknown the rule neither holds nor fails.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        band: Option<Band>,
     },
     /// Input rows that could not be read were set aside.
     Quarantined {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{Alert, AlertState, ErrorKind, Outcome, Published, RunOutcome, StreamRows, Trained};
+use crate::band::Band;
 use crate::checkpoint::CheckpointRecord;
 use crate::ids::PortId;
 use crate::model::{Product, QualitySeverity};
@@ -76,6 +77,8 @@ pub struct PortState {
     pub publishes: VecDeque<(i64, Option<i64>)>,
     /// Publications since ever.
     pub published: u64,
+    /// Earlier publications of a table without partitions, oldest first.
+    pub before: VecDeque<Arc<PublishedPartition>>,
     /// Partitions published per run of data fingerprint, for the summary of a commit.
     pub newest_data_ms: Option<i64>,
 }
@@ -93,6 +96,8 @@ pub struct PublishedPartition {
     pub rows_version: i64,
     /// A run that would write it ended with its writer: what the table shows may be something else.
     pub unsure: bool,
+    /// Percentage of rows in which a column is null, for columns with a rule about what is usual of it.
+    pub nulls: BTreeMap<String, f64>,
 }
 
 /// Failed attempts of a step.
@@ -191,8 +196,57 @@ pub struct QualityRecord {
     pub measure: Option<f64>,
     /// The threshold.
     pub threshold: String,
+    /// The run that evaluated it.
+    pub run: String,
+    /// The column that it is about, if one.
+    pub column: Option<String>,
+    /// Rows that were looked at, if the fact says.
+    pub rows: Option<u64>,
+    /// What is usual, for a rule about that.
+    pub band: Option<Band>,
     /// When.
     pub at_ms: i64,
     /// Evaluations and failures since ever.
     pub counts: (u64, u64),
+}
+
+/// What became of a quality rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RuleOutcome {
+    /// It held.
+    Held,
+    /// It did not.
+    Failed,
+    /// It could not be evaluated, which stops a publication like a failure.
+    Unmeasured,
+    /// What is usual is not known yet, so that it neither held nor failed.
+    Unknown,
+}
+
+impl RuleOutcome {
+    /// Returns what a fact says became of its rule.
+    #[must_use]
+    pub fn of(passed: bool, measure: Option<f64>, band: Option<&Band>) -> Self {
+        match (measure, band) {
+            _ if passed => Self::Held,
+            (None, _) => Self::Unmeasured,
+            (Some(_), Some(Band { usual: None, .. })) => Self::Unknown,
+            (Some(_), _) => Self::Failed,
+        }
+    }
+
+    /// Returns whether the rule stops a publication, or tells.
+    #[must_use]
+    pub fn is_bad(self) -> bool {
+        matches!(self, Self::Failed | Self::Unmeasured)
+    }
+}
+
+impl QualityRecord {
+    /// Returns what became of the rule.
+    #[must_use]
+    pub fn outcome(&self) -> RuleOutcome {
+        RuleOutcome::of(self.passed, self.measure, self.band.as_ref())
+    }
 }

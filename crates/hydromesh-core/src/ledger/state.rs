@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::earlier;
 use super::{
     Alert, AlertKind, AlertState, Alteration, Attempts, Champion, Command, Decision, Deployed, Entry,
     EpisodeRecord, ErrorKind, Fact, FeatureDrift, FinishedRun, Outcome, Pause, PortState, ProductVerdict,
-    Published, PublishedPartition, QualityRecord, RunOutcome, SeenCommit, StreamState,
+    Published, PublishedPartition, QualityRecord, RuleOutcome, RunOutcome, SeenCommit, StreamState,
 };
 use crate::diag::codes;
 use crate::ids::{PipelineId, PortId, ProductId};
@@ -104,7 +105,9 @@ pub struct LedgerState {
     pub altered: BTreeMap<PortId, BTreeMap<String, String>>,
     /// The last time that somebody else changed a table, by port.
     pub alterations: BTreeMap<PortId, Alteration>,
-    /// The latest results of quality rules by port: rule to (partition, severity, passed, measure, threshold, at).
+    /// Nulls that runs under way have measured and not published, by port and partition: the run, and percentages by column.
+    pub measured: BTreeMap<(PortId, String), (String, BTreeMap<String, f64>)>,
+    /// The latest results of quality rules by port and rule.
     pub quality: BTreeMap<PortId, BTreeMap<String, QualityRecord>>,
 }
 
@@ -223,16 +226,34 @@ impl LedgerState {
             Fact::Altered { port, partitions, dropped, what } => {
                 self.alter(at_ms, port, partitions, *dropped, what);
             }
-            Fact::Quality { port, partition, rule, severity, passed, measure, threshold, .. } => {
+            Fact::Quality {
+                port,
+                partition,
+                run,
+                rule,
+                severity,
+                passed,
+                measure,
+                threshold,
+                column,
+                rows,
+                band,
+            } => {
+                self.note_nulls(port, partition.as_deref(), run, column.as_deref(), *measure, band.as_ref());
                 let records = self.quality.entry(port.clone()).or_default();
                 let before = records.get(rule).map_or((0, 0), |record| record.counts);
-                let counts = (before.0 + 1, before.1 + u64::from(!passed));
+                let bad = RuleOutcome::of(*passed, *measure, band.as_ref()).is_bad();
+                let counts = (before.0 + 1, before.1 + u64::from(bad));
                 let record = QualityRecord {
                     partition: partition.clone(),
                     severity: *severity,
                     passed: *passed,
                     measure: *measure,
                     threshold: threshold.clone(),
+                    run: run.clone(),
+                    column: column.clone(),
+                    rows: *rows,
+                    band: band.clone(),
                     at_ms,
                     counts,
                 };
@@ -361,6 +382,7 @@ impl LedgerState {
 
     fn finish(&mut self, at_ms: i64, run: &str, step: &StepKey, outcome: &RunOutcome, took_ms: i64) {
         self.running.remove(run);
+        self.measured.retain(|_, (of, _)| of != run);
         let begun_with = self.begun_with.remove(run);
         let by_hand = self.cancels.remove(run);
         match outcome {
@@ -434,6 +456,7 @@ impl LedgerState {
             let same = same_rows || before.published.version == published.version;
             if same { before.rows_version } else { published.version }
         });
+        let nulls = self.nulls_of(published);
         let port = Arc::make_mut(self.ports.entry(published.port.clone()).or_default());
         port.version = port.version.max(published.version);
         port.rows_version = port.rows_version.max(rows_version);
@@ -445,6 +468,7 @@ impl LedgerState {
             forced: false,
             rows_version,
             unsure: false,
+            nulls,
         };
         if let Some(altered) = self.altered.get_mut(&published.port) {
             altered.remove(&key);
@@ -452,7 +476,9 @@ impl LedgerState {
                 self.altered.remove(&published.port);
             }
         }
-        port.partitions.insert(key, Arc::new(partition));
+        if let Some(replaced) = port.partitions.insert(key, Arc::new(partition)) {
+            earlier::keep_whole(port, replaced, published);
+        }
         keep(&mut port.publishes, (at_ms, published.data_time_ms), KEEP_PUBLISHES);
     }
 

@@ -136,6 +136,63 @@ pub enum QualityCheck {
     RowCount,
     /// One SELECT that yields one number; `{object}` and `{property}` are replaced.
     Sql(String),
+    /// A number that lies where it usually does. The threshold has no operands: they follow from what was published.
+    Usual(Usual),
+}
+
+/// What is compared with its own history, and how narrowly.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Usual {
+    /// What is compared.
+    pub of: UsualOf,
+    /// With which partitions.
+    pub season: Season,
+    /// How many partitions are looked back at; `None` leaves it to the length of a partition.
+    pub history: Option<u32>,
+    /// Half the width of what is usual, in standard deviations.
+    pub width: f64,
+    /// What is never unusual: so many percent more or fewer rows, so many percentage points of nulls.
+    pub slack: f64,
+}
+
+impl Usual {
+    /// Half the width, unless the rule says otherwise. Of four weeks of days without any oddity one in 300 lies
+    /// outside; of heavy tails (Student's t with five degrees) one in 100.
+    pub const WIDTH: f64 = 5.0;
+    /// The slack of rows, percent, unless the rule says otherwise.
+    pub const SLACK_OF_ROWS: f64 = 25.0;
+    /// The slack of nulls, percentage points, unless the rule says otherwise; the same as for drift.
+    pub const SLACK_OF_NULLS: f64 = 5.0;
+
+    /// Returns the rule with nothing said but what is compared.
+    #[must_use]
+    pub const fn new(of: UsualOf) -> Self {
+        let slack = match of {
+            UsualOf::RowCount => Self::SLACK_OF_ROWS,
+            UsualOf::NullValues => Self::SLACK_OF_NULLS,
+        };
+        Self { of, season: Season::Week, history: None, width: Self::WIDTH, slack }
+    }
+}
+
+/// What is compared with its own history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UsualOf {
+    /// The number of rows.
+    RowCount,
+    /// The percentage of rows whose column is null.
+    NullValues,
+}
+
+/// Which partitions are alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Season {
+    /// Days of the same weekday, hours of the same hour of the week; longer partitions all are.
+    Week,
+    /// All are.
+    None,
 }
 
 /// A quality rule's operator and operands; inclusive where ODCS is ambiguous.
@@ -166,6 +223,29 @@ impl Threshold {
             "mustNotBeBetween" => measure < at(0) || measure > at(1),
             _ => false,
         }
+    }
+
+    /// Returns the threshold for people: `at most 1 %`.
+    #[must_use]
+    pub fn spoken(&self) -> String {
+        let at = |index: usize| self.operands.get(index).map_or_else(|| "?".to_owned(), f64::to_string);
+        let (one, two) = (at(0), at(1));
+        let mut text = match self.operator.as_str() {
+            "mustBe" => format!("exactly {one}"),
+            "mustNotBe" => format!("anything but {one}"),
+            "mustBeGreaterThan" => format!("more than {one}"),
+            "mustBeGreaterOrEqualTo" => format!("at least {one}"),
+            "mustBeLessThan" => format!("less than {one}"),
+            "mustBeLessOrEqualTo" => format!("at most {one}"),
+            "mustBeBetween" => format!("from {one} to {two}"),
+            "mustNotBeBetween" => format!("below {one} or above {two}"),
+            "usual" => "what is usual".to_owned(),
+            other => format!("{other} {one}"),
+        };
+        if self.percent && self.operator != "usual" {
+            text.push_str(" %");
+        }
+        text
     }
 }
 

@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use contract::{
-    Classification, Column, Contract, LogicalType, Quality, QualityCheck, QualitySeverity, Sla, SlaKind,
-    Threshold,
+    Classification, Column, Contract, LogicalType, Quality, QualityCheck, QualitySeverity, Season, Sla,
+    SlaKind, Threshold, Usual, UsualOf,
 };
 pub use load::{LoadResult, Loaded, load, load_with};
 pub use pipeline::{

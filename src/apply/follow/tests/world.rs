@@ -157,6 +157,7 @@ impl World {
             models: Champion::default(),
             altered: 0,
             afresh: false,
+            earlier: BTreeMap::new(),
         }
     }
 

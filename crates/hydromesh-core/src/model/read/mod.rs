@@ -10,6 +10,7 @@ mod product;
 mod quality;
 mod servers;
 mod sla;
+mod usual;
 
 pub use contract::{contract, declared_id};
 pub use enclosing::{domain, humanise, implied_domain, mesh};

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::custom::Custom;
+use super::usual::{self, ENGINE};
 use crate::diag::{Diagnostic, Severity, codes};
-use crate::model::{Quality, QualityCheck, QualitySeverity, Threshold};
+use crate::model::{Quality, QualityCheck, QualitySeverity, Threshold, Usual, UsualOf};
 use crate::syntax::{Map, Node, NodeKind};
 
 /// A rule before every rule of the contract has its id.
@@ -48,6 +49,8 @@ pub fn name(drafts: Vec<QualityDraft>) -> Vec<Quality> {
                 QualityCheck::DuplicateValues(_) => "duplicate_values",
                 QualityCheck::RowCount => "row_count",
                 QualityCheck::Sql(_) => "sql",
+                QualityCheck::Usual(Usual { of: UsualOf::RowCount, .. }) => "usual_row_count",
+                QualityCheck::Usual(Usual { of: UsualOf::NullValues, .. }) => "usual_null_values",
             };
             let base = id.unwrap_or_else(|| match &quality.column {
                 Some(column) => format!("{measured}_{column}"),
@@ -98,6 +101,7 @@ fn one(node: &Node, parent: &Map<'_>, column: Option<&str>) -> Option<QualityDra
     let check = match kind {
         // Words for people; the standard lets them stand without anything to measure.
         Some("text") => None,
+        Some("custom") if engine.and_then(Node::text).as_deref() == Some(ENGINE) => usual::read(&map, column),
         Some("custom") => {
             for (key, value) in [("engine", engine), ("implementation", implementation)] {
                 if value.is_none() {
@@ -124,7 +128,10 @@ fn one(node: &Node, parent: &Map<'_>, column: Option<&str>) -> Option<QualityDra
         map.finish();
         return None;
     };
-    let threshold = threshold(&map, &check);
+    let threshold = match &check {
+        QualityCheck::Usual(usual) => usual::threshold(&map, usual, OPERATORS),
+        _ => threshold(&map, &check),
+    };
     map.finish();
     let column = column.map(str::to_owned);
     let line = node.at.line;
