@@ -82,7 +82,15 @@ impl Book {
     /// # Errors
     /// When there is none, or it cannot be read.
     pub fn open(args: &BookArgs) -> Result<Self, Failure> {
-        let mut book = Self::read(&args.state)?;
+        Self::open_with(args, |_| {})
+    }
+
+    /// Reads the ledger of a state folder and shows every entry to somebody who keeps what the book does not.
+    ///
+    /// # Errors
+    /// See [`Book::open`].
+    pub fn open_with(args: &BookArgs, visit: impl FnMut(&Entry)) -> Result<Self, Failure> {
+        let mut book = Self::read_with(&args.state, visit)?;
         if args.clock.is_some() {
             book.now_ms = clock(args.clock.as_deref())?.now_ms();
         }
@@ -94,6 +102,10 @@ impl Book {
     /// # Errors
     /// See [`Book::open`].
     pub fn read(state: &Path) -> Result<Self, Failure> {
+        Self::read_with(state, |_| {})
+    }
+
+    fn read_with(state: &Path, mut visit: impl FnMut(&Entry)) -> Result<Self, Failure> {
         let mut book = runtime()?.block_on(async {
             let store = open_ledger(state, OpenMode::ReadOnly).await?;
             let led = store.is_led().await.map_err(|error| Failure::outside(&error))?;
@@ -105,7 +117,11 @@ impl Book {
                 next = last.seq + 1;
                 for record in records {
                     match serde_json::from_str::<Fact>(&record.body) {
-                        Ok(fact) => book.enter(&Entry { seq: record.seq, at_ms: record.at_ms, fact }),
+                        Ok(fact) => {
+                            let entry = Entry { seq: record.seq, at_ms: record.at_ms, fact };
+                            visit(&entry);
+                            book.enter(&entry);
+                        }
                         // A newer version wrote it; what this one knows is still worth showing.
                         Err(_) => {
                             book.unknown += 1;

@@ -18,6 +18,7 @@ mod output;
 mod plan;
 mod policy;
 mod produce;
+mod quality;
 mod query;
 mod runs;
 mod servers;
@@ -83,6 +84,8 @@ enum Verb {
     List(list::ListArgs),
     /// Show one product: owners, ports, contract, data, quality, last runs.
     Show(show::ShowArgs),
+    /// Show the last audits of a product: every rule, what was measured and wanted, what is usual.
+    Quality(quality::QualityArgs),
     /// List runs, newest first.
     Runs(runs::RunsArgs),
     /// Say how a product came to be as it is: commit, decision, inputs, data.
@@ -192,6 +195,7 @@ pub fn main() -> ExitCode {
         Verb::Status(args) => status::run(&args),
         Verb::List(args) => list::run(&args),
         Verb::Show(args) => show::run(&args),
+        Verb::Quality(args) => quality::run(&args),
         Verb::Runs(args) => runs::run(&args),
         Verb::Why(args) => why::why(&args),
         Verb::WhyNot(args) => why::why_not(&args),

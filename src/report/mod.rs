@@ -1,17 +1,21 @@
-//! Renderings of core's findings for other programs: GitHub annotations, SARIF, JUnit, Markdown.
+//! Renderings of core's findings for other programs: GitHub annotations, SARIF, JUnit, Markdown; of audits: OORS.
 //!
 //! Each takes the same [`CheckReport`] and returns text; nothing here reads, decides or prints.
 
+mod audit;
 mod github;
 mod junit;
 mod markdown;
+mod oors;
 mod sarif;
 
 use hydromesh_core::diag::{Diagnostic, Severity};
 
+pub use audit::{Audit, RuleResult};
 pub use github::github;
 pub use junit::junit;
 pub use markdown::{cell as markdown_cell, markdown};
+pub use oors::oors;
 pub use sarif::sarif;
 
 /// What a check found, and about what.

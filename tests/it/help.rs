@@ -14,6 +14,7 @@ const VERBS: &[&[&str]] = &[
     &["status"],
     &["list"],
     &["show"],
+    &["quality"],
     &["runs"],
     &["why"],
     &["why-not"],
