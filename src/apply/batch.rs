@@ -16,7 +16,7 @@ use hydromesh_core::plan::{Work, partition_bounds_ms};
 use hydromesh_core::time::{Grain, Partition};
 
 use super::inputs::{self, Inputs};
-use super::{Context, Done, Job, Reporter, StepError, ensure, lake_format};
+use super::{Context, Done, Job, Reporter, StepError, ensure, lake_format, sample};
 use crate::engine::{Against, PartitionFilter, QualityOutcome, arrow_schema};
 use crate::lake::{PublishMode, Table, TableSpec};
 
@@ -52,6 +52,7 @@ pub(super) async fn run(context: &Context, job: &Job, reporter: &Reporter) -> Re
     let table = job.table(context, &port, lake_format(output.format))?;
     let partition_by = batch.partition.as_ref().map(|cut| cut.by.clone());
     ensure(context, &table, &TableSpec { schema: Arc::clone(&schema), partition_by }).await?;
+    sample::expire(context).await;
     let history = Mutex::new(job.earlier.clone());
     let target = Target { context, job, reporter, output, port, data, table, schema, versions, history };
     let filter = filter(&target, batch, &job.start.key.work)?;
@@ -225,7 +226,11 @@ impl Target<'_> {
         let object = self.port.port.as_str();
         let rules = &self.output.contract.quality;
         let against = self.against(partition.as_ref());
-        let outcomes = self.context.engine.audit(rules, provider, object, &against).await?;
+        let outcomes = self.context.engine.audit(rules, Arc::clone(&provider), object, &against).await?;
+        if outcomes.iter().any(QualityOutcome::is_failed) {
+            let whose = (&self.port, key_text.as_deref(), self.job.start.run.as_str());
+            sample::keep(self.context, &self.output.contract, whose, &outcomes, provider).await;
+        }
         let failed: Vec<String> =
             outcomes.iter().filter(|it| it.blocks()).map(QualityOutcome::spoken).collect();
         let earlier = Earlier { rows, nulls: nulls(&outcomes) };

@@ -8,6 +8,7 @@ mod drift;
 mod embed;
 mod follow;
 mod inputs;
+mod sample;
 mod train;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ use crate::text::chain;
 
 pub use follow::{feature_history, history_rows, keep_online};
 pub use inputs::table_format;
+pub use sample::{FailingRows, Sample, samples};
 pub use train::FeatureHistory;
 
 /// Reads the contents of a blob of the repository by its id.

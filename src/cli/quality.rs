@@ -11,8 +11,9 @@ use hydromesh_core::model::{Contract, QualitySeverity};
 use serde_json::json;
 
 use super::book::{Book, BookArgs};
-use super::output::{Paint, Table, Tone, ago, plain};
+use super::output::{Paint, Table, Tone, ago, instant, plain};
 use super::{DONE, Failure, Format, print, print_json};
+use crate::apply::{FailingRows, Sample, samples};
 use crate::report::{Audit, RuleResult, oors};
 
 /// How audits are printed.
@@ -37,6 +38,10 @@ pub struct QualityArgs {
     /// How many audits of each port, the newest.
     #[arg(long, default_value_t = 1, value_name = "N")]
     last: usize,
+    /// Show some of the rows that failed rules did not want, kept for a week. Only columns that the contract calls public have
+    /// values, of others it is told whether there is one.
+    #[arg(long, conflicts_with_all = ["last", "format"])]
+    rows: bool,
     /// The state folder of a controller (`hydromesh up --state`).
     #[arg(long, env = "HYDROMESH_STATE", default_value = ".hydromesh", value_name = "FOLDER")]
     state: PathBuf,
@@ -131,6 +136,19 @@ pub fn run(args: &QualityArgs) -> Result<u8, Failure> {
     let id = book.product(&args.product)?;
     let found: Vec<Audit> =
         audits.by_port.into_iter().filter(|(port, _)| port.product == id).flat_map(|(_, it)| it).collect();
+    if args.rows {
+        let kept = samples(&args.state, &id, book.now_ms).map_err(|error| Failure::outside(&error))?;
+        let kept = kept.iter().filter(|it| partition.is_none_or(|key| it.partition.as_deref() == Some(key)));
+        let text = kept.map(rows_of).collect::<Vec<_>>().join("\n\n");
+        if text.is_empty() {
+            eprintln!(
+                "hydromesh: no failing rows of {id} are kept; a sample is kept for a week, and only of rules that name rows"
+            );
+        } else {
+            print(&text);
+        }
+        return Ok(DONE);
+    }
     match args.format {
         QualityFormat::Json => print_json(&json!({"product": id, "audits": found})),
         QualityFormat::Oors => {
@@ -206,6 +224,25 @@ fn human(audits: &[Audit], now_ms: i64, paint: Paint) -> String {
             ]);
         }
         text.push_str(&table.render(paint));
+    }
+    text
+}
+
+/// Returns a sample, one row a line.
+fn rows_of(sample: &Sample) -> String {
+    let place = sample.partition.as_ref().map(|key| format!(" {key}")).unwrap_or_default();
+    let masked = if sample.masked.is_empty() {
+        String::new()
+    } else {
+        format!("; not public: {}", sample.masked.join(", "))
+    };
+    let mut text =
+        format!("{}{place}  {}, kept until {}{masked}", sample.port, sample.run, instant(sample.expires_ms));
+    for FailingRows { rule, rows } in &sample.rules {
+        let _ = write!(text, "\n  {rule}");
+        for row in rows {
+            let _ = write!(text, "\n    {row}");
+        }
     }
     text
 }

@@ -12,5 +12,5 @@ mod yielding;
 pub use batch::{Engine, EngineConfig, EngineError, PartitionFilter};
 pub use describe::{Describer, SqlProblem, SqlProblemKind, describe};
 pub use files::{FilesRead, QuarantinedRow, memory_table, read_files};
-pub use quality::{Against, QualityOutcome};
+pub use quality::{Against, FAILING_COUNT, QualityOutcome};
 pub use types::{arrow_schema, arrow_type, conform, conform_schema, logical_of};

@@ -11,6 +11,7 @@ use arrow::compute::{CastOptions, cast_with_options, regexp_is_match_scalar};
 use arrow::datatypes::{DataType, Float64Type, Int64Type, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::common::{Column as PlanColumn, ScalarValue};
+use datafusion::error::Result as PlanResult;
 use datafusion::functions::regex::expr_fn::regexp_like;
 use datafusion::functions_aggregate::expr_fn::{count, sum};
 use datafusion::logical_expr::{Expr, cast, in_list, lit, not, when};
@@ -98,6 +99,41 @@ fn in_unit(counted: i64, rows: i64, threshold: &Threshold) -> f64 {
         (false, _) => counted as f64,
         (true, 0) => 0.0,
         (true, rows) => 100.0 * counted as f64 / rows as f64,
+    }
+}
+
+/// The column of [`Engine::failing_rows`] that counts the rows with the same key.
+pub const FAILING_COUNT: &str = "rows with this key";
+
+impl Engine {
+    /// Returns some rows that each rule did not want: at most so many, the first as they are stored. Of duplicates these are the
+    /// keys alone, each once, with [`FAILING_COUNT`].
+    ///
+    /// Rules about numbers of rows and queries name no rows and are left out, and so is what cannot be read.
+    pub async fn failing_rows(
+        &self,
+        rules: &[&Quality],
+        table: Arc<dyn TableProvider>,
+        object: &str,
+        most: usize,
+    ) -> Vec<(String, Vec<RecordBatch>)> {
+        let mut found = Vec::new();
+        let tables = BTreeMap::from([(object.to_owned(), Arc::clone(&table))]);
+        let Ok(context) = self.session(tables) else { return found };
+        let Ok(frame) = context.table(quoted(object)).await else { return found };
+        let audited = Audited { frame, context, schema: table.schema() };
+        for rule in rules {
+            let rows = match audited.measure_of(rule) {
+                Ok(Measure::RowsWhere(condition)) => audited.frame.clone().filter(condition),
+                Ok(Measure::Duplicates(keys)) => audited.repeated(keys),
+                Ok(Measure::AllRows | Measure::Query(_)) | Err(_) => continue,
+            };
+            let Ok(rows) = rows.and_then(|rows| rows.limit(0, Some(most))) else { continue };
+            if let Ok(batches) = rows.collect().await {
+                found.push((rule.id.clone(), batches));
+            }
+        }
+        found
     }
 }
 
@@ -207,6 +243,16 @@ impl Audited {
         let beyond = sum(Expr::Column(PlanColumn::new_unqualified("rows")) - lit(1_i64)).alias("beyond");
         let batches = groups.aggregate(vec![], vec![beyond])?.collect().await?;
         integers(&batches)?.first().copied().ok_or_else(|| not_one_row("duplicates"))
+    }
+
+    /// Returns the keys that come more than once.
+    fn repeated(&self, keys: Vec<Expr>) -> PlanResult<DataFrame> {
+        let mut frame = self.frame.clone();
+        for key in &keys {
+            frame = frame.filter(key.clone().is_not_null())?;
+        }
+        let counted = frame.aggregate(keys, vec![count(lit(1_i64)).alias(FAILING_COUNT)])?;
+        counted.filter(Expr::Column(PlanColumn::new_unqualified(FAILING_COUNT)).gt(lit(1_i64)))
     }
 
     /// Returns the one number that a query yields.

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::apply::{Blobs, Context, Reporter, perform};
+use crate::apply::{Blobs, Context, Reporter, perform, samples};
 use crate::clock::Clock;
 use crate::engine::{Engine, EngineConfig};
 use crate::lake::Lake;
@@ -34,7 +34,7 @@ const FILES: [(&str, &str); 7] = [
     ),
     (
         "domains/shop/visits/visits.odcs.yaml",
-        "apiVersion: v3.2.0\nkind: DataContract\nversion: 1.0.0\nschema:\n- name: visits\n  properties:\n  - {name: day, logicalType: date}\n  - name: email\n    logicalType: string\n    quality:\n    - {type: custom, engine: hydromesh, implementation: {usual: nullValues}, severity: warning}\n  quality: [{type: custom, engine: hydromesh, implementation: {usual: rowCount}}]\n",
+        "apiVersion: v3.2.0\nkind: DataContract\nversion: 1.0.0\nschema:\n- name: visits\n  properties:\n  - {name: day, logicalType: date, classification: public}\n  - name: email\n    logicalType: string\n    unique: true\n    quality:\n    - {type: custom, engine: hydromesh, implementation: {usual: nullValues}, severity: warning}\n    - {id: few-nulls, metric: nullValues, mustBeLessOrEqualTo: 30}\n  quality: [{type: custom, engine: hydromesh, implementation: {usual: rowCount}}]\n",
     ),
     (
         "domains/shop/visits/pipeline.yaml",
@@ -168,6 +168,13 @@ impl World {
         self.step(from, to, text).await
     }
 
+    /// Computes a day whose file has every row twice.
+    async fn compute_twice(&mut self, day: &str) -> Told {
+        let row = |n: u32| format!("{day},{}@example.com\n", n % 45);
+        let rows: String = (0..90).map(row).collect();
+        self.step(day, day, format!("day,email\n{rows}")).await
+    }
+
     async fn step(&mut self, from: &str, to: &str, text: String) -> Told {
         *self.file.0.lock().expect("a lock") = text;
         self.runs += 1;
@@ -276,6 +283,55 @@ async fn unusual_nulls_are_told_and_published_when_the_rule_is_a_warning() {
     // What was refused or told does not make it usual: the next day is compared with the same range.
     let next = world.compute("2026-07-14", "2026-07-14", usual).await;
     assert_eq!(next.of("usual_null_values_email")[0].1, RuleOutcome::Held);
+}
+
+#[tokio::test]
+async fn failing_rows_are_kept_for_a_week_and_nothing_that_is_not_public() {
+    let mut world = World::new().await;
+    let id = world.product.id.clone();
+    let state = world.context.state.clone();
+    let now_ms = world.context.clock.now_ms();
+    let told = world.compute("2026-06-01", "2026-06-01", |_| (90, 30)).await;
+    assert_eq!(told.published(), ["2026-06-01"]);
+    assert_eq!(samples(&state, &id, now_ms).expect("readable"), [], "no rule failed: unknown is no failure");
+    // Of thirty rows without a number, twenty are kept; the address is no more than there or not there.
+    let refused = world.compute("2026-06-02", "2026-06-02", |_| (90, 31)).await;
+    assert!(matches!(refused.outcome, RunOutcome::Failed { .. }), "{:?}", refused.outcome);
+    let kept = samples(&state, &id, now_ms).expect("readable");
+    let [sample] = kept.as_slice() else { panic!("{kept:?}") };
+    assert_eq!((sample.partition.as_deref(), sample.run.as_str()), (Some("2026-06-02"), "run-2"));
+    assert_eq!(sample.masked, ["email"]);
+    let [rule] = sample.rules.as_slice() else { panic!("{sample:?}") };
+    assert_eq!((rule.rule.as_str(), rule.rows.len()), ("few-nulls", 20));
+    assert_eq!(rule.rows[0], serde_json::json!({"day": "2026-06-02", "email": null}));
+
+    let mut texts = Vec::new();
+    for file in std::fs::read_dir(state.join("samples/shop/visits.visits")).expect("a folder") {
+        texts.push(std::fs::read_to_string(file.expect("a file").path()).expect("a text"));
+    }
+    assert!(!texts.is_empty() && texts.iter().all(|text| !text.contains("example.com")), "{texts:?}");
+
+    // A week later nobody is shown it, and the next step deletes it.
+    let week_ms = 7 * 24 * 3_600_000;
+    assert_eq!(samples(&state, &id, now_ms + week_ms - 1).expect("readable").len(), 1);
+    assert_eq!(samples(&state, &id, now_ms + week_ms).expect("readable"), []);
+    world.context.clock = Clock::fixed(now_ms + week_ms);
+    let _ = world.compute("2026-06-04", "2026-06-04", usual).await;
+    assert_eq!(std::fs::read_dir(state.join("samples/shop/visits.visits")).expect("a folder").count(), 0);
+}
+
+#[tokio::test]
+async fn of_duplicates_the_keys_are_kept() {
+    let mut world = World::new().await;
+    let told = world.compute("2026-06-01", "2026-06-01", |_| (90, 0)).await;
+    assert!(matches!(told.outcome, RunOutcome::Succeeded { .. }), "{:?}", told.outcome);
+    // The same addresses once more in the file.
+    let refused = world.compute_twice("2026-06-02").await;
+    assert!(matches!(refused.outcome, RunOutcome::Failed { .. }), "{:?}", refused.outcome);
+    let kept = samples(&world.context.state, &world.product.id, 0).expect("readable");
+    let rule = kept[0].rules.iter().find(|it| it.rule == "unique_email").expect("a sample");
+    assert_eq!(rule.rows.len(), 20);
+    assert_eq!(rule.rows[0], serde_json::json!({"email": "***", "rows with this key": 2}));
 }
 
 #[tokio::test]

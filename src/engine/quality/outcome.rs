@@ -69,6 +69,12 @@ impl QualityOutcome {
         self.severity == QualitySeverity::Error && outcome.is_bad()
     }
 
+    /// Returns whether it was measured and did not hold.
+    #[must_use]
+    pub fn is_failed(&self) -> bool {
+        RuleOutcome::of(self.passed, self.measure, self.band.as_ref()) == RuleOutcome::Failed
+    }
+
     /// Returns what was measured and wanted, for people.
     #[must_use]
     pub fn spoken(&self) -> String {

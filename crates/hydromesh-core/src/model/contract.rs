@@ -60,6 +60,14 @@ pub struct Column {
     pub line: u32,
 }
 
+impl Column {
+    /// Returns whether anybody may see its values. A column without a classification is not known to be harmless.
+    #[must_use]
+    pub fn is_public(&self) -> bool {
+        self.classification == Some(Classification::Public)
+    }
+}
+
 /// How sensitive a column is, in rising order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

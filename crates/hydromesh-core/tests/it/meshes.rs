@@ -97,7 +97,8 @@ fn the_documented_rules_about_what_is_usual_are_read() {
     let page = std::fs::read_to_string(support::root().join("docs/pipelines.md")).expect("the page");
     let block = page.split("### What is usual").nth(1).and_then(|rest| rest.split("```yaml\n").nth(1));
     let block = block.and_then(|rest| rest.split("```").next()).expect("a YAML block");
-    let text = format!("apiVersion: v3.2.0\nkind: DataContract\nid: a/b.c\nversion: 1.0.0\nstatus: active\n{block}");
+    let text =
+        format!("apiVersion: v3.2.0\nkind: DataContract\nid: a/b.c\nversion: 1.0.0\nstatus: active\n{block}");
     let (documents, found) = parse("orders.odcs.yaml", &text);
     assert_eq!(found, []);
     let sink = Sink::new("orders.odcs.yaml");
