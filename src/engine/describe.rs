@@ -368,7 +368,7 @@ mod tests {
                 (1..links).map(|n| format!(", a{n} AS ({})", step.replace('?', &format!("a{}", n - 1))));
             format!(
                 "WITH a0 AS (SELECT email AS x FROM orders){} SELECT x FROM a{}",
-                names.collect::<String>(),
+                names.collect::<Vec<_>>().concat(),
                 links - 1
             )
         };

@@ -144,15 +144,14 @@ pub fn glob_matches(glob: &str, path: &str) -> bool {
     let mut parts = Vec::new();
     let mut rest = glob.as_bytes();
     while let Some((first, after)) = rest.split_first() {
-        (rest, _) = match (first, after.first()) {
-            (b'*', Some(b'*')) => {
-                let after = &after[1..];
-                (after.strip_prefix(b"/").unwrap_or(after), parts.push(Part::Stars))
-            }
-            (b'*', _) => (after, parts.push(Part::Star)),
-            (b'?', _) => (after, parts.push(Part::One)),
-            (byte, _) => (after, parts.push(Part::Byte(*byte))),
+        let part;
+        (part, rest) = match (first, after.split_first()) {
+            (b'*', Some((b'*', after))) => (Part::Stars, after.strip_prefix(b"/").unwrap_or(after)),
+            (b'*', _) => (Part::Star, after),
+            (b'?', _) => (Part::One, after),
+            (byte, _) => (Part::Byte(*byte), after),
         };
+        parts.push(part);
     }
     // Every place of the glob that what was read so far may have led to, all at once: trying one way after the other takes
     // as many tries as there are ways to share a text among the stars.

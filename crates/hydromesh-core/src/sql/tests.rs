@@ -106,7 +106,11 @@ fn a_chain_of_operators_is_walked_or_refused_but_never_overflows() {
 /// `links` WITH names, each of which reads the one before by `step`.
 fn chain(links: usize, step: &str) -> String {
     let names = (1..links).map(|n| format!(", a{n} AS ({})", step.replace('?', &format!("a{}", n - 1))));
-    format!("WITH a0 AS (SELECT * FROM orders){} SELECT * FROM a{}", names.collect::<String>(), links - 1)
+    format!(
+        "WITH a0 AS (SELECT * FROM orders){} SELECT * FROM a{}",
+        names.collect::<Vec<_>>().concat(),
+        links - 1
+    )
 }
 
 #[test]

@@ -267,9 +267,10 @@ fn ten_thousand_edges_of_one_product_cost_what_they_are() {
     let own = with(base(), PRODUCT, "contractId: shop/items.items", "contractId: shop/totals.totals");
     assert!(errors(&load(&own), PRODUCT).contains(&"HM-M006"));
     // A product of 3,000 input ports, each of which reads the same port.
-    let many: String = (0..3_000)
+    let many: Vec<String> = (0..3_000)
         .map(|index| format!("  - {{name: items_{index}, contractId: shop/items.items}}\n"))
         .collect();
+    let many = many.concat();
     let files = with(base(), PRODUCT, "outputPorts:", &format!("{many}outputPorts:"));
     let result = load(&files);
     assert_eq!(broken(&result), Vec::<String>::new());
