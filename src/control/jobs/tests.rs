@@ -8,7 +8,9 @@ use arrow::datatypes::Int64Type;
 use futures::TryStreamExt as _;
 use hydromesh_core::ids::{PipelineId, PortId, PortName};
 use hydromesh_core::ledger::{Entry, Fact, RuleOutcome, RunOutcome};
-use hydromesh_core::model::{Environment, Loaded, Product, StateKind, StreamKind, TableFormat, load};
+use hydromesh_core::model::{
+    Environment, Loaded, Product, StateKind, StepLimits, StreamKind, TableFormat, load,
+};
 use hydromesh_core::plan::{PortPrint, Print, StepKey};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -109,6 +111,7 @@ impl World {
                 smtp: None,
                 mail_from: None,
                 allow_commands: Vec::new(),
+                limits: StepLimits::default(),
             },
             state: folder.path().to_owned(),
             lake: Arc::new(Lake::open(folder.path().join("lake")).await.expect("a lake")),
