@@ -22,3 +22,4 @@ pub mod sql;
 pub mod syntax;
 pub mod tile;
 pub mod time;
+pub mod trust;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::gate::denial;
 use super::{Control, Question};
-use crate::diag::Diagnostic;
+use crate::diag::{Diagnostic, codes};
 use crate::ids::{PortId, ProductId};
 use crate::ledger::{Decision, Fact, Outcome};
 use crate::plan::{
@@ -12,6 +12,7 @@ use crate::plan::{
 };
 use crate::planted::{self, Bug};
 use crate::spread::InOrder;
+use crate::trust::{Scope, Verified, refusals};
 
 /// How often a head with refused products is judged again: rules may speak of the time, and waivers run out.
 const JUDGE_AGAIN_MS: i64 = 10 * 60_000;
@@ -60,7 +61,7 @@ impl Control {
             Ok(desired) => self.begin(desired),
             Err(findings) => {
                 let why = findings.first().map_or_else(|| "does not load".to_owned(), summary);
-                self.conclude_commit(commit, Outcome::Broken, why);
+                self.conclude_commit(commit, refused_as(&findings), why);
             }
         }
     }
@@ -76,6 +77,12 @@ impl Control {
                 let why = format!("superseded by {by}");
                 self.outcome(&commit, None, Outcome::Superseded, why);
             }
+        }
+    }
+
+    pub(super) fn verified(&mut self, verified: Verified) {
+        if self.ledger.verified.as_deref() != Some(&verified) {
+            self.record(Fact::Verified(verified));
         }
     }
 
@@ -273,8 +280,16 @@ impl Control {
         }
         for (id, findings) in &desired.broken {
             let why = findings.first().map_or_else(|| "does not check".to_owned(), summary);
-            weigh(Outcome::Broken, &format!("{id}: {why}"));
-            self.outcome_of(commit, id, Outcome::Broken, why);
+            let outcome = refused_as(findings);
+            weigh(outcome, &format!("{id}: {why}"));
+            self.outcome_of(commit, id, outcome, why);
+        }
+        // What is nobody's product is told of the commit.
+        let verified = self.ledger.verified(commit).map(|verified| refusals(&verified.refused));
+        for (scope, (path, why)) in verified.into_iter().flatten() {
+            if !matches!(scope, Scope::Product(_)) {
+                weigh(Outcome::Held, &format!("{} {path}: {why}", codes::SIGNATURE));
+            }
         }
         let (outcome, why) = worst.unwrap_or_else(|| (Outcome::Applied, "no changes".to_owned()));
         self.conclude_commit(commit, outcome, why);
@@ -329,6 +344,12 @@ fn question(change: &Change, commit: &str) -> Question {
 
 fn action(change: &Change) -> &'static str {
     if change.kind == ChangeKind::Retire { "retire" } else { "deploy" }
+}
+
+/// What does not check is broken; what nobody who may has signed waits until somebody does.
+fn refused_as(findings: &[Diagnostic]) -> Outcome {
+    let unsigned = |first: &Diagnostic| [codes::SIGNATURE, codes::HISTORY].contains(&first.code);
+    if findings.first().is_some_and(unsigned) { Outcome::Held } else { Outcome::Broken }
 }
 
 fn summary(finding: &Diagnostic) -> String {

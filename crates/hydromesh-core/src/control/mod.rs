@@ -30,6 +30,7 @@ use crate::ledger::{Alert, Command, Decision, Entry, Fact, LedgerState, RunOutco
 use crate::observe::Seen;
 use crate::plan::{Desired, DueWork, StepKey};
 use crate::planted::{self, Bug};
+use crate::trust::Verified;
 
 use alerts::About;
 use commit::Pending;
@@ -71,6 +72,8 @@ pub enum Event {
         /// What it asks for; findings when the mesh as a whole does not load.
         desired: Result<Box<Desired>, Vec<Diagnostic>>,
     },
+    /// The signatures behind a head were judged; it comes before the head itself.
+    Verified(Verified),
     /// Commits that were never looked at, because a newer one came first.
     Superseded {
         /// The commits with message and author, oldest first.
@@ -330,6 +333,7 @@ impl Control {
             Event::Commit { commit, r#ref, message, author, desired } => {
                 self.commit(&commit, r#ref, message, author, desired);
             }
+            Event::Verified(verified) => self.verified(verified),
             Event::Superseded { commits, by } => self.superseded(commits, &by),
             Event::Decided(decision) => self.decided(decision),
             Event::Progress { run, facts } => self.progress(&run, facts),

@@ -202,6 +202,9 @@ registry! {
     SYMLINK = "HM-R001" Error "the repository holds a symbolic link", "replace the link by the file itself";
     SUBMODULE = "HM-R002" Error "the repository holds a submodule", "copy the files in, or read the other repository's ports";
     UNREADABLE = "HM-R003" Error "a file could not be read", "check that the file is in the commit";
+    SIGNATURE = "HM-R004" Error "a change is not signed by somebody who may", "let somebody who may sign a commit with the line `Vouches-for: COMMIT`, or take the change back";
+    HISTORY = "HM-R005" Error "a branch cannot be judged from where it was accepted", "bring the branch forward from the accepted commit, without a forced push";
+    SIGNERS = "HM-R006" Error "the signers cannot be used", "correct the folder of --signers as the message says";
     POLICY_SYNTAX = "HM-P001" Error "a policy cannot be parsed", "correct the Rego at this place; until then the gate denies";
     POLICY_RUNTIME = "HM-P002" Error "a policy failed while it was evaluated", "correct the rule; until then the gate denies";
     BAD_ROW = "HM-D001" Warning "a row of a file could not be read and is quarantined", "correct the row at its source; the other rows go on";

@@ -29,6 +29,7 @@ use crate::checkpoint::CheckpointRecord;
 use crate::ids::{PipelineId, PortId, ProductId};
 use crate::model::{Product, QualitySeverity, StepLimits};
 use crate::plan::{Print, StepKey};
+use crate::trust::Verified;
 
 /// One fact with its place in the ledger.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -83,6 +84,8 @@ pub enum Fact {
         /// How many.
         limits: StepLimits,
     },
+    /// The signatures behind the head were judged.
+    Verified(Verified),
     /// The gate answered.
     Decided(Decision),
     /// A product's definition became the one that runs.
@@ -249,6 +252,7 @@ impl Fact {
             Self::CommitSeen { .. } => "commit_seen",
             Self::CommitOutcome { .. } => "commit_outcome",
             Self::Limited { .. } => "limited",
+            Self::Verified(_) => "verified",
             Self::Decided(_) => "decided",
             Self::Deployed { .. } => "deployed",
             Self::Retired { .. } => "retired",
@@ -279,7 +283,7 @@ pub enum Outcome {
     Applied,
     /// A newer commit came before it was planned.
     Superseded,
-    /// It waits, because a deployed reader would break or an upstream did not advance.
+    /// It waits, because a deployed reader would break, an upstream did not advance, or nobody who may has signed it.
     Held,
     /// A policy denied it.
     Denied,

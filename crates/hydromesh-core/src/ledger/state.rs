@@ -15,6 +15,7 @@ use crate::diag::codes;
 use crate::ids::{PipelineId, PortId, ProductId};
 use crate::model::{Bounds, StepLimits};
 use crate::plan::{PortPrint, StepKey, Work};
+use crate::trust::{Line, Verified};
 
 /// Finished runs, decisions and outcomes kept for show; older ones stay in the ledger.
 const KEEP: usize = 500;
@@ -40,6 +41,10 @@ pub struct LedgerState {
     pub commits: VecDeque<SeenCommit>,
     /// The last commit of which every product was decided about: what is refused now was refused in it.
     pub concluded: Option<String>,
+    /// What the signatures behind the last judged head are worth; nothing where nobody is pinned.
+    pub verified: Option<Arc<Verified>>,
+    /// From where signatures are judged next.
+    pub line: Option<Arc<Line>>,
     /// What became of each product in each commit.
     pub outcomes: VecDeque<(String, Option<ProductId>, Outcome, String)>,
     /// Decisions, oldest first.
@@ -186,6 +191,12 @@ impl LedgerState {
                 }
             }
             Fact::Limited { limits } => self.limits = limits.clone(),
+            Fact::Verified(verified) => {
+                if let Some(line) = verified.line() {
+                    self.line = Some(Arc::new(line));
+                }
+                self.verified = Some(Arc::new(verified.clone()));
+            }
             Fact::Decided(decision) => {
                 let about = (decision.product.clone(), decision.action.clone());
                 let decision = Arc::new(decision.clone());
@@ -500,6 +511,12 @@ impl LedgerState {
                     && decision.policy_digest == policy
             });
         found.map(Arc::as_ref)
+    }
+
+    /// Returns what was found of the signatures behind a commit, when it is the last one that was judged.
+    #[must_use]
+    pub fn verified(&self, commit: &str) -> Option<&Verified> {
+        self.verified.as_deref().filter(|verified| verified.commit == commit)
     }
 
     /// Returns what became of a commit as a whole, the last time that the reference was there.

@@ -158,7 +158,8 @@ impl DueWork {
             | Fact::Quality { .. }
             | Fact::Quarantined { .. }
             | Fact::Sent { .. }
-            | Fact::Command(_) => {}
+            | Fact::Command(_)
+            | Fact::Verified(_) => {}
         }
     }
 

@@ -35,7 +35,7 @@ use crate::ids::{PipelineId, PipelineName, ProductId};
 use crate::model::{Mesh, QueryShape};
 
 /// What a commit asks for, resolved and described; the input of planning.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Desired {
     /// The commit.
     pub commit: String,
