@@ -10,9 +10,12 @@ mod folder;
 mod history;
 mod mirror;
 mod names;
+mod openpgp;
+mod signature;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod unaccepted;
 mod writer;
 
 use std::path::PathBuf;
@@ -20,7 +23,10 @@ use std::path::PathBuf;
 pub use folder::FolderSource;
 pub use history::{CommitRange, History};
 pub use mirror::{Credentials, Repository};
+pub use openpgp::PgpKeys;
+pub use signature::ssh_key_id;
 pub use snapshot::{FileEntry, Reason, Rejected, RepoSnapshot};
+pub use unaccepted::Unaccepted;
 pub use writer::{NewCommit, RepoWriter};
 
 /// Largest file a snapshot accepts, checked in the object's header before any of it is read: 16 MiB.

@@ -158,6 +158,26 @@ impl RepoSnapshot {
         self.rejected.iter().filter(|r| contains(prefix, &r.path) || contains(&r.path, prefix)).collect()
     }
 
+    /// Puts what a path held elsewhere (mode and object id) in the place of what it holds here; without, takes it away.
+    ///
+    /// What is not a usable file is taken away too: nothing stands for it.
+    pub fn restore(&mut self, path: &str, content: Option<&str>) {
+        self.files.remove(path);
+        self.rejected.retain(|rejected| rejected.path != path);
+        let Source::Objects(repo) = &self.source else { return };
+        let repo = repo.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = content.and_then(|content| content.split_once(' ')).and_then(|(mode, oid)| {
+            let (mode, oid) = (u32::from_str_radix(mode, 8).ok()?, Oid::from_str(oid).ok()?);
+            let (size, kind) = repo.odb().and_then(|odb| odb.read_header(oid)).ok()?;
+            let size = size as u64;
+            let usable = mode & 0o170_000 == 0o100_000 && kind == ObjectType::Blob && size <= MAX_FILE_BYTES;
+            let named = path.split('/').all(|name| objection(name).is_none());
+            let executable = mode & 0o111 != 0;
+            (usable && named).then(|| FileEntry { oid: oid.to_string(), size, executable })
+        });
+        self.files.extend(entry.map(|entry| (path.to_owned(), entry)));
+    }
+
     /// Returns the snapshot of a folder in this one, with paths counted from there: a mesh need not be at the root
     /// of its repository.
     pub fn subfolder(self, folder: &str) -> Result<Self, RepoError> {
