@@ -86,6 +86,7 @@ pub fn run(args: &DemoArgs) -> Result<u8, Failure> {
             site: Some(format!("http://{}", args.listen)),
             forge: None,
             roles: Roles::all(),
+            signers: None,
         };
         let (ready, upward) = tokio::sync::oneshot::channel();
         let servers = servers::around(args.listen, None, None)?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use hydromesh_core::compat::{Bump, Change, bump, compare};
-use hydromesh_core::diag::{Diagnostic, Severity};
+use hydromesh_core::diag::{Diagnostic, Severity, Spot, codes};
 use hydromesh_core::ids::PortId;
 use hydromesh_core::ledger::{Entry, Fact, LedgerState};
 use hydromesh_core::plan::{Desired, Plan, dependency_order, plan};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::output::{Paint, Tone};
 use super::{DONE, FINDINGS, Failure, clock, print, print_json};
-use crate::control::{Reading, read};
+use crate::control::{Reading, begin_at, findings, read};
 use crate::repo::{CommitId, Repository};
 
 /// Arguments of `diff`.
@@ -29,6 +29,9 @@ pub struct DiffArgs {
     /// Exit with 1 when a contract breaks its readers, or its version does not say so.
     #[arg(long)]
     exit_code: bool,
+    /// Also judge signatures, as `up --signers` would if the base were accepted.
+    #[arg(long, value_name = "FOLDER")]
+    signers: Option<PathBuf>,
     /// Count partitions as of this instant (RFC 3339).
     #[arg(long, value_name = "INSTANT")]
     clock: Option<String>,
@@ -100,7 +103,8 @@ pub fn run(args: &DiffArgs) -> Result<u8, Failure> {
     let order = dependency_order(after.desired.mesh.products.values());
     let plan = plan(&after.desired, &order, &ledger, "diff", now_ms);
     let ports = ports(&before.desired, &after.desired);
-    let new: Vec<&Diagnostic> = after
+    let unsigned = unsigned(args, &repository, &prefix, (&base, &head), now_ms)?;
+    let mut new: Vec<&Diagnostic> = after
         .findings
         .iter()
         .filter(|it| it.severity != Severity::Note)
@@ -111,6 +115,7 @@ pub fn run(args: &DiffArgs) -> Result<u8, Failure> {
                 .any(|old| (old.code, &old.file, &old.message) == (it.code, &it.file, &it.message))
         })
         .collect();
+    new.extend(&unsigned);
     match args.format {
         DiffFormat::Json => print_json(&as_json(&base, &head, &plan, &ports, &new)),
         DiffFormat::Human => print(&human(&base, &head, &plan, &ports, &new)),
@@ -119,6 +124,26 @@ pub fn run(args: &DiffArgs) -> Result<u8, Failure> {
     let errors = new.iter().any(|it| it.severity == Severity::Error);
     let breaks = ports.iter().any(|it| it.needed == Bump::Major && !it.enough() || !it.broken.is_empty());
     Ok(if errors || (args.exit_code && breaks) { FINDINGS } else { DONE })
+}
+
+/// Returns what would be refused for want of a signature.
+fn unsigned(
+    args: &DiffArgs,
+    repository: &Repository,
+    prefix: &str,
+    (base, head): (&CommitId, &CommitId),
+    now_ms: i64,
+) -> Result<Vec<Diagnostic>, Failure> {
+    let Some(trust) = super::up::signers(args.signers.as_deref())? else { return Ok(Vec::new()) };
+    if !prefix.is_empty() {
+        return Err(Failure::usage("--signers wants a mesh at the root of its repository"));
+    }
+    let outside = |error: crate::repo::RepoError| Failure::outside(&error);
+    let line = begin_at(repository, base).map_err(outside)?;
+    let judged = trust.judge(repository, head, Some(&line), now_ms).map_err(outside)?;
+    let held = judged.held.map(|why| Diagnostic::new(codes::HISTORY, "mesh.yaml", Spot::FILE, why));
+    let refused = findings(&judged.verified.refused).into_iter().map(|(_, finding)| finding);
+    Ok(held.into_iter().chain(refused).collect())
 }
 
 /// A ledger in which the base commit is what runs.

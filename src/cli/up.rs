@@ -1,6 +1,7 @@
 //! `hydromesh up --repo URL|PATH`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -8,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{DONE, FINDINGS, Failure, OUTSIDE, StateArgs, runtime, servers};
 use crate::clock::Clock;
-use crate::control::{Around, UpError, UpOptions, up};
+use crate::control::{Around, Trust, UpError, UpOptions, up};
 use crate::forge::{Address, Forge};
 use crate::serve::WebhookSecret;
 use crate::work::Role;
@@ -49,6 +50,9 @@ pub struct UpArgs {
     /// What this process does; everything unless named. Processes with the same --state make one controller together.
     #[arg(long = "role", value_enum, value_delimiter = ',', value_name = "ROLE")]
     roles: Vec<Role>,
+    /// Deploy only what is signed by somebody who may: a folder outside the repository, with signers.yaml and keys.
+    #[arg(long, value_name = "FOLDER")]
+    signers: Option<PathBuf>,
     /// Kafka brokers instead of the environment's stream.
     #[arg(long)]
     kafka: Option<String>,
@@ -74,6 +78,7 @@ pub fn run(args: &UpArgs) -> Result<u8, Failure> {
         site: Some(format!("http://{}", args.listen)),
         forge: forge(args)?,
         roles: args.roles.iter().copied().collect(),
+        signers: signers(args.signers.as_deref())?,
     };
     let around: Around = if options.roles.has(Role::Serve) {
         let token = secret("--token-file", args.token_file.as_deref())?;
@@ -91,6 +96,15 @@ pub fn run(args: &UpArgs) -> Result<u8, Failure> {
         up(options, shutdown, around).await.map_err(|error| failure(&error))?;
         Ok(DONE)
     })
+}
+
+/// Returns who may sign, if a folder is named.
+pub fn signers(folder: Option<&Path>) -> Result<Option<Arc<Trust>>, Failure> {
+    let open = |folder| Trust::open(folder).map(Arc::new);
+    folder
+        .map(open)
+        .transpose()
+        .map_err(|error| Failure { code: FINDINGS, message: crate::text::chain(&error) })
 }
 
 /// Returns what is in a file of one secret.
@@ -116,7 +130,10 @@ fn forge(args: &UpArgs) -> Result<Option<Forge>, Failure> {
 /// Returns how `up` failed, with the exit code that fits.
 pub fn failure(error: &UpError) -> Failure {
     let code = match error {
-        UpError::Environment { .. } | UpError::Unsupported { .. } | UpError::Policy(_) => FINDINGS,
+        UpError::Environment { .. }
+        | UpError::Unsupported { .. }
+        | UpError::Unsigned { .. }
+        | UpError::Policy(_) => FINDINGS,
         _ => OUTSIDE,
     };
     Failure { code, message: crate::text::chain(error) }

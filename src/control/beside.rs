@@ -1,5 +1,6 @@
 //! A process beside the controller: it performs steps, or serves. It meets control in store, lake and mirror alone.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -143,7 +144,13 @@ impl Tail {
     async fn desired(&self, watcher: &Watcher) -> Result<Option<Arc<Desired>>, RepoError> {
         let Some(head) = self.state.head.clone() else { return Ok(None) };
         let (watcher, prints) = (watcher.clone(), self.state.port_prints());
-        let read = tokio::task::spawn_blocking(move || watcher.read_commit(&head, &prints));
+        // Where signatures are judged, what was accepted is what there is.
+        let (commit, refused) = match (self.state.verified(&head), self.state.line.as_deref()) {
+            (None, _) => (head, BTreeMap::new()),
+            (Some(_), Some(line)) => (line.at.clone(), line.taints.clone()),
+            (Some(_), None) => return Ok(None),
+        };
+        let read = tokio::task::spawn_blocking(move || watcher.read_without(&commit, &prints, &refused));
         let reading = match read.await {
             Ok(reading) => reading?,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),

@@ -1,13 +1,14 @@
 //! From a snapshot of the repository to what it asks for: load, describe every query, check, fingerprint.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hydromesh_core::check::{ShapeResults, SqlProblem, broken_by, check_shapes, query_of};
-use hydromesh_core::diag::{Diagnostic, Severity, Spot, codes};
+use hydromesh_core::diag::{Code, Diagnostic, Severity, Spot, codes};
 use hydromesh_core::ids::{PortId, ProductId};
 use hydromesh_core::model::{self, Loaded, Mesh, Product};
 use hydromesh_core::plan::{Desired, PortPrint, dependency_order, print_mesh};
 use hydromesh_core::spread::Spread as _;
+use hydromesh_core::trust::Scope;
 
 use crate::cores::AllCores;
 use crate::engine::{Describer, SqlProblemKind, arrow_schema};
@@ -15,11 +16,13 @@ use crate::repo::{FileEntry, Reason, RepoSnapshot};
 
 /// Texts that are read whole; anything else is data, known by its blob id alone.
 const TEXTS: [&str; 4] = ["yaml", "yml", "sql", "rego"];
+/// What is told of a path that was left out of the snapshot.
+const REJECTED: [Code; 3] = [codes::SYMLINK, codes::SUBMODULE, codes::UNREADABLE];
 /// The largest text: a manifest or a query beyond it is a mistake or an attack.
 const MOST_TEXT_BYTES: u64 = 1 << 20;
 
 /// What a commit asks for, and everything that is wrong with it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Reading {
     /// What it asks for. Products that do not check are left out and listed.
     pub desired: Desired,
@@ -42,6 +45,17 @@ impl Reading {
 /// Reads a snapshot. `deployed` are the fingerprints of what runs, for products that do not check.
 #[must_use]
 pub fn read(snapshot: &RepoSnapshot, commit: &str, deployed: &BTreeMap<PortId, PortPrint>) -> Reading {
+    read_without(snapshot, commit, deployed, Vec::new())
+}
+
+/// Reads a snapshot of which parts are refused, each with why. What holds for more than one product must stand in it as it counts.
+#[must_use]
+pub fn read_without(
+    snapshot: &RepoSnapshot,
+    commit: &str,
+    deployed: &BTreeMap<PortId, PortPrint>,
+    refused: Vec<(Scope, Diagnostic)>,
+) -> Reading {
     let mut given: Vec<Diagnostic> = snapshot
         .rejected
         .iter()
@@ -84,6 +98,24 @@ pub fn read(snapshot: &RepoSnapshot, commit: &str, deployed: &BTreeMap<PortId, P
         broken.insert(id, why);
     }
     findings.extend(unfit);
+    // What cannot be read is not known to be gone: what is deployed from there stays, and says so.
+    let unknown = findings.iter().filter(|it| REJECTED.contains(&it.code)).cloned().collect::<Vec<_>>();
+    for why in unknown {
+        let there = deployed.keys().map(|port| &port.product).filter(|id| lies_in(id, &why.file));
+        for id in there.cloned().collect::<BTreeSet<ProductId>>() {
+            if !mesh.products.contains_key(&id) && !broken.contains_key(&id) {
+                broken.insert(id, vec![why.clone()]);
+            }
+        }
+    }
+    for (scope, why) in refused {
+        for id in refused_by(&scope, &mesh, &broken, deployed) {
+            leave_out(&mut mesh, &id);
+            // First, because it is the reason whatever else is wrong.
+            broken.entry(id).or_default().insert(0, why.clone());
+        }
+        findings.push(why);
+    }
     hydromesh_core::diag::sort(&mut findings);
     let shapes = results
         .into_iter()
@@ -115,6 +147,33 @@ fn is_policy(path: &str) -> bool {
     let parts: Vec<&str> = path.split('/').collect();
     rego && (parts.first() == Some(&"policies")
         || (parts.first() == Some(&"domains") && parts.get(2) == Some(&"policies")))
+}
+
+/// Returns whether a product's folder is a path, or lies in it.
+fn lies_in(id: &ProductId, path: &str) -> bool {
+    let folder = format!("domains/{}/{}", id.domain, id.name);
+    folder.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Returns the products that stay as they are when a part of the mesh is refused; also those that it takes away or brings.
+fn refused_by(
+    scope: &Scope,
+    mesh: &Mesh,
+    broken: &BTreeMap<ProductId, Vec<Diagnostic>>,
+    deployed: &BTreeMap<PortId, PortPrint>,
+) -> BTreeSet<ProductId> {
+    match scope {
+        Scope::Product(id) => BTreeSet::from([id.clone()]),
+        Scope::Domain(domain) => {
+            let known = mesh.products.keys().chain(broken.keys());
+            known
+                .chain(deployed.keys().map(|port| &port.product))
+                .filter(|id| id.domain == *domain)
+                .cloned()
+                .collect()
+        }
+        Scope::Mesh | Scope::Nothing => BTreeSet::new(),
+    }
 }
 
 /// Takes a product out of those that may advance; its contracts stay known to its readers.

@@ -44,7 +44,7 @@ impl<'a> GateInputs<'a> {
         let desired = self.desired.mesh.products.get(id);
         // What is retired is judged as it runs.
         let Some(product) = desired.or(deployed) else { return json!({"apiVersion": "hydromesh/v1"}) };
-        let base = self.ledger.deployed.get(id).map(|deployed| deployed.commit.clone());
+        let base = self.ledger.deployed.get(id).map(|deployed| deployed.commit.as_str());
         json!({
             "apiVersion": "hydromesh/v1",
             "kind": "DeployGateInput",
@@ -54,7 +54,7 @@ impl<'a> GateInputs<'a> {
                 "environment": self.environment,
                 "time": rfc3339(now_ms),
             },
-            "git": {"commit": question.commit, "base": base, "ref": self.reference()},
+            "git": self.git_part(question, base),
             "product": product_part(&self.desired.mesh, product),
             "contracts": contracts(product, deployed),
             "changes": changes(product, deployed),
@@ -63,6 +63,18 @@ impl<'a> GateInputs<'a> {
             "model": model_part(product),
             "waivers": [],
             "policy": {"digest": policy_digest},
+        })
+    }
+
+    fn git_part(&self, question: &Question, base: Option<&str>) -> Value {
+        // Where nobody is pinned, it is not known and neither true nor false.
+        let verified = self.ledger.verified(&question.commit);
+        json!({
+            "commit": question.commit,
+            "base": base,
+            "ref": self.reference(),
+            "signed": verified.map(|verified| verified.signer.is_some()),
+            "signer": verified.and_then(|verified| verified.signer.clone()),
         })
     }
 

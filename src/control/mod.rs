@@ -15,6 +15,7 @@ mod poll;
 mod run;
 mod seat;
 mod statuses;
+mod trusted;
 mod turn;
 mod watch;
 
@@ -25,4 +26,5 @@ pub use hint::Hints;
 pub use judge::Judge;
 pub use ledger::{LedgerError, append, replay};
 pub use run::{Around, UpError, UpOptions, Upward, lake_folder, up};
+pub use trusted::{SignersError, Trust, begin_at, findings};
 pub use watch::{Head, Watcher};

@@ -12,15 +12,20 @@ use tokio::sync::{mpsc, watch};
 
 use super::hint::Hints;
 use super::outage::Outage;
-use super::watch::Watcher;
+use super::watch::{Looked, Watcher};
+use crate::clock::Clock;
 use crate::repo::{CommitInfo, RepoError};
 
 /// A poll's result: a new head with what it asks for.
-pub(super) type Seen = (CommitInfo, Vec<CommitInfo>, super::Reading);
+pub(super) struct Seen {
+    commit: CommitInfo,
+    passed: Vec<CommitInfo>,
+    looked: Looked,
+}
 
 /// Returns the events of a new head, and the mesh's own rules at it.
 pub(super) fn seen_events(
-    (commit, passed, reading): Seen,
+    Seen { commit, passed, looked: Looked { reading, verified, .. } }: Seen,
     reference: &str,
     show_mesh: &watch::Sender<Option<Arc<hydromesh_core::plan::Desired>>>,
 ) -> (Vec<Event>, Vec<(String, String)>) {
@@ -32,6 +37,7 @@ pub(super) fn seen_events(
         let commits = passed.iter().map(text).collect();
         events.push(Event::Superseded { commits, by: commit.id.as_str().to_owned() });
     }
+    events.extend(verified.map(Event::Verified));
     let desired = if reading.readable {
         show_mesh.send_replace(Some(Arc::new(reading.desired.clone())));
         Ok(Box::new(reading.desired))
@@ -60,9 +66,13 @@ impl Watching {
         watcher: Watcher,
         every: Duration,
         hints: Hints,
-        last_seen: Option<String>,
-        deployed: BTreeMap<PortId, PortPrint>,
+        ledger: &LedgerState,
+        clock: Clock,
     ) -> Self {
+        let last_seen = ledger.head.clone();
+        // What is found here is known here first: the ledger's word for it would come too late for the next look.
+        let mut line = ledger.line.as_deref().cloned();
+        let deployed = ledger.port_prints();
         let mut known: Option<String> = None;
         let (send, heads) = mpsc::channel(1);
         let (deployed, prints) = watch::channel(deployed);
@@ -70,17 +80,19 @@ impl Watching {
             let mut outage = Outage::default();
             loop {
                 let (watcher, before, prints) = (watcher.clone(), known.clone(), prints.borrow().clone());
+                let (since, now_ms) = (line.clone(), clock.now_ms());
                 let base = before.clone().or_else(|| last_seen.clone());
                 let polled = tokio::task::spawn_blocking(move || -> Result<Option<Seen>, RepoError> {
                     let Some(head) = watcher.poll(before.as_deref(), base.as_deref())? else {
                         return Ok(None);
                     };
-                    let reading = watcher.read(&head.commit, &prints)?;
-                    Ok(Some((head.commit, head.passed, reading)))
+                    let looked = watcher.look(&head.commit, &prints, since, now_ms)?;
+                    Ok(Some(Seen { commit: head.commit, passed: head.passed, looked }))
                 });
                 match polled.await {
                     Ok(Ok(Some(seen))) => {
-                        known = Some(seen.0.id.as_str().to_owned());
+                        line.clone_from(&seen.looked.line);
+                        known = Some(seen.commit.id.as_str().to_owned());
                         outage.ends();
                         if send.send(seen).await.is_err() {
                             return;
@@ -155,8 +167,9 @@ mod tests {
         let watcher =
             Watcher::open(repo.path().to_str().unwrap(), &home.path().join("cache"), "refs/heads/main");
         let hints = Hints::of(home.path());
-        let mut watching = Watching::start(watcher.unwrap(), NEVER, hints.clone(), None, BTreeMap::new());
-        assert_eq!(watching.next().await.0.id, first, "the first look needs no hint");
+        let (ledger, clock) = (LedgerState::default(), Clock::system());
+        let mut watching = Watching::start(watcher.unwrap(), NEVER, hints.clone(), &ledger, clock);
+        assert_eq!(watching.next().await.commit.id, first, "the first look needs no hint");
 
         let second = push(&repo, Some(&first));
         assert!(tokio::time::timeout(QUIET, watching.next()).await.is_err(), "nobody gave a hint");
@@ -164,7 +177,7 @@ mod tests {
             hints.give().unwrap();
         }
         let seen = tokio::time::timeout(Duration::from_secs(10), watching.next()).await;
-        assert_eq!(seen.expect("the hint woke it").0.id, second);
+        assert_eq!(seen.expect("the hint woke it").commit.id, second);
 
         // Those that came during that look were one more; the next push waits for a hint of its own.
         while home.path().join("look").exists() {
@@ -175,7 +188,7 @@ mod tests {
         assert!(tokio::time::timeout(QUIET, watching.next()).await.is_err(), "a hint was left over");
         hints.give().unwrap();
         let seen = tokio::time::timeout(Duration::from_secs(10), watching.next()).await;
-        assert_eq!(seen.expect("the hint woke it").0.id, third);
+        assert_eq!(seen.expect("the hint woke it").commit.id, third);
         watching.stop();
     }
 }

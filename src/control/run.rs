@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hydromesh_core::control::{Control, Limits};
+use hydromesh_core::diag::{Diagnostic, codes};
 use hydromesh_core::ledger::LedgerState;
 use hydromesh_core::model::Environment;
+use hydromesh_core::trust::Line;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +21,7 @@ use super::judge::Judge;
 use super::poll::Watching;
 use super::seat::{self, Seat};
 use super::statuses::keep_told;
+use super::trusted::Trust;
 use super::turn::Loop;
 use super::watch::Watcher;
 use super::{ledger, observe};
@@ -31,8 +34,8 @@ use crate::lake::{Lake, Writer};
 use crate::notify::Mailer;
 use crate::online::Online;
 use crate::policy::PolicySet;
-use crate::repo::RepoError;
-use crate::store::{PlaceError, Store, StoreError};
+use crate::repo::{CommitInfo, RepoError};
+use crate::store::{OpenMode, Place, PlaceError, Store, StoreError};
 use crate::work::{Board, BoardError, Desk, Role, Roles, work_runtime};
 
 /// Memory of all queries together: half of what the smallest machine that we aim at leaves after everything else.
@@ -66,6 +69,8 @@ pub struct UpOptions {
     pub forge: Option<Forge>,
     /// What this process does.
     pub roles: Roles,
+    /// Who may sign commits; without, nobody has to.
+    pub signers: Option<Arc<Trust>>,
 }
 
 /// Why `up` ended.
@@ -106,6 +111,12 @@ pub enum UpError {
     /// The environment's mail settings.
     #[error("mails cannot be sent")]
     Mail(#[from] crate::notify::NotifyError),
+    /// Nothing that was signed says how the environment is set up.
+    #[error("{why}; name an accepted commit as `since` in signers.yaml")]
+    Unsigned {
+        /// Why not.
+        why: String,
+    },
     /// The environment is not in the mesh.
     #[error("environment {name} is not in mesh.yaml; there is {known}")]
     Environment {
@@ -162,13 +173,13 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
         Some(path) => PolicySet::open(path)?,
         None => PolicySet::embedded(),
     };
-    let (mut settings, mut watcher) = first_look(&options)?;
+    let (mut settings, mut watcher) = first_look(&options).await?;
     supported(&options.environment, &settings)?;
     let Some(seat) = seat::take(&options, &settings, &shutdown).await? else { return Ok(()) };
     let Seat { store, mut lease, waited } = seat;
     if waited {
         // Who led meanwhile may have followed the mesh to other settings.
-        (settings, watcher) = first_look(&options)?;
+        (settings, watcher) = first_look(&options).await?;
     }
     let reference = settings.r#ref.clone();
     let work = threads()?;
@@ -210,9 +221,8 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     }
     let servers = surround(&options, upward, &shutdown, around);
     // Commits that came while nobody looked are passed over now, and told so.
-    let last_seen = control.ledger.head.clone();
-    let (hints, prints) = (Hints::of(&state), control.ledger.port_prints());
-    let watching = Watching::start(watcher, options.poll, hints, last_seen, prints);
+    let (hints, clock) = (Hints::of(&state), options.clock.clone());
+    let watching = Watching::start(watcher, options.poll, hints, &control.ledger, clock);
     let mut turning = Loop {
         control,
         hands,
@@ -322,21 +332,60 @@ pub fn lake_folder(state: &Path, settings: &Environment) -> PathBuf {
 }
 
 /// Opens the repository and reads the environment's settings from where its reference is.
-fn first_look(options: &UpOptions) -> Result<(Environment, Watcher), UpError> {
+async fn first_look(options: &UpOptions) -> Result<(Environment, Watcher), UpError> {
     let wrap = |source| UpError::Repo { repo: options.repo.clone(), source };
     let cache = options.state.join("repo");
     // The reference of the environment is in the mesh itself; the repository's HEAD tells where to look first.
-    let bootstrap = Watcher::open(&options.repo, &cache, "HEAD").map_err(wrap)?;
+    let bootstrap = Watcher::open(&options.repo, &cache, "HEAD").map_err(wrap)?.with(options.signers.clone());
     let Some(head) = bootstrap.poll(None, None).map_err(wrap)? else {
         return Err(UpError::Environment {
             name: options.environment.clone(),
             known: "an empty repository".to_owned(),
         });
     };
-    let reading = bootstrap.read(&head.commit, &BTreeMap::new()).map_err(wrap)?;
-    let settings = settings(options, &reading.desired.mesh.environments)?;
+    let line = if options.signers.is_some() { accepted(options).await? } else { None };
+    let now_ms = options.clock.now_ms();
+    let environment = |watcher: &Watcher, head: &CommitInfo| -> Result<Environment, UpError> {
+        let looked = watcher.look(head, &BTreeMap::new(), line.clone(), now_ms).map_err(wrap)?;
+        // What is refused as a whole has been read as it was when it was last accepted, if it ever was.
+        if !looked.reading.readable && looked.reading.desired.mesh.environments.is_empty() {
+            let found = &looked.reading.findings;
+            let refuses = |it: &&Diagnostic| [codes::SIGNATURE, codes::HISTORY].contains(&it.code);
+            let unsigned = found.iter().find(|it| refuses(it) && it.file == "mesh.yaml");
+            if let Some(first) = unsigned {
+                return Err(UpError::Unsigned {
+                    why: format!("{} {}: {}", first.code, first.file, first.message),
+                });
+            }
+        }
+        settings(options, &looked.reading.desired.mesh.environments)
+    };
+    let settings = environment(&bootstrap, &head.commit)?;
     let watcher = Watcher::open(&options.repo, &cache, &settings.r#ref).map_err(wrap)?;
-    Ok((settings, watcher))
+    let watcher = watcher.with(options.signers.clone());
+    if options.signers.is_none() {
+        return Ok((settings, watcher));
+    }
+    // The branch that the environment follows has the last word, for it is the one that is judged.
+    match watcher.poll(None, None).map_err(wrap)? {
+        Some(head) => Ok((environment(&watcher, &head.commit)?, watcher)),
+        None => Ok((settings, watcher)),
+    }
+}
+
+/// Returns up to where signatures were judged, as the ledger says that was kept in this state folder.
+async fn accepted(options: &UpOptions) -> Result<Option<Line>, UpError> {
+    let Some(place) = Place::found(&options.state)? else { return Ok(None) };
+    match Store::open_at(&place, OpenMode::ReadOnly).await {
+        Ok(store) => {
+            let line = ledger::replay(&store).await?.line;
+            store.close().await;
+            Ok(line.as_deref().cloned())
+        }
+        // It is made, or brought up to date, by the controller that begins here.
+        Err(StoreError::Absent { .. } | StoreError::OlderSchema { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Returns the settings of the environment that was asked for, with what the command line puts in their place.

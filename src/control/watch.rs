@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use hydromesh_core::diag::{Diagnostic, Spot, codes};
 use hydromesh_core::ids::PortId;
 use hydromesh_core::plan::PortPrint;
+use hydromesh_core::trust::{Line, Taint, Verified};
 
 use super::desired::{self, Reading};
+use super::trusted::{Trust, findings, restore};
 use crate::apply::Blobs;
 use crate::repo::{CommitId, CommitInfo, Credentials, RepoError, Repository};
 
@@ -16,6 +19,19 @@ use crate::repo::{CommitId, CommitInfo, Credentials, RepoError, Repository};
 pub struct Watcher {
     repository: Repository,
     reference: String,
+    /// Who may sign; without, nobody has to.
+    trust: Option<Arc<Trust>>,
+}
+
+/// What a head asks for, and what its signatures are worth.
+#[derive(Debug)]
+pub struct Looked {
+    /// What it asks for.
+    pub reading: Reading,
+    /// What was found of its signatures, if they are judged.
+    pub verified: Option<Verified>,
+    /// Where the next judgement begins.
+    pub line: Option<Line>,
 }
 
 /// Where the reference is, and the commits that were passed on the way.
@@ -34,7 +50,13 @@ impl Watcher {
     /// When it is no repository.
     pub fn open(repo: &str, cache: &Path, reference: &str) -> Result<Self, RepoError> {
         let repository = Repository::open(repo, cache, Credentials::Anonymous)?;
-        Ok(Self { repository, reference: reference.to_owned() })
+        Ok(Self { repository, reference: reference.to_owned(), trust: None })
+    }
+
+    /// Returns it with those who may sign.
+    #[must_use]
+    pub fn with(self, trust: Option<Arc<Trust>>) -> Self {
+        Self { trust, ..self }
     }
 
     /// Returns the blobs of the mirror.
@@ -68,6 +90,60 @@ impl Watcher {
             _ => Vec::new(),
         };
         Ok(Some(Head { commit, passed }))
+    }
+
+    /// Reads what a head asks for, as far as its signatures are worth it; `line` is where their last judgement ended.
+    ///
+    /// # Errors
+    /// When its objects cannot be read.
+    pub fn look(
+        &self,
+        commit: &CommitInfo,
+        deployed: &BTreeMap<PortId, PortPrint>,
+        line: Option<Line>,
+        now_ms: i64,
+    ) -> Result<Looked, RepoError> {
+        let Some(trust) = &self.trust else {
+            return Ok(Looked { reading: self.read_at(&commit.id, deployed)?, verified: None, line });
+        };
+        let judged = trust.judge(&self.repository, &commit.id, line.as_ref(), now_ms)?;
+        let reading = match judged.held {
+            None => self.read_without(commit.id.as_str(), deployed, &judged.verified.refused)?,
+            Some(why) => self.held(judged.line.as_ref(), deployed, why)?,
+        };
+        Ok(Looked { reading, verified: Some(judged.verified), line: judged.line })
+    }
+
+    /// Reads nothing of a head but why; the rules stay those that were accepted.
+    fn held(
+        &self,
+        line: Option<&Line>,
+        deployed: &BTreeMap<PortId, PortPrint>,
+        why: String,
+    ) -> Result<Reading, RepoError> {
+        let accepted = line.filter(|line| !line.at.is_empty());
+        let mut reading = match accepted {
+            Some(line) => self.read_without(&line.at, deployed, &line.taints)?,
+            None => Reading::default(),
+        };
+        reading.readable = false;
+        reading.findings = vec![Diagnostic::new(codes::HISTORY, "mesh.yaml", Spot::FILE, why)];
+        Ok(reading)
+    }
+
+    /// Reads what a commit asks for that the mirror holds already, without what is refused of it.
+    ///
+    /// # Errors
+    /// When the mirror does not hold it whole.
+    pub fn read_without(
+        &self,
+        commit: &str,
+        deployed: &BTreeMap<PortId, PortPrint>,
+        refused: &BTreeMap<String, Taint>,
+    ) -> Result<Reading, RepoError> {
+        let mut snapshot = self.repository.snapshot(&CommitId::parse(commit)?)?;
+        restore(&mut snapshot, refused);
+        Ok(desired::read_without(&snapshot, commit, deployed, findings(refused)))
     }
 
     /// Reads what a commit asks for.
