@@ -6,6 +6,7 @@ mod points;
 mod postgres;
 mod rebuilt;
 mod roles;
+mod signed;
 mod slow;
 mod tampered;
 mod world;

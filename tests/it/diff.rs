@@ -93,3 +93,22 @@ fn a_reformatted_query_changes_nothing() {
     assert_eq!(ran.json()["contracts"], serde_json::json!([]));
     run_in(folder.path(), &["diff", "nope..HEAD"]).ends_with(2);
 }
+
+#[test]
+fn what_is_not_signed_is_told_before_it_is_pushed() {
+    let (folder, repo, base) = repo();
+    let signers = tempfile::tempdir().expect("a folder");
+    let rules =
+        "apiVersion: hydromesh/v1\nkind: Signers\nrules: [{paths: '**', signers: mara@example.com}]\n";
+    std::fs::write(signers.path().join("signers.yaml"), rules).expect("written");
+    edit(&folder.path().join("domains/commerce/orders/orders.sql"), "SELECT", "-- the same\nSELECT");
+    repo.commit("only a comment");
+    let signers = signers.path().to_str().expect("UTF-8");
+    run_in(folder.path(), &["diff", &base]).ends_with(0);
+    let ran = run_in(folder.path(), &["diff", &base, "--signers", signers]).ends_with(1);
+    ran.says("HM-R004 domains/commerce/orders/orders.sql");
+    ran.says("by Mara changes it, and is not signed");
+    run_in(folder.path(), &["diff", "HEAD", "--signers", signers]).ends_with(0);
+    let ran = run_in(folder.path(), &["diff", &base, "--signers", "nowhere"]).ends_with(1);
+    assert!(ran.stderr.contains("HM-R006 nowhere/signers.yaml: cannot be read"), "{}", ran.stderr);
+}

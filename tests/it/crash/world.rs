@@ -82,6 +82,44 @@ impl World {
         text
     }
 
+    /// Commits files on top of the branch with a signature that is made of the commit's text. The branch never is at an
+    /// unsigned one.
+    pub fn commit_signed(&self, message: &str, files: &Files, sign: impl Fn(&str) -> String) -> String {
+        let parent = self.head();
+        let (author, email) = ("Mara", "mara@example.com");
+        let branch = format!("draft-{}", parent.short());
+        let new = NewCommit {
+            branch: &branch,
+            parent: Some(&parent),
+            message,
+            author,
+            email,
+            time_ms: self.now_ms,
+        };
+        let draft = self.repo.commit(new, files).expect("a commit");
+        let repo = git2::Repository::open_bare(self.repo.path()).expect("open");
+        let oid = git2::Oid::from_str(draft.as_str()).expect("an id");
+        let raw = repo.odb().and_then(|odb| odb.read(oid).map(|it| it.data().to_vec())).expect("the commit");
+        let raw = String::from_utf8(raw).expect("UTF-8");
+        let id = repo.commit_signed(&raw, &sign(&raw), None).expect("a signed commit");
+        let id = CommitId::parse(&id.to_string()).expect("an id");
+        self.repo.set_branch("main", &id).expect("moved");
+        self.head.replace(Some(id.clone()));
+        id.as_str().to_owned()
+    }
+
+    /// Returns where the branch is.
+    pub fn head(&self) -> CommitId {
+        self.head.borrow().clone().expect("there is a commit")
+    }
+
+    /// Returns a folder of the test's own.
+    pub fn folder(&self, name: &str) -> PathBuf {
+        let folder = self.home.path().join(name);
+        std::fs::create_dir_all(&folder).expect("a folder");
+        folder
+    }
+
     /// Returns an environment of its own: a state folder, and an address to listen on.
     pub fn state(&self, name: &str) -> State<'_> {
         let listen = free_address().to_string();
