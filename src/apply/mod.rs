@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
+use crate::disk::{self, Refusal};
 use crate::engine::{Engine, EngineError};
 use crate::lake::{CommitMeta, Lake, LakeError, Table, TableFormat, TableSpec, Version, Writer};
 use crate::online::Online;
@@ -197,6 +198,16 @@ impl StepError {
         Self { kind: ErrorKind::External, code, message: message.into() }
     }
 
+    /// Returns the error under the code of a disk that takes nothing, if that is what it comes from. Whatever was tried, tables,
+    /// spilled rows, topics and models alike, nobody's query is at fault, and the step is tried until it works.
+    #[must_use]
+    fn refused(self) -> Self {
+        match Refusal::in_text(&self.message) {
+            Some(refusal) => Self::external(disk::CODE, format!("{}; {}", self.message, refusal.help())),
+            None => self,
+        }
+    }
+
     /// Returns a bug of ours.
     #[must_use]
     pub fn internal(message: impl Into<String>) -> Self {
@@ -286,14 +297,11 @@ pub async fn perform(context: &Context, job: &Job, reporter: &Reporter) -> End {
     match result {
         Ok(done) => End { facts: done.facts, outcome: RunOutcome::Succeeded { rows: done.rows } },
         Err(_) if reporter.cancel.is_cancelled() => End { facts: Vec::new(), outcome: RunOutcome::Cancelled },
-        Err(error) => End {
-            facts: Vec::new(),
-            outcome: RunOutcome::Failed {
-                kind: error.kind,
-                code: error.code.to_owned(),
-                message: error.message,
-            },
-        },
+        Err(error) => {
+            let StepError { kind, code, message } = error.refused();
+            let outcome = RunOutcome::Failed { kind, code: code.to_owned(), message };
+            End { facts: Vec::new(), outcome }
+        }
     }
 }
 

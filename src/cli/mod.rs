@@ -34,6 +34,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::clock::Clock;
+use crate::disk::{self, Refusal};
 
 /// Done.
 pub const DONE: u8 = 0;
@@ -222,7 +223,13 @@ pub fn main() -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            eprintln!("hydromesh: {}", failure.message);
+            complain(&failure.message);
+            // Whatever part of it failed, the cause is a disk, and its name is in the message.
+            if let Some(refusal) =
+                Refusal::in_text(&failure.message).filter(|_| !failure.message.contains(disk::CODE))
+            {
+                complain(&format!("{}: {}, then start again", disk::CODE, refusal.help()));
+            }
             ExitCode::from(failure.code)
         }
     }
@@ -239,6 +246,12 @@ fn start_logs(verbose: u8) {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
+/// Says what went wrong: to stderr, which may be a file on the very disk that takes nothing.
+fn complain(text: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "hydromesh: {text}");
+}
+
 /// Prints data: to stdout, and quietly when the reader has gone.
 pub fn print(text: &str) {
     use std::io::Write as _;
@@ -251,7 +264,7 @@ pub fn print(text: &str) {
 pub fn print_json<T: serde::Serialize>(value: &T) {
     match serde_json::to_string_pretty(value) {
         Ok(text) => print(&text),
-        Err(error) => eprintln!("hydromesh: could not write JSON: {error}"),
+        Err(error) => complain(&format!("could not write JSON: {error}")),
     }
 }
 

@@ -17,13 +17,13 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use super::ledger::{LedgerError, replay};
-use super::outage::Outage;
 use crate::apply::lake_format;
 use crate::clock::Clock;
 use crate::fault::point;
 use crate::lake::{
     Checkpoint, CommitMeta, Lake, LakeError, PublishMode, Table, TableFormat, TableSpec, TableState, Writer,
 };
+use crate::outage::Outage;
 use crate::store::{Lease, Record, Store, StoreError};
 
 /// The table's address.

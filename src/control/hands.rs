@@ -11,6 +11,7 @@ use crate::apply::Context;
 use crate::clock::Clock;
 use crate::fault::point;
 use crate::notify::{History, MailContext, Mailer, first_message_id};
+use crate::outage::Outage;
 use crate::policy::PolicySet;
 use crate::store::{Lease, Store};
 use crate::work::Desk;
@@ -32,6 +33,8 @@ pub(super) struct Hands<'a> {
     pub changed: bool,
     /// Something else is deployed than the poll was told.
     pub deployed: bool,
+    /// Of the board.
+    pub outage: Outage,
 }
 
 impl Hands<'_> {
@@ -70,12 +73,18 @@ impl Hands<'_> {
     /// Takes what other processes said of their steps, and the ends of those whose process is gone.
     pub(super) async fn hear(&mut self, control: &mut Control, lease: &mut Lease) -> Result<(), UpError> {
         match self.listen(control, lease).await {
-            // The disk is full, or too much is open: the next look is a moment away.
+            // The disk takes nothing, or too much is open: the next look is a moment away.
             Err(UpError::Board(error)) if error.is_transient() => {
-                tracing::warn!("the board cannot be used, tried again: {}", crate::text::chain(&error));
+                let why = crate::text::chain(&error);
+                if self.outage.begins(&why) {
+                    tracing::warn!("the board cannot be used, tried again: {why}");
+                }
                 Ok(())
             }
-            done => done,
+            done => {
+                self.outage.ends();
+                done
+            }
         }
     }
 

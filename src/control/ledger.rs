@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use hydromesh_core::ledger::{Entry, Fact, LedgerState};
 
+use crate::outage::Outage;
 use crate::store::{Store, StoreError};
 
 /// Records read at once.
@@ -44,22 +45,30 @@ pub(super) async fn fold(store: &Store, state: &mut LedgerState) -> Result<bool,
     Ok(!records.is_empty())
 }
 
-/// Makes facts durable; a full disk or a busy file is waited out, for nothing may happen without its fact.
+/// Makes facts durable; a disk that is full or read-only and a busy file are waited out, for nothing may happen without its
+/// fact.
 ///
 /// # Errors
 /// When this process may no longer write, or the disk is broken.
 pub async fn append(store: &Store, epoch: u64, entries: &[Entry]) -> Result<(), StoreError> {
     let (at_ms, records) = (entries.last().map_or(0, |entry| entry.at_ms), records(entries)?);
     let mut pause = Duration::from_millis(100);
+    let mut outage = Outage::default();
     loop {
-        match store.append(epoch, at_ms, &records).await {
+        let error = match store.append(epoch, at_ms, &records).await {
             Ok(seq) => return in_order(seq, entries),
-            Err(error) if error.is_transient() => {
-                tracing::warn!("the ledger cannot be written, tried again: {}", crate::text::chain(&error));
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(5));
-            }
+            Err(error) if error.is_transient() => error,
             Err(error) => return Err(error),
+        };
+        let why = crate::text::chain(&error);
+        if outage.begins(&why) {
+            tracing::warn!("the ledger cannot be written, tried again until it can: {why}");
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(5));
+        // What a disk failed to acknowledge may be on it all the same, and would be there twice.
+        if is_there(store, epoch, entries, &records).await {
+            return Ok(());
         }
     }
 }
@@ -70,6 +79,16 @@ fn in_order(seq: u64, entries: &[Entry]) -> Result<(), StoreError> {
     let Some(last) = entries.last().filter(|last| last.seq != seq) else { return Ok(()) };
     let detail = format!("a fact that is number {} was given number {seq}", last.seq);
     Err(StoreError::Damaged { place: "the ledger".to_owned(), detail })
+}
+
+/// Returns whether the last of these facts is in the ledger, and with it all of them.
+async fn is_there(store: &Store, epoch: u64, entries: &[Entry], records: &[(String, String)]) -> bool {
+    let (Some(entry), Some((kind, body))) = (entries.last(), records.last()) else { return false };
+    // Whoever took over meanwhile may have given the number to a fact of its own.
+    let found = store.read(entry.seq, 1).await.unwrap_or_default();
+    found
+        .first()
+        .is_some_and(|it| it.seq == entry.seq && it.epoch == epoch && it.kind == *kind && it.body == *body)
 }
 
 /// Returns entries as the store wants them: kind and JSON text.

@@ -10,7 +10,6 @@ mod jobs;
 mod judge;
 mod ledger;
 mod observe;
-mod outage;
 mod poll;
 mod run;
 mod seat;

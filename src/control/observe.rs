@@ -15,9 +15,10 @@ use hydromesh_core::observe::Seen;
 use hydromesh_core::plan::Work;
 use tokio::sync::{mpsc, watch};
 
-use super::outage::Outage;
+
 use crate::apply::lake_format;
 use crate::lake::{Lake, Table, Version};
+use crate::outage::Outage;
 
 /// Tables that are read again at each pass although nothing was committed to them.
 const AGAIN: usize = 5;

@@ -11,9 +11,9 @@ use hydromesh_core::plan::PortPrint;
 use tokio::sync::{mpsc, watch};
 
 use super::hint::Hints;
-use super::outage::Outage;
 use super::watch::{Looked, Watcher};
 use crate::clock::Clock;
+use crate::outage::Outage;
 use crate::repo::{CommitInfo, RepoError};
 
 /// A poll's result: a new head with what it asks for.

@@ -33,6 +33,7 @@ use crate::forge::Forge;
 use crate::lake::{Lake, Writer};
 use crate::notify::Mailer;
 use crate::online::Online;
+use crate::outage::Outage;
 use crate::policy::PolicySet;
 use crate::repo::{CommitInfo, RepoError};
 use crate::store::{OpenMode, Place, PlaceError, Store, StoreError};
@@ -207,6 +208,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
         deferred: Vec::new(),
         changed: true,
         deployed: false,
+        outage: Outage::default(),
     };
     let opening = control.open(options.clock.now_ms(), lease.epoch, env!("CARGO_PKG_VERSION"));
     hands.perform(&mut control, opening).await?;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use hydromesh_core::model::Environment;
 use tokio_util::sync::CancellationToken;
 
-use super::outage::Outage;
 use super::run::{UpError, UpOptions};
+use crate::outage::Outage;
 use crate::store::{Lease, OpenMode, Place, Store, StoreError, follow};
 
 /// How long a lease lasts until the loop renews it: catching up with a long ledger, or bringing it along, takes its time. A

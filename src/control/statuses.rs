@@ -13,8 +13,8 @@ use hydromesh_core::ledger::{Fact, LedgerState, Outcome};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::outage::Outage;
 use crate::forge::{Forge, PostError};
+use crate::outage::Outage;
 use crate::store::{Record, Store};
 use crate::text::chain;
 

@@ -71,9 +71,12 @@ pub(super) fn create_whole(path: &Path, bytes: &[u8]) -> Result<Created, LakeErr
 /// Replaces `path` with `bytes`, whole.
 pub(super) fn replace_whole(path: &Path, bytes: &[u8]) -> Result<(), LakeError> {
     let temporary = path.with_file_name(format!(".{}.tmp", uuid::Uuid::new_v4()));
-    std::fs::write(&temporary, bytes)
-        .and_then(|()| std::fs::rename(&temporary, path))
-        .map_err(|source| LakeError::io("write", path, source))
+    let written = std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, path));
+    written.map_err(|source| {
+        // On a full disk it would keep what little room there is.
+        let _ = std::fs::remove_file(&temporary);
+        LakeError::io("write", path, source)
+    })
 }
 
 pub(super) fn remove_if_there(path: &Path) -> Result<(), LakeError> {

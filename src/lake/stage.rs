@@ -281,7 +281,17 @@ impl StageWriter {
 
     /// Finishes a file and gives it its final name, which tells its content apart from any other.
     fn close(&mut self, key: Option<&str>) -> Result<(), LakeError> {
-        let Some(mut file) = self.open.remove(&key.map(str::to_owned)) else { return Ok(()) };
+        let Some(file) = self.open.remove(&key.map(str::to_owned)) else { return Ok(()) };
+        let temporary = file.temporary.clone();
+        let closed = self.name(key, file);
+        if closed.is_err() {
+            // On a full disk each attempt would leave another one.
+            let _ = std::fs::remove_file(&temporary);
+        }
+        closed
+    }
+
+    fn name(&mut self, key: Option<&str>, mut file: OpenFile) -> Result<(), LakeError> {
         let footer = file.writer.finish()?;
         let sink = file.writer.inner();
         sink.file.sync_all().map_err(|source| LakeError::io("flush", &file.temporary, source))?;

@@ -17,7 +17,11 @@ pub(super) fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<String, N
     let partial = folder.join(format!(".{name}.partial"));
     let target = folder.join(name);
     let mut file = File::create(&partial).map_err(fail("create", &partial))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(fail("write", &partial))?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|source| {
+        // On a full disk it would keep what little room there is.
+        let _ = fs::remove_file(&partial);
+        fail("write", &partial)(source)
+    })?;
     fs::rename(&partial, &target).map_err(fail("rename", &partial))?;
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(fail("sync", folder))?;
     Ok(format!("mail/{name}"))

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::MAX_COMMAND_BYTES;
+use crate::disk;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -28,7 +29,9 @@ pub enum StoreError {
     OlderSchema { place: String, found: i64 },
     #[error("{place} is a database, but not a ledger")]
     NotALedger { place: String },
-    #[error("{place} is damaged: {detail}")]
+    #[error(
+        "HM-X013: {place} is damaged: {detail}. `hydromesh explain HM-X013` says how it comes back from the lake"
+    )]
     Damaged { place: String, detail: String },
     #[error(
         "this state folder used another ledger before: they differ at record {seq}. Give this environment a folder of its own, or move \
@@ -56,6 +59,14 @@ pub enum StoreError {
     KeyReused { key: String },
     #[error("cannot {action}")]
     Database { action: &'static str, source: sqlx::Error },
+    /// The disk takes nothing for now, whatever the database made of it.
+    #[error(
+        "{}: cannot {action}, because nothing can be written in {}{}",
+        disk::CODE,
+        path.display(),
+        disk::Refusal::of(source).map_or_else(String::new, |refusal| format!("; {}", refusal.help()))
+    )]
+    Disk { action: &'static str, path: PathBuf, source: std::io::Error },
     #[error("cannot {action} {}", path.display())]
     Io { action: &'static str, path: PathBuf, source: std::io::Error },
 }
@@ -66,7 +77,7 @@ impl StoreError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::LeaseHeld { .. } => true,
+            Self::LeaseHeld { .. } | Self::Disk { .. } => true,
             Self::Database { source: sqlx::Error::PoolTimedOut | sqlx::Error::Io(_), .. } => true,
             Self::Database { source: sqlx::Error::Database(error), .. } => {
                 let code = error.code().unwrap_or_default();

@@ -1,5 +1,6 @@
 //! Where a ledger is: what an environment asks for, and what a state folder remembers of it.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use hydromesh_core::model::StateKind;
@@ -62,7 +63,7 @@ pub enum PlaceError {
         source: std::io::Error,
     },
     /// The note says nothing that is understood.
-    #[error("{} does not say where the ledger is; remove it, and the next controller writes it anew", path.display())]
+    #[error("HM-X013: {} does not say where the ledger is; remove it, and the next controller writes it anew", path.display())]
     Malformed {
         /// The note.
         path: PathBuf,
@@ -130,8 +131,12 @@ impl Place {
         }
         let note = Note { environment: environment.to_owned(), state: state.clone() };
         let part = folder.join("ledger.json.part");
-        std::fs::write(&part, serde_json::to_vec_pretty(&note)?)?;
-        std::fs::rename(&part, &path)
+        let mut file = std::fs::File::create(&part)?;
+        // On the disk before it has its name: a note that a power cut emptied would stop the next start.
+        file.write_all(&serde_json::to_vec_pretty(&note)?)?;
+        file.sync_all()?;
+        std::fs::rename(&part, &path)?;
+        std::fs::File::open(folder)?.sync_all()
     }
 }
 

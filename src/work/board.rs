@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::Role;
+use crate::disk::Refusal;
 
 #[cfg(test)]
 mod tests;
@@ -70,12 +71,12 @@ pub enum BoardError {
 }
 
 impl BoardError {
-    /// Returns whether the same call may succeed later with nothing repaired: the disk is full, or too much is open.
+    /// Returns whether the same call may succeed later with nothing repaired: the disk is full or read-only, or too
+    /// much is open.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         let Self::Io { source, .. } = self else { return false };
-        matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::Interrupted)
-            || matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+        Refusal::of(source).is_some() || source.kind() == ErrorKind::Interrupted
     }
 }
 
@@ -168,7 +169,7 @@ impl Board {
         let mut reports = Vec::new();
         for name in names(&folder)? {
             let path = folder.join(&name);
-            let body = fs::read_to_string(&path).map_err(io("read", &path));
+            let body = read(&path).map_err(io("read", &path));
             let taken =
                 body.and_then(|body| fs::remove_file(&path).map(|()| body).map_err(io("remove", &path)));
             match taken {
@@ -301,7 +302,7 @@ impl Place {
             }
             let (from, to) = (board.join("todo").join(&name), self.taken(&board, run, ""));
             // Read before it is ours: afterwards control may mark it or take it back at any moment.
-            let claimed = fs::read_to_string(&from).and_then(|body| fs::rename(&from, &to).map(|()| body));
+            let claimed = read(&from).and_then(|body| fs::rename(&from, &to).map(|()| body));
             match claimed {
                 Ok(body) => return Ok(Some((run.to_owned(), body))),
                 // Another worker was quicker, or control took it back.
@@ -399,6 +400,11 @@ fn put(folder: &Path, name: &str, body: &str) -> Result<(), BoardError> {
         let _ = fs::remove_file(&part);
         io("write", &part)(source)
     })
+}
+
+/// Reads a file as text. One that was torn is text too, and whoever takes it for a step or a report says that it is none.
+fn read(path: &Path) -> std::io::Result<String> {
+    fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn at(ms: i64) -> SystemTime {

@@ -16,6 +16,7 @@ use super::{Role, Said, Task};
 use crate::apply::Context;
 use crate::clock::Clock;
 use crate::cores::{STACK_BYTES, steps_at_once};
+use crate::outage::Outage;
 
 /// How often the board is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -62,6 +63,7 @@ impl Worker {
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), BoardError> {
         let Some(place) = self.place(&shutdown).await? else { return Ok(()) };
         let mut steps: JoinSet<String> = JoinSet::new();
+        let mut outage = Outage::default();
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut beat =
@@ -79,9 +81,12 @@ impl Worker {
             match turn {
                 Err(error) if !error.is_transient() => return Err(error),
                 Err(error) => {
-                    tracing::warn!("the board cannot be used, tried again: {}", crate::text::chain(&error));
+                    let why = crate::text::chain(&error);
+                    if outage.begins(&why) {
+                        tracing::warn!("the board cannot be used, tried again: {why}");
+                    }
                 }
-                Ok(()) => {}
+                Ok(()) => outage.ends(),
             }
         }
         for token in self.running.values() {

@@ -1,6 +1,7 @@
 //! The ledger in a file: SQLite with its log ahead of it, and a lock beside it.
 
 mod commands;
+mod disk;
 mod lease;
 mod open;
 #[cfg(test)]
@@ -45,11 +46,8 @@ impl Sqlite {
         let writer = self.writer.as_ref().ok_or(StoreError::ReadOnly)?;
         WriteTx::begin(writer).await.map_err(database(action))
     }
-}
 
-#[async_trait]
-impl Database for Sqlite {
-    async fn append(
+    async fn write_facts(
         &self,
         expected_epoch: u64,
         at_ms: i64,
@@ -83,7 +81,7 @@ impl Database for Sqlite {
         Ok(from_sql(seq))
     }
 
-    async fn restore(&self, lease: &Lease, records: &[Record]) -> Result<(), StoreError> {
+    async fn write_records(&self, lease: &Lease, records: &[Record]) -> Result<(), StoreError> {
         const ACTION: &str = "restore the ledger";
         let mut tx = self.begin_as(lease.epoch, ACTION).await?;
         let last: i64 = sqlx::query_scalar(LAST).fetch_one(&mut *tx).await.map_err(database(ACTION))?;
@@ -101,6 +99,22 @@ impl Database for Sqlite {
         }
         tx.commit().await.map_err(database(ACTION))
     }
+}
+
+#[async_trait]
+impl Database for Sqlite {
+    async fn append(
+        &self,
+        expected_epoch: u64,
+        at_ms: i64,
+        facts: &[(String, String)],
+    ) -> Result<u64, StoreError> {
+        self.explain(self.write_facts(expected_epoch, at_ms, facts).await).await
+    }
+
+    async fn restore(&self, lease: &Lease, records: &[Record]) -> Result<(), StoreError> {
+        self.explain(self.write_records(lease, records).await).await
+    }
 
     async fn read(&self, from_seq: u64, limit: u32) -> Result<Vec<Record>, StoreError> {
         const ACTION: &str = "read the ledger";
@@ -116,19 +130,19 @@ impl Database for Sqlite {
     }
 
     async fn lease(&self, owner: &str, now_ms: i64, ttl_ms: i64) -> Result<Lease, StoreError> {
-        self.take(owner, now_ms, ttl_ms).await
+        self.explain(self.take(owner, now_ms, ttl_ms).await).await
     }
 
     async fn renew(&self, lease: &Lease, now_ms: i64, ttl_ms: i64) -> Result<Lease, StoreError> {
-        self.prolong(lease, now_ms, ttl_ms).await
+        self.explain(self.prolong(lease, now_ms, ttl_ms).await).await
     }
 
     async fn raise_to(&self, lease: &Lease, epoch: u64) -> Result<Lease, StoreError> {
-        self.lift(lease, epoch).await
+        self.explain(self.lift(lease, epoch).await).await
     }
 
     async fn release(&self, lease: Lease) -> Result<(), StoreError> {
-        self.give_up(&lease).await
+        self.explain(self.give_up(&lease).await).await
     }
 
     async fn is_led(&self) -> Result<bool, StoreError> {
@@ -140,11 +154,11 @@ impl Database for Sqlite {
     }
 
     async fn submit_command(&self, key: &str, body: &str, at_ms: i64) -> Result<Submitted, StoreError> {
-        self.submit(key, body, at_ms).await
+        self.explain(self.submit(key, body, at_ms).await).await
     }
 
     async fn commands(&self, after: u64, limit: u32) -> Result<Vec<Command>, StoreError> {
-        self.submitted(after, limit).await
+        self.explain(self.submitted(after, limit).await).await
     }
 
     async fn integrity(&self) -> Result<(), StoreError> {

@@ -173,6 +173,21 @@ fn what_a_process_left_half_written_is_not_seen() {
 }
 
 #[test]
+fn a_torn_step_or_report_is_handed_on_to_whoever_says_that_it_is_none() {
+    let it = Fixture::new();
+    let one = it.worker();
+    let folder = it.state.path().join("board/1");
+    fs::write(folder.join("todo/r1@work"), [b'{', 0xff, 0xfe]).unwrap();
+    let (run, body) = one.claim().unwrap().expect("a step");
+    assert_eq!(run, "r1");
+    assert!(serde_json::from_str::<serde_json::Value>(&body).is_err());
+    fs::write(folder.join("reports/work-1.000000000000.r1"), [0xa5; 30]).unwrap();
+    let reports = it.board.reports().unwrap();
+    assert_eq!((reports.len(), reports[0].0.as_str()), (1, "r1"));
+    assert_eq!(it.board.reports().unwrap(), []);
+}
+
+#[test]
 fn a_worker_that_leaves_gives_its_steps_back_and_reports_are_bounded() {
     let it = Fixture::new();
     let one = it.worker();

@@ -221,6 +221,8 @@ registry! {
     WORKER_LOST = "HM-X009" Error "the process that performed a step is gone, or does not understand it", "start it again with the same version as the controller; the step is tried again by itself";
     CANCELLED_BY_HAND = "HM-X010" Note "somebody cancelled a step", "`hydromesh retry PRODUCT` when it may run again";
     TIMED_OUT = "HM-X011" Error "a step took longer than its `timeout`", "raise `timeout`, or compute less at once with a smaller `backfill.chunk`; the step is tried again by itself";
+    DISK = "HM-X012" Error "a disk is full or read-only", "make room, or make it writable again; whatever waits for it goes on by itself";
+    LEDGER_DAMAGED = "HM-X013" Error "a file of the ledger is damaged", "keep a copy, take the state folder's files away, and start again: the ledger comes back from the lake";
     EMBED_COLUMNS = "HM-X020" Error "a port's columns do not fit an embedding", "give the contract the columns that the message names, with the dimensions of the model";
     EMBED_MODEL = "HM-X021" Error "an embedding model failed", "correct `model` in pipeline.yaml; trouble of a remote model is tried again by itself";
 

@@ -42,6 +42,13 @@ impl Attempts {
     pub fn is_by_hand(&self) -> bool {
         self.code == codes::CANCELLED_BY_HAND.id()
     }
+
+    /// Returns whether a disk took nothing at the last one, which passes without anybody's touching the mesh: such a step is
+    /// never given up.
+    #[must_use]
+    pub fn is_refused_by_disk(&self) -> bool {
+        self.code == codes::DISK.id()
+    }
 }
 
 impl LedgerState {

@@ -5,6 +5,9 @@ use crate::ledger::{Attempts, ErrorKind, LedgerState, Pause};
 use crate::model::{Pipeline, Retry};
 use crate::time::Span;
 
+/// The longest pause before a step that a disk refused is tried again: people make room within minutes, not hours.
+const DISK_MS: i64 = 60_000;
+
 /// Returns how a step is retried.
 ///
 /// What goes on for ever, following a topic and comparing features, is never given up: nobody would start it again.
@@ -68,11 +71,13 @@ pub(super) fn hold_back(
         let why = format!("{message}; waits for a new commit or new input");
         return Some(NotDue { pipeline, why, until_ms: None, held: true });
     }
-    if same_inputs && attempts.count >= retry.attempts {
+    if same_inputs && attempts.count >= retry.attempts && !attempts.is_refused_by_disk() {
         let why = format!("{message}; {} attempts, waits for `hydromesh retry {id}`", attempts.count);
         return Some(NotDue { pipeline, why, until_ms: None, held: true });
     }
-    let until_ms = attempts.at_ms.saturating_add(backoff_ms(retry, attempts.count, &key.to_string()));
+    let pause = backoff_ms(retry, attempts.count, &key.to_string());
+    let pause = if attempts.is_refused_by_disk() { pause.min(DISK_MS) } else { pause };
+    let until_ms = attempts.at_ms.saturating_add(pause);
     (now_ms < until_ms).then(|| NotDue {
         pipeline,
         why: format!("{message}; tried again"),
@@ -104,5 +109,26 @@ mod tests {
             assert!(pause <= full && pause >= full * 3 / 4, "{failed}: {pause} of {full}");
         }
         assert_ne!(backoff_ms(&retry, 1, "a/b:c@whole"), backoff_ms(&retry, 1, "a/b:d@whole"));
+    }
+
+    #[test]
+    fn what_a_disk_refuses_is_tried_every_minute_and_never_given_up() {
+        let key = StepKey { pipeline: "a/b:c".parse().expect("a pipeline"), work: Work::Whole };
+        let ledger = LedgerState::default();
+        let retry = Retry::default();
+        let waits = |code: &str, count: u32, now_ms: i64| {
+            let (at_ms, inputs) = (0, ledger.input_versions(&key.pipeline.product));
+            let (kind, code, message) = (ErrorKind::External, code.to_owned(), String::new());
+            let attempts = Attempts { count, at_ms, kind, code, message, generation: 0, inputs };
+            (hold_back(&ledger, now_ms, &key, &attempts, &retry), worth_telling(&attempts, &retry))
+        };
+        for count in [retry.attempts, 1_000] {
+            let (given_up, _) = waits("HM-L001", count, 3_600_000);
+            assert_eq!(given_up.expect("waits for a person").until_ms, None);
+            let (soon, told) = waits("HM-X012", count, 1);
+            assert!(soon.expect("waits").until_ms.expect("not for a person") <= 60_000);
+            assert_eq!((waits("HM-X012", count, 60_000).0, told), (None, true), "{count}");
+        }
+        assert!(!waits("HM-X012", 1, 1).1, "a first refusal may pass before anybody looks");
     }
 }

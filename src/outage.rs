@@ -2,11 +2,11 @@
 
 /// What is wrong with something now, if anything.
 #[derive(Debug, Default)]
-pub(super) struct Outage(String);
+pub(crate) struct Outage(String);
 
 impl Outage {
     /// Returns whether a trouble is news: it was not the last one already.
-    pub(super) fn begins(&mut self, trouble: &str) -> bool {
+    pub(crate) fn begins(&mut self, trouble: &str) -> bool {
         let news = self.0 != trouble;
         if news {
             trouble.clone_into(&mut self.0);
@@ -15,7 +15,7 @@ impl Outage {
     }
 
     /// Notes that all is well: the next trouble is news.
-    pub(super) fn ends(&mut self) {
+    pub(crate) fn ends(&mut self) {
         self.0.clear();
     }
 }

@@ -1,0 +1,112 @@
+//! What a disk refuses for a while: room, or to be written at all. Neither is anybody's mistake in the mesh, and both pass.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::Path;
+
+/// The code under which people are told.
+pub const CODE: &str = "HM-X012";
+
+/// Written to find out whether a disk takes anything: a block of the usual size.
+const BLOCK: [u8; 4096] = [0; 4096];
+
+/// What is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no room, or the quota is used up.
+    Full,
+    /// The file system is mounted read-only, which Linux also does by itself when a disk fails.
+    ReadOnly,
+    /// This process, or the machine, has as many files open as it may.
+    TooManyOpen,
+}
+
+/// How operating systems, and libraries that hand on their words, put it. In lower case.
+const WORDS: [(&str, Refusal); 8] = [
+    ("no space left on device", Refusal::Full),
+    ("disk quota exceeded", Refusal::Full),
+    ("database or disk is full", Refusal::Full),
+    ("read-only file system", Refusal::ReadOnly),
+    ("attempt to write a readonly database", Refusal::ReadOnly),
+    ("too many open files", Refusal::TooManyOpen),
+    ("no file descriptors available", Refusal::TooManyOpen),
+    ("file table overflow", Refusal::TooManyOpen),
+];
+
+impl Refusal {
+    /// Returns what an error of the operating system refuses, if it is one of these.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Option<Self> {
+        match error.raw_os_error() {
+            Some(libc::ENOSPC | libc::EDQUOT) => Some(Self::Full),
+            Some(libc::EROFS) => Some(Self::ReadOnly),
+            Some(libc::EMFILE | libc::ENFILE) => Some(Self::TooManyOpen),
+            _ => None,
+        }
+    }
+
+    /// Returns what the text of an error says that is refused. Table formats, queries and git hand on what the operating
+    /// system said as text alone.
+    #[must_use]
+    pub fn in_text(text: &str) -> Option<Self> {
+        let text = text.to_ascii_lowercase();
+        WORDS.iter().find(|(words, _)| text.contains(words)).map(|(_, refusal)| *refusal)
+    }
+
+    /// Returns what to do about it.
+    #[must_use]
+    pub fn help(self) -> &'static str {
+        match self {
+            Self::Full => "free space there (`df -h`, and `df -i` for names)",
+            Self::ReadOnly => {
+                "make it writable again (`dmesg` says whether the disk failed; `mount -o remount,rw`)"
+            }
+            Self::TooManyOpen => "raise the limit of open files (`ulimit -n`, `LimitNOFILE=` of systemd)",
+        }
+    }
+}
+
+/// Finds out whether a folder takes a new file with something in it.
+///
+/// # Errors
+/// What the operating system says when it does not.
+pub fn probe(folder: &Path) -> io::Result<()> {
+    let path = folder.join(format!(".probe-{}", uuid::Uuid::new_v4().simple()));
+    let written =
+        File::create_new(&path).and_then(|mut file| file.write_all(&BLOCK).and_then(|()| file.sync_all()));
+    // It may never have come to be; one that stays would be hidden and small.
+    let _ = std::fs::remove_file(&path);
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_operating_system_says_is_understood_as_number_and_as_text() {
+        for (number, refusal) in [
+            (libc::ENOSPC, Refusal::Full),
+            (libc::EDQUOT, Refusal::Full),
+            (libc::EROFS, Refusal::ReadOnly),
+            (libc::EMFILE, Refusal::TooManyOpen),
+            (libc::ENFILE, Refusal::TooManyOpen),
+        ] {
+            let error = io::Error::from_raw_os_error(number);
+            assert_eq!(Refusal::of(&error), Some(refusal), "{error}");
+            assert_eq!(Refusal::in_text(&format!("delta table: {error}")), Some(refusal), "{error}");
+        }
+        for other in [libc::EIO, libc::EACCES, libc::ENOENT] {
+            let error = io::Error::from_raw_os_error(other);
+            assert_eq!((Refusal::of(&error), Refusal::in_text(&error.to_string())), (None, None), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_probe_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        probe(folder.path()).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert!(probe(&folder.path().join("none")).is_err());
+    }
+}
