@@ -51,7 +51,7 @@ pub(super) async fn run(context: &Context, job: &Job, reporter: &Reporter) -> Re
     let schema = arrow_schema(&output.contract.columns);
     let table = job.table(context, &port, lake_format(output.format))?;
     let partition_by = batch.partition.as_ref().map(|cut| cut.by.clone());
-    ensure(context, &table, &TableSpec { schema: Arc::clone(&schema), partition_by }).await?;
+    ensure(context, job, &table, &TableSpec { schema: Arc::clone(&schema), partition_by }).await?;
     sample::expire(context).await;
     let history = Mutex::new(job.earlier.clone());
     let target = Target { context, job, reporter, output, port, data, table, schema, versions, history };

@@ -99,7 +99,7 @@ async fn refresh(
     }
 
     let table = job.table(context, &port, lake_format(output.format))?;
-    ensure(context, &table, &TableSpec { schema: Arc::clone(&schema), partition_by: None }).await?;
+    ensure(context, job, &table, &TableSpec { schema: Arc::clone(&schema), partition_by: None }).await?;
     let mut before = Before::read(&table, &layout).await?;
     if job.afresh {
         before.rows.clear();

@@ -154,8 +154,23 @@ impl Job {
     }
 }
 
+/// Moves a table aside whose log is damaged, once that was told of and if its pipeline mends by itself: nothing can be read
+/// of it, and nothing added to it.
+async fn make_way(job: &Job, table: &Table) -> Result<(), StepError> {
+    if !job.afresh || !job.pipeline()?.self_heals() {
+        return Ok(());
+    }
+    if let Err(LakeError::Damaged { why, .. }) = table.state().await {
+        let aside = table.set_aside().await?;
+        let table = table.address();
+        tracing::warn!(table, why, "its log is damaged; moved to {}", aside.display());
+    }
+    Ok(())
+}
+
 /// Makes a table that can be computed anew ready to be written; what somebody else put in its place is moved aside.
-async fn ensure(context: &Context, table: &Table, spec: &TableSpec) -> Result<(), StepError> {
+async fn ensure(context: &Context, job: &Job, table: &Table, spec: &TableSpec) -> Result<(), StepError> {
+    make_way(job, table).await?;
     match table.ensure(spec, context.writer()).await {
         Err(LakeError::Replaced { newest, above, .. }) => {
             let aside = table.set_aside().await?;
@@ -236,7 +251,8 @@ impl From<LakeError> for StepError {
             | LakeError::Iceberg(_)
             | LakeError::IcebergSpec(_)
             | LakeError::Parquet(_) => (ErrorKind::External, "HM-L001"),
-            LakeError::Conflict | LakeError::Json(_) => (ErrorKind::Internal, "HM-X004"),
+            LakeError::Damaged { .. } | LakeError::Json(_) => (ErrorKind::External, "HM-L005"),
+            LakeError::Conflict => (ErrorKind::Internal, "HM-X004"),
             _ => (ErrorKind::User, "HM-L004"),
         };
         Self { kind, code, message: chain(&error) }

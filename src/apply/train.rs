@@ -245,7 +245,7 @@ async fn publish(
         StepError::user("HM-T012", format!("{port}: {error}; a table of models has the columns {known}"))
     })?;
     let table = job.table(context, &port, lake_format(output.format))?;
-    ensure(context, &table, &TableSpec { schema: Arc::clone(&schema), partition_by: None }).await?;
+    ensure(context, job, &table, &TableSpec { schema: Arc::clone(&schema), partition_by: None }).await?;
     let read: Vec<String> = versions.iter().map(|(port, version)| format!("{port}@{version}")).collect();
     let key = format!("model {}/{data}/{}", trained.version, read.join(","));
     let meta = context.commit(job.key(key));

@@ -15,9 +15,8 @@ use hydromesh_core::observe::Seen;
 use hydromesh_core::plan::Work;
 use tokio::sync::{mpsc, watch};
 
-
 use crate::apply::lake_format;
-use crate::lake::{Lake, Table, Version};
+use crate::lake::{Lake, LakeError, Table, Version};
 use crate::outage::Outage;
 
 /// Tables that are read again at each pass although nothing was committed to them.
@@ -64,15 +63,16 @@ pub(super) async fn watch_tables(
             let entry = looked.entry(port.clone()).or_default();
             entry.pass = pass;
             let version = known.ports.get(&port).map_or(0, |state| state.version);
-            match table.observe(Version(version)).await {
+            match look(table, Version(version)).await {
                 Ok(seen) => {
                     entry.outage.ends();
-                    if !is_still_so(&port, *mark, seen == Seen::Absent, &tables).await {
+                    let gone = matches!(seen, Seen::Absent | Seen::Damaged);
+                    if !is_still_so(&port, *mark, gone, &tables).await {
                         continue;
                     }
                     // Of what was published meanwhile nothing is known yet: the next pass reads it again.
                     let current = times_published(&ledger.borrow(), &port) == published;
-                    entry.at = (current && seen != Seen::Absent).then_some((*mark, published));
+                    entry.at = (current && !gone).then_some((*mark, published));
                     if events.send(Event::Observed { port, published, seen }).await.is_err() {
                         return;
                     }
@@ -87,6 +87,12 @@ pub(super) async fn watch_tables(
             }
         }
     }
+}
+
+/// Looks at one table. What is damaged and can be mended without a loss is mended first.
+async fn look(table: &Table, published: Version) -> Result<Seen, LakeError> {
+    let seen = table.observe(published).await?;
+    if seen == Seen::Damaged && table.mend().await? { table.observe(published).await } else { Ok(seen) }
 }
 
 /// Returns the tables of which something is known to be published.

@@ -31,6 +31,7 @@ use super::{
     CommitMeta, Ensured, KnownTable, LakeError, Outcome, PublishMode, Published, Staged, StagedFile, Table,
     TableSpec, TableState, Version, Writer, added_columns,
     commit::{Remembered, admit, check_fence},
+    damage,
     fileset::{FileEntry, FileSet},
     fs::{blocking, sync_file},
     stage::{PartitionColumn, StagePlan},
@@ -70,12 +71,30 @@ async fn load(table: &Table, at: Option<Version>) -> Result<Option<DeltaTable>, 
             return Err(unknown());
         }
     }
-    match builder.load().await {
-        Ok(loaded) => Ok(Some(loaded)),
-        // The folder may be there before its first commit is.
-        Err(DeltaTableError::NotATable(_)) if at.is_none() => Ok(None),
-        Err(other) => Err(other.into()),
+    let error = match builder.load().await {
+        // To the library an empty commit is one that changed nothing: the newest is what a disk without power leaves empty.
+        Ok(loaded) if is_empty(table, snapshot(&loaded)?.version()).await => {
+            DeltaTableError::generic("its newest commit is empty")
+        }
+        Ok(loaded) => return Ok(Some(loaded)),
+        Err(error) => error,
+    };
+    if let Some(damaged) = damage::of_delta(table).await? {
+        return Err(damaged);
     }
+    match error {
+        // The folder may be there before its first commit is.
+        DeltaTableError::NotATable(_) if at.is_none() => Ok(None),
+        other => Err(other.into()),
+    }
+}
+
+/// Returns whether the file of a commit is empty; one that only a checkpoint knows is not.
+async fn is_empty(table: &Table, version: u64) -> bool {
+    let commit = table.dir.join("_delta_log").join(format!("{version:020}.json"));
+    blocking(move || Ok(std::fs::metadata(commit).is_ok_and(|found| found.len() == 0)))
+        .await
+        .unwrap_or_default()
 }
 
 async fn load_existing(table: &Table, at: Option<Version>) -> Result<DeltaTable, LakeError> {

@@ -51,6 +51,9 @@ pub enum LakeError {
     /// Another commit won; the caller of one attempt loads the table again. Never leaves this module.
     #[error("another commit was first")]
     Conflict,
+    /// The disk was read, and what it holds says nothing.
+    #[error("the log of {address} is damaged: {why}")]
+    Damaged { address: String, why: String },
     #[error("table {address} cannot be used: {why}")]
     Unusable { address: String, why: String },
     #[error("could not {doing} {}", .path.display())]

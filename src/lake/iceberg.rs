@@ -41,6 +41,7 @@ use super::{
     CommitMeta, Ensured, KnownTable, LakeError, Outcome, PublishMode, Published, Staged, Table, TableSpec,
     TableState, Version, Writer, added_columns,
     commit::{Remembered, admit, check_fence},
+    damage::is_of_the_system,
     fileset::{FileEntry, FileSet},
     iceberg_log::{Loaded, Plan, commit, create, load, plan},
     iceberg_types::{data_file, iceberg_schema, partition_value, with_field_ids},
@@ -131,6 +132,19 @@ fn remembered_epoch(metadata: &TableMetadata) -> Option<u64> {
 
 /// The live files of a snapshot, by path.
 async fn listed(loaded: &Loaded, snapshot: &Snapshot) -> Result<Vec<ManifestEntry>, LakeError> {
+    let damaged = |why: String| LakeError::Damaged { address: loaded.metadata.location.clone(), why };
+    // The library takes manifests for what it wrote itself, and panics at some that are not.
+    let listing = std::panic::AssertUnwindSafe(entries(loaded, snapshot));
+    match futures::FutureExt::catch_unwind(listing).await {
+        Ok(Err(error @ (LakeError::Iceberg(_) | LakeError::IcebergSpec(_)))) if !is_of_the_system(&error) => {
+            Err(damaged(crate::text::chain(&error)))
+        }
+        Ok(listed) => listed,
+        Err(_) => Err(damaged(format!("the manifests of snapshot {}", snapshot.snapshot_id()))),
+    }
+}
+
+async fn entries(loaded: &Loaded, snapshot: &Snapshot) -> Result<Vec<ManifestEntry>, LakeError> {
     let table = loaded.table().await?;
     let manifests = table.manifests(None, Some(*snapshot.snapshot_id())).await?;
     let mut files = Vec::new();

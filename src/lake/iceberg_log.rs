@@ -69,7 +69,10 @@ pub(super) async fn load(table: &Table) -> Result<Option<Loaded>, LakeError> {
         let Some(number) = newest(&dir)? else { return Ok(None) };
         let path = metadata_file(&dir, number);
         let bytes = std::fs::read(&path).map_err(|source| LakeError::io("read", &path, source))?;
-        let metadata: TableMetadata = serde_json::from_slice(&bytes)?;
+        let metadata: TableMetadata = serde_json::from_slice(&bytes).map_err(|error| LakeError::Damaged {
+            address: address.clone(),
+            why: format!("{}: {error}", path.display()),
+        })?;
         if Path::new(&metadata.location) != dir {
             let why = format!("it was written at {}; Iceberg tables cannot be moved", metadata.location);
             return Err(LakeError::Unusable { address, why });

@@ -14,6 +14,7 @@
 //! content, so an old version stays readable until [`Table::sweep`] finds files of no version.
 
 mod commit;
+mod damage;
 mod delta;
 mod error;
 mod fileset;

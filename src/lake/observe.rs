@@ -10,11 +10,12 @@ use super::{LakeError, Table, TableFormat, Version, fs};
 
 impl Table {
     /// Looks at the newest version: rows and files of each partition, by which keys the files are named, and whether
-    /// they are there; and whether it has the version that was published last. A table that cannot be read is an error,
-    /// never [`Seen::Absent`].
+    /// they are there; and whether it has the version that was published last. A table that cannot be looked at is an error, never
+    /// [`Seen::Absent`] or [`Seen::Damaged`].
     pub async fn observe(&self, published: Version) -> Result<Seen, LakeError> {
         let set = match self.file_set(None).await {
             Err(LakeError::Absent { .. }) => return Ok(Seen::Absent),
+            Err(LakeError::Damaged { .. }) => return Ok(Seen::Damaged),
             set => set?,
         };
         // Most often the newest version is the one that was published, and is not read twice.
@@ -33,8 +34,9 @@ impl Table {
                 seen.rows = seen.rows.zip(file.rows).map(|(sum, rows)| sum + rows);
                 seen.keys.insert(key_of(&file.path).unwrap_or_default().to_owned());
                 let path = set.dir.join(&file.path);
-                match path.try_exists() {
-                    Ok(there) => seen.gone += u64::from(!there),
+                match std::fs::metadata(&path) {
+                    Ok(found) => seen.cut += u64::from(found.len() != file.bytes),
+                    Err(source) if source.kind() == std::io::ErrorKind::NotFound => seen.gone += 1,
                     Err(source) => return Err(LakeError::io("look at", &path, source)),
                 }
             }

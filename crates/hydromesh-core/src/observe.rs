@@ -13,6 +13,8 @@ use crate::ledger::{Fact, LedgerState, PublishedPartition};
 pub enum Seen {
     /// There is no table.
     Absent,
+    /// There is one, and its log makes no sense.
+    Damaged,
     /// There is one.
     Known {
         /// Whether it can be read as of the version that readers are given.
@@ -31,6 +33,8 @@ pub struct SeenPartition {
     pub keys: BTreeSet<String>,
     /// Files that the table names and that are not there.
     pub gone: u64,
+    /// Files that are not as long as the table says.
+    pub cut: u64,
 }
 
 /// Returns the fact that a table is otherwise than it was published, if it is.
@@ -50,6 +54,7 @@ pub fn alteration(ledger: &LedgerState, port: &PortId, seen: &Seen) -> Option<Fa
     };
     let partitions = match seen {
         Seen::Absent => return lost("the table was dropped"),
+        Seen::Damaged => return lost("its log is damaged"),
         // Whoever reads it asks for what was published last, and would ask in vain for ever.
         Seen::Known { readable: false, .. } => return lost("another table is in its place"),
         Seen::Known { partitions, .. } => partitions,
@@ -88,6 +93,10 @@ fn difference(known: &PublishedPartition, seen: Option<&SeenPartition>) -> Optio
     if seen.gone > 0 {
         let are = if seen.gone == 1 { "file is" } else { "files are" };
         return Some(format!("{} data {are} gone", seen.gone));
+    }
+    if seen.cut > 0 {
+        let are = if seen.cut == 1 { "file is" } else { "files are" };
+        return Some(format!("{} data {are} not as long as when published", seen.cut));
     }
     if seen.keys.contains("") {
         return Some("it has files that Hydromesh did not write".to_owned());
@@ -132,7 +141,7 @@ mod tests {
     fn seen(edit: impl FnOnce(&mut BTreeMap<String, SeenPartition>)) -> Seen {
         let one = |key: &str| {
             let keys = BTreeSet::from([format!("key of {key}")]);
-            (key.to_owned(), SeenPartition { rows: Some(3), keys, gone: 0 })
+            (key.to_owned(), SeenPartition { rows: Some(3), keys, ..SeenPartition::default() })
         };
         let mut partitions = BTreeMap::from([one("2026-01-01"), one("2026-01-02")]);
         edit(&mut partitions);
@@ -161,8 +170,9 @@ mod tests {
     fn every_way_to_change_a_partition_is_told_by_its_name() {
         type Edit<'a> = &'a dyn Fn(&mut SeenPartition);
         let day = || vec!["2026-01-02".to_owned()];
-        let cases: [(Edit<'_>, &str); 4] = [
+        let cases: [(Edit<'_>, &str); 5] = [
             (&|it| it.gone = 2, "2026-01-02: 2 data files are gone"),
+            (&|it| it.cut = 1, "2026-01-02: 1 data file is not as long as when published"),
             (
                 &|it| _ = it.keys.insert(String::new()),
                 "2026-01-02: it has files that Hydromesh did not write",
@@ -190,7 +200,7 @@ mod tests {
     fn a_table_that_is_gone_is_told_once() {
         // The same rows by the same keys, and yet another table: the version that was published is none of its own.
         let Seen::Known { partitions, .. } = seen(|_| ()) else { panic!("known") };
-        for seen in [Seen::Absent, Seen::Known { readable: false, partitions }] {
+        for seen in [Seen::Absent, Seen::Damaged, Seen::Known { readable: false, partitions }] {
             let mut ledger = ledger(3);
             let fact = alteration(&ledger, &port(), &seen).expect("gone");
             assert!(matches!(&fact, Fact::Altered { dropped: true, .. }));

@@ -168,4 +168,11 @@ both_formats!(
     a_look_tells_rows_keys_and_lost_files,
     versions_of_a_table_made_anew_go_on_above,
     another_table_in_its_place_is_never_written,
+    a_file_that_was_cut_is_noticed,
+    a_torn_log_is_told_of_and_never_written_to,
 );
+
+#[tokio::test]
+async fn a_torn_checkpoint_of_a_delta_table_is_done_without() {
+    checkpoints_can_be_done_without().await;
+}

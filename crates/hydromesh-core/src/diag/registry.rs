@@ -230,6 +230,7 @@ registry! {
     FENCED = "HM-L002" Error "a newer controller has written to this table", "keep one controller per state folder; stop the older one";
     CHAIN_BROKEN = "HM-L003" Error "a stream's record in its table is not the one that the step continues", "let it start again; it reads the table's own record";
     TABLE_REFUSED = "HM-L004" Error "rows or columns do not fit the table", "correct the query or the contract as the message says";
+    TABLE_DAMAGED = "HM-L005" Error "the log of a table is damaged", "a table that can be computed again is; else move its folder away, or put it back from a backup";
 
     AUDIT_FAILED = "HM-Q001" Error "a quality rule failed, so nothing was published", "mend the data or the rule; the last good partition stays visible";
 

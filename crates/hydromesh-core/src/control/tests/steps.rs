@@ -316,7 +316,7 @@ impl World {
         let seen = self.lake.get(port).map_or(Seen::Absent, |table| {
             let one = |(key, it): (&String, &Published)| {
                 let keys = BTreeSet::from([it.key.clone()]);
-                (key.clone(), SeenPartition { rows: Some(it.rows), keys, gone: 0 })
+                (key.clone(), SeenPartition { rows: Some(it.rows), keys, ..SeenPartition::default() })
             };
             let partitions = table.partitions.iter().map(one).collect();
             Seen::Known { readable: table.has(version), partitions }
