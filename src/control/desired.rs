@@ -19,7 +19,7 @@ const TEXTS: [&str; 4] = ["yaml", "yml", "sql", "rego"];
 /// What is told of a path that was left out of the snapshot.
 const REJECTED: [Code; 3] = [codes::SYMLINK, codes::SUBMODULE, codes::UNREADABLE];
 /// The largest text: a manifest or a query beyond it is a mistake or an attack.
-const MOST_TEXT_BYTES: u64 = 1 << 20;
+pub(super) const MOST_TEXT_BYTES: u64 = 1 << 20;
 
 /// What a commit asks for, and everything that is wrong with it.
 #[derive(Debug, Default)]

@@ -9,7 +9,7 @@ use hydromesh_core::ids::PortId;
 use hydromesh_core::plan::PortPrint;
 use hydromesh_core::trust::{Line, Taint, Verified};
 
-use super::desired::{self, Reading};
+use super::desired::{self, MOST_TEXT_BYTES, Reading};
 use super::trusted::{Trust, findings, restore};
 use crate::apply::Blobs;
 use crate::repo::{CommitId, CommitInfo, Credentials, RepoError, Repository};
@@ -62,7 +62,7 @@ impl Watcher {
     /// Returns the blobs of the mirror.
     #[must_use]
     pub fn blobs(&self) -> Arc<dyn Blobs> {
-        Arc::new(MirrorBlobs(self.repository.git_dir().to_path_buf()))
+        Arc::new(MirrorBlobs(self.repository.clone()))
     }
 
     /// Fetches, and returns where the reference is when that is not `known`, with the commits passed since `base`.
@@ -71,6 +71,18 @@ impl Watcher {
     /// When the remote cannot be reached, the objects are damaged, or a reference that was there is gone; the next poll tries
     /// again.
     pub fn poll(&self, known: Option<&str>, base: Option<&str>) -> Result<Option<Head>, RepoError> {
+        match self.poll_once(known, base) {
+            // The origin is there, and what was fetched from it before cannot be read.
+            Err(RepoError::Git { .. } | RepoError::NoSuchCommit(_) | RepoError::Open { .. })
+                if self.repository.mend()? =>
+            {
+                self.poll_once(known, base)
+            }
+            polled => polled,
+        }
+    }
+
+    fn poll_once(&self, known: Option<&str>, base: Option<&str>) -> Result<Option<Head>, RepoError> {
         self.repository.fetch()?;
         crate::fault::point("repo.after-fetch");
         let Some(id) = self.repository.resolve(&self.reference)? else {
@@ -171,21 +183,48 @@ impl Watcher {
     }
 
     fn read_at(&self, id: &CommitId, deployed: &BTreeMap<PortId, PortPrint>) -> Result<Reading, RepoError> {
+        match self.read_once(id, deployed) {
+            Ok((reading, false)) => Ok(reading),
+            // What is torn in the mirror is no fault of the commit: it is fetched again before anything is concluded.
+            torn if self.repository.mend().unwrap_or_default() => {
+                drop(torn);
+                self.read_once(id, deployed).map(|(reading, _)| reading)
+            }
+            read => read.map(|(reading, _)| reading),
+        }
+    }
+
+    /// Reads a commit; returns with it whether the mirror could not give all of it.
+    fn read_once(
+        &self,
+        id: &CommitId,
+        deployed: &BTreeMap<PortId, PortPrint>,
+    ) -> Result<(Reading, bool), RepoError> {
         let snapshot = self.repository.snapshot(id)?;
-        Ok(desired::read(&snapshot, id.as_str(), deployed))
+        let reading = desired::read(&snapshot, id.as_str(), deployed);
+        let unread = |finding: &Diagnostic| finding.code == codes::UNREADABLE;
+        // Files that are read only once their rows are needed are mended then.
+        let torn =
+            (!reading.readable || reading.findings.iter().any(unread)) && snapshot.is_torn(MOST_TEXT_BYTES);
+        Ok((reading, torn))
     }
 }
 
-/// Blobs of a bare repository, by id: also those of commits that are no longer the head.
-struct MirrorBlobs(std::path::PathBuf);
+/// Blobs of the mirror, by id: also those of commits that are no longer the head.
+struct MirrorBlobs(Repository);
 
 impl Blobs for MirrorBlobs {
     fn read(&self, oid: &str) -> std::io::Result<Vec<u8>> {
-        let wrap = |error: git2::Error| std::io::Error::other(error.message().to_owned());
-        let repository = git2::Repository::open_bare(&self.0).map_err(wrap)?;
-        let oid = git2::Oid::from_str(oid).map_err(wrap)?;
-        let blob = repository.find_blob(oid).map_err(wrap)?;
-        Ok(blob.content().to_vec())
+        let read = || -> Result<Vec<u8>, git2::Error> {
+            let repository = git2::Repository::open_bare(self.0.git_dir())?;
+            let blob = repository.find_blob(git2::Oid::from_str(oid)?)?;
+            Ok(blob.content().to_vec())
+        };
+        let read = match read() {
+            Err(_) if self.0.mend().unwrap_or_default() => read(),
+            read => read,
+        };
+        read.map_err(|error| std::io::Error::other(error.message().to_owned()))
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use git2::{
@@ -20,6 +20,8 @@ use super::{CommitId, CommitInfo, RepoError, RepoSnapshot, git, io};
 const FETCH_DEADLINE: Duration = Duration::from_mins(10);
 /// Most bytes one fetch may bring: 2 GiB.
 const FETCH_BYTES: usize = 2 * 1024 * 1024 * 1024;
+/// Between two mirrors that are built because something cannot be read.
+const MEND_PAUSE: Duration = Duration::from_secs(1);
 /// How long a server may take to accept a connection, and then to say anything at all, in milliseconds.
 const CONNECT_MS: i32 = 10_000;
 const SILENCE_MS: i32 = 60_000;
@@ -53,6 +55,14 @@ impl std::fmt::Debug for Credentials {
 pub struct Repository {
     git_dir: PathBuf,
     origin: Option<Origin>,
+    mended: Arc<Mutex<Option<Mended>>>,
+}
+
+/// When the mirror was built anew last, and how long that took.
+#[derive(Debug, Clone, Copy)]
+struct Mended {
+    at: Instant,
+    took: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -73,7 +83,8 @@ impl Repository {
         let name = hex::encode(&Sha256::digest(url.as_bytes())[..10]);
         let git_dir = cache_dir.join(format!("{name}.git"));
         fs::create_dir_all(cache_dir).map_err(io("create the folder", cache_dir))?;
-        let repository = Self { git_dir, origin: Some(Origin { url, credentials }) };
+        let origin = Some(Origin { url, credentials });
+        let repository = Self { git_dir, origin, mended: Arc::default() };
         let _lock = repository.lock()?;
         repository.ensure_mirror()?;
         Ok(repository)
@@ -90,7 +101,7 @@ impl Repository {
             .and_then(|root| fs::canonicalize(root).ok())
             .and_then(|root| path.strip_prefix(root).ok().and_then(Path::to_str).map(str::to_owned))
             .unwrap_or_default();
-        Ok((Self { git_dir: repo.path().to_owned(), origin: None }, prefix))
+        Ok((Self { git_dir: repo.path().to_owned(), origin: None, mended: Arc::default() }, prefix))
     }
 
     /// Where the objects are.
@@ -106,17 +117,52 @@ impl Repository {
         let _lock = self.lock()?;
         self.remove_stale_locks();
         self.ensure_mirror()?;
-        let source = match self.fetch_once(origin) {
+        let source = match fetch_into(&self.git_dir, origin) {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
         if self.is_damaged() {
-            tracing::warn!(mirror = %self.git_dir.display(), "the mirror is damaged, building it anew");
-            fs::remove_dir_all(&self.git_dir).map_err(io("remove the damaged mirror", &self.git_dir))?;
-            self.ensure_mirror()?;
-            return self.fetch_once(origin).map_err(|source| fetch_error(origin, source));
+            return self.rebuild(origin);
         }
         Err(fetch_error(origin, source))
+    }
+
+    /// Builds the mirror anew because something in it that was asked for cannot be read, and returns whether it did: there is
+    /// nothing to build from, or it was just done, and what is not there now is not at the origin either.
+    ///
+    /// # Errors
+    /// When the origin cannot be reached; the mirror then stays as it is.
+    pub fn mend(&self) -> Result<bool, RepoError> {
+        let Some(origin) = &self.origin else { return Ok(false) };
+        let mut mended = self.mended.lock().unwrap_or_else(PoisonError::into_inner);
+        // However often something is missing, this takes no more than a twentieth of the time.
+        if mended.is_some_and(|last| last.at.elapsed() < (20 * last.took).max(MEND_PAUSE)) {
+            return Ok(false);
+        }
+        let _lock = self.lock()?;
+        let began = Instant::now();
+        let rebuilt = self.rebuild(origin);
+        *mended = Some(Mended { at: Instant::now(), took: began.elapsed() });
+        rebuilt.map(|()| true)
+    }
+
+    /// Puts a mirror in the place of the one that is there, which is kept beside it: it may be all that is left of commits that
+    /// the origin no longer has.
+    fn rebuild(&self, origin: &Origin) -> Result<(), RepoError> {
+        tracing::warn!(mirror = %self.git_dir.display(), "the mirror is damaged, building it anew");
+        let (new, old) = (self.git_dir.with_extension("new"), self.git_dir.with_extension("damaged"));
+        for left in [&new, &old] {
+            match fs::remove_dir_all(left) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(io("remove what is left of a mirror", left)(error));
+                }
+                _ => {}
+            }
+        }
+        super::writer::init(&new)?;
+        fetch_into(&new, origin).map_err(|source| fetch_error(origin, source))?;
+        fs::rename(&self.git_dir, &old).map_err(io("move aside the damaged mirror", &self.git_dir))?;
+        fs::rename(&new, &self.git_dir).map_err(io("name the mirror", &new))
     }
 
     /// Returns the commit that `name` means, or `None` if there is no such thing.
@@ -235,27 +281,6 @@ impl Repository {
         super::writer::init(&self.git_dir).map(drop)
     }
 
-    fn fetch_once(&self, origin: &Origin) -> Result<(), git2::Error> {
-        let repo = open_here(&self.git_dir)?;
-        let mut remote = repo.remote_anonymous(&origin.url)?;
-        let started = Instant::now();
-        let mut connection = remote.connect_auth(Direction::Fetch, Some(callbacks(origin, started)), None)?;
-        let default = connection.default_branch().ok().and_then(|b| b.as_str().ok().map(str::to_owned));
-        let mut options = FetchOptions::new();
-        options
-            .remote_callbacks(callbacks(origin, started))
-            .prune(FetchPrune::On)
-            .update_fetchhead(false)
-            .download_tags(AutotagOption::None)
-            .follow_redirects(RemoteRedirect::Initial);
-        let specs = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
-        connection.remote().fetch(&specs, Some(&mut options), None)?;
-        if let Some(default) = default {
-            repo.set_head(&default)?;
-        }
-        Ok(())
-    }
-
     /// Whether some branch or tag of the mirror names an object that cannot be read.
     fn is_damaged(&self) -> bool {
         let Ok(repo) = open_here(&self.git_dir) else { return true };
@@ -264,6 +289,28 @@ impl Repository {
             .flatten()
             .any(|r| r.target().is_some() && r.peel_to_commit().and_then(|c| c.tree()).is_err())
     }
+}
+
+/// Fetches every branch and tag into a bare repository.
+fn fetch_into(git_dir: &Path, origin: &Origin) -> Result<(), git2::Error> {
+    let repo = open_here(git_dir)?;
+    let mut remote = repo.remote_anonymous(&origin.url)?;
+    let started = Instant::now();
+    let mut connection = remote.connect_auth(Direction::Fetch, Some(callbacks(origin, started)), None)?;
+    let default = connection.default_branch().ok().and_then(|b| b.as_str().ok().map(str::to_owned));
+    let mut options = FetchOptions::new();
+    options
+        .remote_callbacks(callbacks(origin, started))
+        .prune(FetchPrune::On)
+        .update_fetchhead(false)
+        .download_tags(AutotagOption::None)
+        .follow_redirects(RemoteRedirect::Initial);
+    let specs = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"];
+    connection.remote().fetch(&specs, Some(&mut options), None)?;
+    if let Some(default) = default {
+        repo.set_head(&default)?;
+    }
+    Ok(())
 }
 
 /// Opens exactly this git folder: no search upwards, no environment, no work tree.

@@ -129,6 +129,15 @@ impl RepoSnapshot {
         }
     }
 
+    /// Returns whether something of this commit cannot be read out of the object store: a folder, the length of a file, or a
+    /// file of at most `most` bytes. Reads all of these.
+    #[must_use]
+    pub fn is_torn(&self, most: u64) -> bool {
+        let lost = |rejected: &Rejected| matches!(rejected.reason, Reason::Unreadable { .. });
+        self.rejected.iter().any(lost)
+            || self.files.iter().any(|(path, entry)| entry.size <= most && self.read(path).is_err())
+    }
+
     /// Returns the git tree id that the accepted files under `prefix` have ("" is the root), or `None` if there are
     /// none. Equal ids mean equal names, bytes and modes, for a commit and a folder alike, so this is the cheap
     /// "did anything under here change". Rejected entries do not take part; where nothing was rejected, it is what
