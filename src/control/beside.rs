@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::ledger::fold;
-use super::run::{Around, UpError, UpOptions, Upward, context, create, settings, surround, threads};
+use super::run::{Around, UpError, UpOptions, Upward, WorkThreads, context, create, settings, surround};
 use super::watch::Watcher;
 use crate::repo::RepoError;
 use crate::store::{OpenMode, Place, Store, StoreError};
@@ -45,7 +45,7 @@ pub(super) async fn beside(
     let (show_mesh, mesh) = watch::channel(desired);
     let upward = Upward { ledger, context: context.clone(), store: store.clone(), mesh };
     let servers = surround(&options, upward, &shutdown, around);
-    let threads = threads()?;
+    let threads = WorkThreads::start()?;
     let mut workers = JoinSet::new();
     for role in options.roles.performing() {
         let worker = Worker::new(role, context.clone(), threads.handle().clone());
@@ -88,7 +88,7 @@ pub(super) async fn beside(
             tracing::warn!("a worker's place could not be given up: {}", crate::text::chain(&error));
         }
     }
-    threads.shutdown_background();
+    drop(threads);
     servers.end().await;
     store.close().await;
     result

@@ -183,7 +183,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
         (settings, watcher) = first_look(&options).await?;
     }
     let reference = settings.r#ref.clone();
-    let work = threads()?;
+    let work = WorkThreads::start()?;
     let mut context = context(&options, settings, watcher.blobs(), lease.epoch).await?;
     let copy = LedgerCopy::of(&context.lake)?;
     lease = copy.restore(&store, lease, &context.lake).await?;
@@ -257,7 +257,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
             tracing::warn!("the last facts are not in the lake's copy of the ledger yet: {why}");
         }
     }
-    work.shutdown_background();
+    drop(work);
     servers.end().await;
     if result.is_ok() {
         store.release(lease).await?;
@@ -318,8 +318,29 @@ pub(super) async fn context(
     })
 }
 
-pub(super) fn threads() -> Result<tokio::runtime::Runtime, UpError> {
-    work_runtime().map_err(|source| UpError::Io { action: "start the work threads".to_owned(), source })
+/// The runtime of steps. A start that is refused half-way lets it go like an orderly end does: dropped as it is, it would wait
+/// for its threads, which the verb's runtime forbids with a panic.
+pub(super) struct WorkThreads(Option<tokio::runtime::Runtime>);
+
+impl WorkThreads {
+    pub fn start() -> Result<Self, UpError> {
+        let runtime = work_runtime();
+        runtime
+            .map(|runtime| Self(Some(runtime)))
+            .map_err(|source| UpError::Io { action: "start the work threads".to_owned(), source })
+    }
+
+    pub fn handle(&self) -> &tokio::runtime::Handle {
+        self.0.as_ref().expect("there until it is dropped").handle()
+    }
+}
+
+impl Drop for WorkThreads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 pub(super) fn create(folder: &Path) -> Result<(), UpError> {

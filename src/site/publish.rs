@@ -100,7 +100,8 @@ fn remove_leftovers(out_dir: &Path) -> Result<(), SiteError> {
     for entry in fs::read_dir(out_dir).map_err(io_error("list", out_dir))? {
         let path = entry.map_err(io_error("list", out_dir))?.path();
         if name_of(&path).starts_with(PARTIAL) {
-            fs::remove_dir_all(&path).map_err(io_error("remove", &path))?;
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(io_error("remove", &path))?;
         }
     }
     Ok(())
