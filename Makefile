@@ -36,9 +36,9 @@ SEEDS ?= 0..5000
 sim: ## Play the control plane in random worlds full of faults; SEEDS="0..5000" or one seed
 	HYDROMESH_SIM_SEEDS="$(SEEDS)" cargo test --release -p hydromesh-core --lib -- --nocapture hunt
 
-crash: ## Kill a controller at every named point, on Delta and Iceberg, and compare the tables with an undisturbed run
+crash: ## Kill a controller at every named point and refuse its writes, and compare the tables with an undisturbed run
 	@scripts/setup.sh test </dev/null >&2
-	HYDROMESH_CRASH_POINTS=all cargo test --workspace --test it -- --nocapture crash::points
+	HYDROMESH_CRASH_POINTS=all cargo test --workspace --test it -- --nocapture crash::points crash::disk
 
 bench: ## Measure in the release profile; ARGS=start (check, memory, lookups, loop) for one figure
 	@scripts/setup.sh bench </dev/null >&2

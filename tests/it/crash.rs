@@ -1,5 +1,6 @@
 //! Controllers that are killed, refused and doubled: nothing is lost, nothing is there twice, the others go on.
 
+mod disk;
 mod hooks;
 mod mesh;
 mod points;
@@ -9,9 +10,11 @@ mod roles;
 mod signed;
 mod slow;
 mod tampered;
+mod torn;
 mod world;
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
@@ -126,6 +129,19 @@ fn undisturbed(world: &World, messages: &Messages) -> BTreeMap<String, String> {
     let (status, _) = calm.end();
     assert_eq!(status.code(), Some(0), "{}", calm.told());
     calm.contents()
+}
+
+/// Returns a world whose disks will fail, its messages, and what an undisturbed controller makes of both, which is found out
+/// once: worlds of one time are alike, and how tables are cut into chunks is not in their rows.
+fn like_others(format: &str, chunk: &str) -> (World, Messages, BTreeMap<String, String>) {
+    type Calm = Mutex<Option<(i64, BTreeMap<String, BTreeMap<String, String>>)>>;
+    static CALM: Calm = Mutex::new(None);
+    let mut calm = CALM.lock().unwrap_or_else(PoisonError::into_inner);
+    let (now_ms, known) = calm.get_or_insert_with(|| (World::new(chunk).now_ms, BTreeMap::new()));
+    let world = World::at(chunk, *now_ms).with_format(format);
+    let messages = Messages::new(*now_ms);
+    let contents = known.entry(format.to_owned()).or_insert_with(|| undisturbed(&world, &messages)).clone();
+    (world, messages, contents)
 }
 
 #[test]

@@ -18,7 +18,7 @@ use super::mesh::{self, Files};
 use crate::support::{Ran, hydromesh, run_with, text};
 
 /// Longest wait for something that takes seconds on an idle machine.
-pub const PATIENCE: Duration = Duration::from_mins(2);
+pub const PATIENCE: Duration = Duration::from_mins(5);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -244,6 +244,31 @@ impl State<'_> {
             let taken = std::fs::read_dir(board.join(epoch).join("taken"));
             taken.is_ok_and(|mut steps| steps.next().is_some())
         })
+    }
+
+    /// Returns the state folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Returns the id of the controller's process.
+    #[track_caller]
+    pub fn process(&self) -> u32 {
+        self.running.as_ref().expect("one runs").id()
+    }
+
+    /// Starts a controller that ends by itself, and returns its exit code.
+    #[track_caller]
+    pub fn start_refused(&mut self) -> Option<i32> {
+        self.start();
+        let began = Instant::now();
+        loop {
+            if let Some(ended) = self.ended() {
+                return ended.code();
+            }
+            assert!(began.elapsed() < PATIENCE, "it did not end\n{}", self.told());
+            std::thread::sleep(PAUSE);
+        }
     }
 
     /// Returns the address of whoever serves.
