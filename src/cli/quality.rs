@@ -213,7 +213,7 @@ fn human(audits: &[Audit], now_ms: i64, paint: Paint) -> String {
                 RuleOutcome::Unmeasured => (Tone::Bad, "not evaluated"),
                 RuleOutcome::Unknown => (Tone::Odd, "unknown"),
             };
-            let measured = rule.measure.map_or_else(|| "-".to_owned(), |measure| number(measure));
+            let measured = rule.measure.map_or_else(|| "-".to_owned(), number);
             let weight = if rule.severity == QualitySeverity::Error { "blocks" } else { "tells" };
             table.row([
                 plain(&rule.rule),

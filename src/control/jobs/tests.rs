@@ -64,6 +64,9 @@ struct World {
     runs: u32,
 }
 
+/// A partition, what became of a rule in it, and the least and most that were usual.
+type Judged = (String, RuleOutcome, Option<(f64, f64)>);
+
 /// What a step left.
 struct Told {
     outcome: RunOutcome,
@@ -72,7 +75,7 @@ struct Told {
 
 impl Told {
     /// Returns what became of a rule in each partition, and the least and most that were usual.
-    fn of(&self, wanted: &str) -> Vec<(String, RuleOutcome, Option<(f64, f64)>)> {
+    fn of(&self, wanted: &str) -> Vec<Judged> {
         let found = self.facts.iter().filter_map(|fact| match fact {
             Fact::Quality { rule, partition, passed, measure, band, .. } if rule == wanted => {
                 let outcome = RuleOutcome::of(*passed, *measure, band.as_ref());

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use hydromesh_core::band::{Band, Range};
 use hydromesh_core::model::{Threshold, Usual};
 
+use super::RuleOutcome::{Failed, Held, Unknown, Unmeasured};
 use super::*;
 
 /// What the two say, as a schema of ours.
@@ -60,7 +61,6 @@ fn audit() -> Audit {
     };
     let band = |usual| Some(Band { alike: 6, needed: 4, usual });
     let usual = Range { low: 80.0, middle: 100.0, high: 125.0 };
-    use RuleOutcome::{Failed, Held, Unknown, Unmeasured};
     Audit {
         port: "shop/visits.visits".parse().expect("an address"),
         partition: Some("2026-07-13".to_owned()),
