@@ -8,7 +8,9 @@ use crate::plan::{Work, no_place};
 
 /// Puts everything that ends by itself into one pool; the environment then takes three steps at once, one of each product.
 fn share(tree: &mut Tree) {
-    tree.values_mut().for_each(|spec| spec.pool = Some("shared"));
+    for spec in tree.values_mut() {
+        spec.pool = Some("shared");
+    }
 }
 
 /// Asks for a product's whole history.

@@ -157,7 +157,8 @@ impl<'n> Reader<'_, 'n, '_> {
             Found::Absent => self.copy_of_the_only_input(),
         };
         let partition = map.map("partition").map(|inner| self.partition(&inner));
-        let schedule = self.batch_schedule();
+        let mut whole = true;
+        let schedule = self.batch_schedule(&mut whole);
         let lookback = span(map, "lookback");
         let (mut chunk, mut concurrency, mut order) = (None, 2, BackfillOrder::default());
         if let Some(backfill) = map.map("backfill") {
@@ -179,8 +180,8 @@ impl<'n> Reader<'_, 'n, '_> {
         let bounds = self.bounds();
         let self_heal = map.flag("self_heal").unwrap_or(true);
         self.engine();
-        let (partition, schedule) = (partition.map_or(Some(None), |it| it.map(Some))?, schedule?);
-        Some(BatchPipeline {
+        let partition = partition.map_or(Some(None), |it| it.map(Some))?;
+        whole.then_some(BatchPipeline {
             name,
             output,
             sql: sql?,
@@ -207,17 +208,18 @@ impl<'n> Reader<'_, 'n, '_> {
         Bounds { timeout, pool: map.text("pool") }
     }
 
-    /// `{cron, timezone}` or the word `promise`; none if it cannot be read.
-    fn batch_schedule(&mut self) -> Option<Option<BatchSchedule>> {
+    /// `{cron, timezone}` or the word `promise`; `whole` becomes false if it is something else.
+    fn batch_schedule(&mut self, whole: &mut bool) -> Option<BatchSchedule> {
         let map = self.map;
         self.spots.insert("schedule", map.spot("schedule"));
-        let Some(node) = map.opt("schedule") else { return Some(None) };
-        if matches!(node.value, NodeKind::Map(_)) {
-            let schedule = map.map("schedule").and_then(|inner| self.schedule(&inner))?;
-            return Some(Some(BatchSchedule::Cron(schedule)));
-        }
-        let word = map.choice("schedule", &[("promise", ByPromise::Promise)])?;
-        Some(Some(BatchSchedule::By(word)))
+        let node = map.opt("schedule")?;
+        let schedule = if matches!(node.value, NodeKind::Map(_)) {
+            map.map("schedule").and_then(|inner| self.schedule(&inner)).map(BatchSchedule::Cron)
+        } else {
+            map.choice("schedule", &[("promise", ByPromise::Promise)]).map(BatchSchedule::By)
+        };
+        *whole &= schedule.is_some();
+        schedule
     }
 
     fn copy_of_the_only_input(&self) -> Option<SqlText> {
