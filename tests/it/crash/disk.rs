@@ -142,7 +142,7 @@ impl Scene {
             disk.under(self.world.state(&format!("{}-{}-{pass}", folder.replace('/', "_"), how.1)));
         state.produce(&self.messages.lines);
         state.start();
-        state.wait("a ledger", |state| state.json(&["status"]).map(drop));
+        state.wait("a controller", State::is_ready);
         disk.refuse(&state.folder().join(folder), how, pass, 0);
         let mut reached = Instant::now();
         // What was refused once is refused for a while; a scenario that is over before is no failure of the program.
@@ -274,7 +274,7 @@ fn a_flush_that_fails_once_loses_and_doubles_nothing() {
         let mut state = disk.under(scene.world.state(&format!("flush-{folder}")));
         state.produce(&scene.messages.lines);
         state.start();
-        state.wait("a ledger", |state| state.json(&["status"]).map(drop));
+        state.wait("a controller", State::is_ready);
         let pass = u32::try_from(dice.below(30)).expect("small");
         disk.refuse(&state.folder().join(folder), BROKEN, pass, 1);
         let ended = loop {
@@ -304,7 +304,7 @@ fn with_too_few_open_files_it_waits_and_goes_on() {
     let mut state = scene.world.state("files");
     state.produce(&scene.messages.lines);
     state.start();
-    state.wait("a ledger", |state| state.json(&["status"]).map(drop));
+    state.wait("a controller", State::is_ready);
     let limit = |state: &State<'_>, files: &str| {
         let process = state.process().to_string();
         let set = std::process::Command::new("prlimit")
@@ -335,7 +335,7 @@ fn a_storm_of_signals_ends_it_in_order_every_time() {
     state.produce(&scene.messages.lines);
     for _ in 0..3 {
         state.start();
-        state.wait("a ledger", |state| state.json(&["status"]).map(drop));
+        state.wait("a controller", State::is_ready);
         dice.linger(1_500);
         let began = Instant::now();
         let ended = loop {
@@ -399,7 +399,7 @@ fn a_real_file_system_that_is_full_is_waited_out() {
     let Some(lake) = Mount::new(&state.folder().join("lake"), "20m") else { return };
     state.produce(&scene.messages.lines);
     state.start();
-    state.wait("a ledger", |state| state.json(&["status"]).map(drop));
+    state.wait("a controller", State::is_ready);
     for mount in [&lake, &whole] {
         let ballast = mount.fill();
         let began = Instant::now();

@@ -2,7 +2,6 @@
 //! is refused with a code and with what to do, which then leads there.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::world::{State, World};
@@ -163,21 +162,11 @@ fn came_up(state: &mut State<'_>) -> bool {
             assert!(told.contains("HM-X013") || told.contains("Remove that folder"), "{told}");
             return false;
         }
-        if is_ready(state.listen()).unwrap_or_default() {
+        if state.is_ready().is_ok() {
             return true;
         }
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
-}
-
-/// Asks a controller, which may not listen yet, or end before it answers.
-fn is_ready(address: &str) -> std::io::Result<bool> {
-    let mut connection = std::net::TcpStream::connect(address)?;
-    connection.set_read_timeout(Some(std::time::Duration::from_secs(1)))?;
-    write!(connection, "GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer)?;
-    Ok(answer.starts_with("HTTP/1.1 200"))
 }
 
 /// Does what `hydromesh explain HM-X013` says, and starts.

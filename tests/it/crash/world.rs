@@ -276,6 +276,20 @@ impl State<'_> {
         &self.listen
     }
 
+    /// Returns whether the controller says that it is ready, else what it says: it may not listen yet, or end before it answers.
+    pub fn is_ready(&self) -> Result<(), String> {
+        let ask = || -> std::io::Result<String> {
+            let mut connection = TcpStream::connect(&self.listen)?;
+            connection.set_read_timeout(Some(Duration::from_secs(1)))?;
+            write!(connection, "GET /readyz HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.listen)?;
+            let mut answer = String::new();
+            connection.read_to_string(&mut answer)?;
+            Ok(answer)
+        };
+        let answer = ask().map_err(|error| error.to_string())?;
+        if answer.starts_with("HTTP/1.1 200") { Ok(()) } else { Err(answer) }
+    }
+
     /// Returns the whole answer to a request, head and body.
     pub fn get(&self, path: &str) -> String {
         self.request(&format!("GET {path} HTTP/1.1\r\nHost: {}\r\n", self.listen), "")
