@@ -428,10 +428,10 @@ impl<'a> Scope<'a> {
             }
             Expr::WindowFunction(window) => self.window(window, passage, into),
             Expr::ScalarSubquery(subquery) => {
-                subquery_sources(&subquery.subquery, passage, into, self.budget)
+                subquery_sources(&subquery.subquery, passage, into, self.budget);
             }
             Expr::Exists(exists) => {
-                subquery_sources(&exists.subquery.subquery, Passage::Masked, into, self.budget)
+                subquery_sources(&exists.subquery.subquery, Passage::Masked, into, self.budget);
             }
             Expr::InSubquery(within) => {
                 self.sources(&within.expr, passage, into);
