@@ -9,6 +9,8 @@ mod embed;
 mod follow;
 mod inputs;
 mod sample;
+#[cfg(test)]
+pub(crate) mod testing;
 mod train;
 
 use std::collections::BTreeMap;

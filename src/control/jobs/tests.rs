@@ -8,20 +8,15 @@ use arrow::datatypes::Int64Type;
 use futures::TryStreamExt as _;
 use hydromesh_core::ids::{PipelineId, PortId, PortName};
 use hydromesh_core::ledger::{Entry, Fact, RuleOutcome, RunOutcome};
-use hydromesh_core::model::{
-    Environment, Loaded, Product, StateKind, StepLimits, StreamKind, TableFormat, load,
-};
+use hydromesh_core::model::{Loaded, Product, load};
 use hydromesh_core::plan::{PortPrint, Print, StepKey};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::apply::{Blobs, Context, Reporter, perform, samples};
+use crate::apply::{Blobs, Context, Reporter, perform, samples, testing};
 use crate::clock::Clock;
-use crate::engine::{Engine, EngineConfig};
-use crate::lake::Lake;
-use crate::online::Online;
 
 const FILES: [(&str, &str); 7] = [
     ("mesh.yaml", "apiVersion: hydromesh/v1\nkind: Mesh\nname: m\nenvironments: {dev: {ref: main}}\n"),
@@ -99,31 +94,8 @@ impl Told {
 impl World {
     async fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let engine = EngineConfig { memory_bytes: 64 << 20, spill: folder.path().join("spill") };
-        std::fs::create_dir_all(&engine.spill).expect("a folder");
         let file = Arc::new(OneFile::default());
-        let context = Context {
-            environment: "dev".to_owned(),
-            settings: Environment {
-                r#ref: "main".to_owned(),
-                after: None,
-                lake_path: "lake".to_owned(),
-                lake_format: TableFormat::Delta,
-                state: StateKind::Sqlite,
-                stream: StreamKind::TopicFolder,
-                smtp: None,
-                mail_from: None,
-                allow_commands: Vec::new(),
-                limits: StepLimits::default(),
-            },
-            state: folder.path().to_owned(),
-            lake: Arc::new(Lake::open(folder.path().join("lake")).await.expect("a lake")),
-            engine: Engine::new(&engine).expect("an engine"),
-            online: Arc::new(Online::new()),
-            blobs: Arc::clone(&file) as Arc<dyn Blobs>,
-            clock: Clock::fixed(1_793_577_600_000),
-            epoch: 1,
-        };
+        let context = testing::context(folder.path(), Arc::clone(&file) as Arc<dyn Blobs>).await;
         let files = FILES
             .map(|(path, text)| (path.to_owned(), Loaded { text: Ok(text.to_owned()), oid: "1".to_owned() }));
         let loaded = load(&files.into());

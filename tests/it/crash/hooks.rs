@@ -25,16 +25,6 @@ fn push(state: &State<'_>) -> String {
     state.post("/webhooks/github", &headers, PUSH)
 }
 
-/// Waits until a commit is concluded, and returns its outcome.
-#[track_caller]
-fn outcome(state: &mut State<'_>, commit: &str) -> String {
-    state.wait(commit, |state| {
-        let status = state.json(&["status"])?;
-        let found = (status["commit"]["commit"] == commit).then(|| status["commit"]["outcome"].as_str());
-        found.flatten().map(str::to_owned).ok_or_else(|| status.to_string())
-    })
-}
-
 /// A forge that accepts every status and passes on path and body.
 fn forge() -> (String, mpsc::Receiver<(String, Value)>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -110,7 +100,7 @@ fn a_push_is_looked_at_when_its_webhook_comes_and_its_outcome_is_told() {
         let began = Instant::now();
         let answer = push(&state);
         assert!(answer.starts_with("HTTP/1.1 202") && answer.ends_with(r#"{"accepted":true}"#), "{answer}");
-        let denied = outcome(&mut state, &commit);
+        let denied = state.outcome(&commit);
         println!("{name}: {denied} {} ms after the webhook", began.elapsed().as_millis());
         assert_eq!(denied, "denied");
         let (path, status) = statuses.recv_timeout(PATIENCE).expect("a status of the second commit");

@@ -4,18 +4,8 @@ use std::path::Path;
 use std::process::Command;
 
 use super::mesh;
-use super::world::{State, World};
+use super::world::World;
 use crate::support::text;
-
-/// Waits until a commit is concluded, and returns its outcome.
-#[track_caller]
-fn outcome(state: &mut State<'_>, commit: &str) -> String {
-    state.wait(commit, |state| {
-        let status = state.json(&["status"])?;
-        let found = (status["commit"]["commit"] == commit).then(|| status["commit"]["outcome"].as_str());
-        found.flatten().map(str::to_owned).ok_or_else(|| status.to_string())
-    })
-}
 
 fn ssh_keygen(folder: &Path, args: &[&str]) {
     let ran = Command::new("ssh-keygen").args(args).current_dir(folder).output().expect("started");
@@ -50,13 +40,13 @@ fn an_unsigned_push_is_not_deployed_and_the_signed_one_after_it_is() {
     state.settle();
 
     let unsigned = world.commit("Sneak in", &mesh::reader("extra"));
-    assert_eq!(outcome(&mut state, &unsigned), "held");
+    assert_eq!(state.outcome(&unsigned), "held");
     let why = state.ask(&["why-not", "shop/extra"]).ends_with(0).stdout;
     assert!(why.contains("HM-R004") && why.contains("is not signed"), "{why}");
     assert_eq!(state.table("shop/extra.extra").1, 0);
     // A signature on top of it makes nothing better, and holds nobody else up.
     let other = world.commit_signed("Go on", &mesh::reader("other"), sign);
-    assert_eq!(outcome(&mut state, &other), "held");
+    assert_eq!(state.outcome(&other), "held");
     state.wait("the other product", |state| match state.table("shop/other.other").1 {
         0 => Err("no rows".to_owned()),
         rows => Ok(rows),
@@ -68,7 +58,7 @@ fn an_unsigned_push_is_not_deployed_and_the_signed_one_after_it_is() {
     state.start();
     let vouched = format!("Take responsibility\n\nVouches-for: {unsigned}\n");
     let vouched = world.commit_signed(&vouched, &mesh::Files::new(), sign);
-    assert_eq!(outcome(&mut state, &vouched), "applied");
+    assert_eq!(state.outcome(&vouched), "applied");
     state.wait("the product", |state| match state.table("shop/extra.extra").1 {
         0 => Err("no rows".to_owned()),
         rows => Ok(rows),

@@ -401,6 +401,16 @@ impl State<'_> {
         }
     }
 
+    /// Waits until a commit is concluded, and returns its outcome.
+    #[track_caller]
+    pub fn outcome(&mut self, commit: &str) -> String {
+        self.wait(commit, |state| {
+            let status = state.json(&["status"])?;
+            let found = (status["commit"]["commit"] == commit).then(|| status["commit"]["outcome"].as_str());
+            found.flatten().map(str::to_owned).ok_or_else(|| status.to_string())
+        })
+    }
+
     /// Asks the binary something about this folder.
     pub fn ask(&self, args: &[&str]) -> Ran {
         let mut all = args.to_vec();

@@ -12,25 +12,20 @@ use futures::TryStreamExt as _;
 use hydromesh_core::control::Start;
 use hydromesh_core::ids::PortId;
 use hydromesh_core::ledger::{Champion, Fact, RunOutcome, StreamRows};
-use hydromesh_core::model::{
-    Environment, Loaded, Mesh, StateKind, StepLimits, StreamKind, TableFormat, load,
-};
+use hydromesh_core::model::{Loaded, Mesh, TableFormat, load};
 use hydromesh_core::plan::{PortPrint, Print, StepKey, Work};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::super::super::{Blobs, Context, Job, Reporter, perform};
+pub use super::super::super::testing::NOW;
+use super::super::super::{Blobs, Context, Job, Reporter, perform, testing};
 use super::super::{chain, view};
-use crate::clock::Clock;
-use crate::engine::{Engine, EngineConfig};
-use crate::lake::{Lake, Table};
-use crate::online::{Online, PortValues};
+use crate::lake::Table;
+use crate::online::PortValues;
 use crate::stream::{NewRecord, Source as _, TopicFolder, TopicOptions};
 
-/// 2026-11-02T00:00:00Z, the end of the generated history.
-pub const NOW: i64 = 1_793_577_600_000;
 pub const MINUTE: i64 = 60_000;
 pub const DAY: i64 = 86_400_000;
 pub const PARTITIONS: i32 = 2;
@@ -79,30 +74,7 @@ impl World {
 
     pub async fn of(format: TableFormat) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let engine = EngineConfig { memory_bytes: 256 << 20, spill: folder.path().join("spill") };
-        std::fs::create_dir_all(&engine.spill).expect("a folder");
-        let context = Context {
-            environment: "test".to_owned(),
-            settings: Environment {
-                r#ref: "refs/heads/main".to_owned(),
-                after: None,
-                lake_path: "lake".to_owned(),
-                lake_format: TableFormat::Delta,
-                state: StateKind::Sqlite,
-                stream: StreamKind::TopicFolder,
-                smtp: None,
-                mail_from: None,
-                allow_commands: Vec::new(),
-                limits: StepLimits::default(),
-            },
-            state: folder.path().to_owned(),
-            lake: Arc::new(Lake::open(folder.path().join("lake")).await.expect("a lake")),
-            engine: Engine::new(&engine).expect("an engine"),
-            online: Arc::new(Online::new()),
-            blobs: Arc::new(NoBlobs),
-            clock: Clock::fixed(NOW),
-            epoch: 1,
-        };
+        let context = testing::context(folder.path(), Arc::new(NoBlobs)).await;
         let options =
             TopicOptions { partitions: PARTITIONS, id: Some(Uuid::from_u128(7)), ..TopicOptions::default() };
         let path = view::topic_path(&context, "raw-clicks").expect("a plain name");
