@@ -42,6 +42,12 @@ impl Clock {
         Self { base_ms, started: Instant::now(), pace: Pace::Times(times) }
     }
 
+    /// Returns whether it always says the same.
+    #[must_use]
+    pub fn stands_still(&self) -> bool {
+        self.pace == Pace::Fixed
+    }
+
     /// Returns the present time, milliseconds UTC.
     #[must_use]
     pub fn now_ms(&self) -> i64 {

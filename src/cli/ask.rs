@@ -1,5 +1,6 @@
 //! Verbs that ask the controller for something: `run`, `retry`, `backfill`, `cancel`, `pause`, `resume`. They put a command
-//! in the ledger's mailbox; the active controller performs it and answers.
+//! in the ledger's mailbox; the active controller performs it and answers. Where none runs, the first three stand in for it
+//! until nothing is left to do.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,8 @@ use hydromesh_core::time::{Partition, Span};
 use serde_json::json;
 
 use super::book::{Book, open_ledger};
-use super::{DONE, FINDINGS, Failure, Format, OUTSIDE, clock, print, print_json, runtime};
+use super::{DONE, FINDINGS, Failure, Format, OUTSIDE, clock, once, print, print_json, runtime};
+use crate::control::Kept;
 use crate::store::{OpenMode, Store, StoreError, Submission};
 
 /// How often an answer is looked for.
@@ -66,7 +68,29 @@ impl AskArgs {
     }
 }
 
-/// Arguments of `run`, `retry` and `resume`.
+/// Whether a verb may stand in for the controller.
+#[derive(Debug, Args)]
+pub struct StandIn {
+    /// While no controller runs, leave it to the next one instead of computing here.
+    #[arg(long)]
+    later: bool,
+    /// While no controller runs, let time stand still at this instant (RFC 3339).
+    #[arg(long, value_name = "INSTANT", conflicts_with = "later")]
+    clock: Option<String>,
+}
+
+/// Arguments of `run` and `retry`.
+#[derive(Debug, Args)]
+pub struct ActArgs {
+    /// The product: `domain/product`, or its name alone where one domain has it.
+    product: String,
+    #[command(flatten)]
+    stand_in: StandIn,
+    #[command(flatten)]
+    ask: AskArgs,
+}
+
+/// Arguments of `resume`.
 #[derive(Debug, Args)]
 pub struct ProductArgs {
     /// The product: `domain/product`, or its name alone where one domain has it.
@@ -108,19 +132,21 @@ pub struct BackfillArgs {
     #[arg(long, value_name = "PARTITION")]
     to: String,
     #[command(flatten)]
+    stand_in: StandIn,
+    #[command(flatten)]
     ask: AskArgs,
 }
 
 /// Runs `run`.
-pub fn run(args: &ProductArgs) -> Result<u8, Failure> {
+pub fn run(args: &ActArgs) -> Result<u8, Failure> {
     let product = args.ask.product(&args.product)?;
-    ask(&args.ask, Verb::Run { product })
+    act(&args.ask, &args.stand_in, Verb::Run { product })
 }
 
 /// Runs `retry`.
-pub fn retry(args: &ProductArgs) -> Result<u8, Failure> {
+pub fn retry(args: &ActArgs) -> Result<u8, Failure> {
     let product = args.ask.product(&args.product)?;
-    ask(&args.ask, Verb::Retry { product })
+    act(&args.ask, &args.stand_in, Verb::Retry { product })
 }
 
 /// Runs `cancel`.
@@ -169,7 +195,18 @@ pub fn backfill(args: &BackfillArgs) -> Result<u8, Failure> {
     if from > to {
         return Err(Failure::usage(format!("--from {from} comes after --to {to}")));
     }
-    ask(&args.ask, Verb::Backfill { product, from: from.to_string(), to: to.to_string() })
+    let (from, to) = (from.to_string(), to.to_string());
+    act(&args.ask, &args.stand_in, Verb::Backfill { product, from, to })
+}
+
+/// A command that lies in the mailbox.
+struct Put {
+    id: String,
+    /// The same was asked before.
+    repeated: bool,
+    answer: Option<(bool, String)>,
+    /// A controller runs.
+    running: bool,
 }
 
 /// Puts a command in the mailbox, and waits for its answer if that was asked for.
@@ -177,13 +214,38 @@ pub fn backfill(args: &BackfillArgs) -> Result<u8, Failure> {
 /// # Errors
 /// When the ledger cannot be written, the key was used for something else, or no answer comes in time.
 pub fn ask(args: &AskArgs, verb: Verb) -> Result<u8, Failure> {
-    let timeout: Span =
-        args.timeout.parse().map_err(|error| Failure::usage(format!("--timeout: {error}")))?;
+    let wait = args.wait;
+    let put = put(args, verb, |_| wait)?;
+    report(args, &put)
+}
+
+/// Puts a command in the mailbox; while no controller runs, stands in for it until nothing is left to do.
+fn act(args: &AskArgs, stand_in: &StandIn, verb: Verb) -> Result<u8, Failure> {
+    let kept = Kept::of(&args.state).map_err(|error| Failure::outside(&error))?;
+    let alone = kept.filter(|_| !stand_in.later);
+    // Whoever stands in answers it.
+    let wait = args.wait && alone.is_none();
+    let put = put(args, verb, |running| wait || args.wait && running)?;
+    let Some(kept) = alone.filter(|_| !put.running) else {
+        if stand_in.clock.is_some() && put.running {
+            eprintln!("hydromesh: a controller runs, and its clock counts; --clock is for when none does");
+        }
+        return report(args, &put);
+    };
+    eprintln!(
+        "hydromesh: no controller runs on this state folder; computing here until nothing is left to do"
+    );
+    let clock = clock(stand_in.clock.as_deref())?;
+    once::stand_in(&args.state, kept, clock, &put.id, args.format)
+}
+
+fn put(args: &AskArgs, verb: Verb, waits: impl Fn(bool) -> bool) -> Result<Put, Failure> {
+    let wait = timeout(args)?;
     let id = args.key.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     let command = Command { id: id.clone(), actor: args.actor.clone(), reason: args.reason.clone(), verb };
     let body = serde_json::to_string(&command).map_err(|error| Failure::outside(&error))?;
     let now_ms = clock(None)?.now_ms();
-    let (repeated, answer, running) = runtime()?.block_on(async {
+    runtime()?.block_on(async {
         let store = open_ledger(&args.state, OpenMode::ReadWrite).await?;
         let submitted = store.submit_command(&id, &body, now_ms).await.map_err(|error| match error {
             StoreError::KeyReused { .. } | StoreError::BadCommand => {
@@ -192,32 +254,42 @@ pub fn ask(args: &AskArgs, verb: Verb) -> Result<u8, Failure> {
             other => Failure::outside(&other),
         })?;
         let repeated = submitted.submission == Submission::Repeated;
-        let wait = Duration::from_millis(u64::try_from(timeout.millis()).unwrap_or(u64::MAX));
-        let answer = if args.wait { answer(&store, &id, wait).await? } else { None };
-        let running = store.is_led().await.map_err(|error| Failure::outside(&error))?;
+        let is_led = async || store.is_led().await.map_err(|error| Failure::outside(&error));
+        let answer = if waits(is_led().await?) { answer(&store, &id, wait).await? } else { None };
+        let running = is_led().await?;
         store.close().await;
-        Ok::<_, Failure>((repeated, answer, running))
-    })?;
+        Ok(Put { id, repeated, answer, running })
+    })
+}
+
+fn timeout(args: &AskArgs) -> Result<Duration, Failure> {
+    let span: Span = args.timeout.parse().map_err(|error| Failure::usage(format!("--timeout: {error}")))?;
+    Ok(Duration::from_millis(u64::try_from(span.millis()).unwrap_or(u64::MAX)))
+}
+
+/// Tells what became of a command, as far as that is known.
+fn report(args: &AskArgs, put: &Put) -> Result<u8, Failure> {
+    let Put { id, repeated, answer, running } = put;
     if args.format == Format::Json {
         let answer = answer.as_ref().map(|(accepted, text)| json!({"accepted": accepted, "answer": text}));
         print_json(&json!({"id": id, "repeated": repeated, "controller_running": running, "answer": answer}));
     } else {
-        print(&id);
+        print(id);
     }
     match answer {
         Some((accepted, text)) => {
-            eprintln!("hydromesh: {}: {text}", if accepted { "accepted" } else { "refused" });
-            Ok(if accepted { DONE } else { FINDINGS })
+            eprintln!("hydromesh: {}: {text}", if *accepted { "accepted" } else { "refused" });
+            Ok(if *accepted { DONE } else { FINDINGS })
         }
         None if args.wait => {
-            let hint = if running { "" } else { "; no controller runs on this state folder" };
+            let hint = if *running { "" } else { "; no controller runs on this state folder" };
             Err(Failure {
                 code: OUTSIDE,
-                message: format!("no answer within {timeout}{hint}; the command stays in the mailbox"),
+                message: format!("no answer within {}{hint}; the command stays in the mailbox", args.timeout),
             })
         }
         None => {
-            if repeated {
+            if *repeated {
                 eprintln!("hydromesh: the same was asked before under this key; nothing more happens");
             } else if !running {
                 eprintln!(

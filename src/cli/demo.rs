@@ -87,6 +87,8 @@ pub fn run(args: &DemoArgs) -> Result<u8, Failure> {
             forge: None,
             roles: Roles::all(),
             signers: None,
+            once: false,
+            kept: None,
         };
         let (ready, upward) = tokio::sync::oneshot::channel();
         let servers = servers::around(args.listen, None, None)?;

@@ -14,6 +14,7 @@ mod lineage;
 mod list;
 mod models;
 mod new;
+mod once;
 mod output;
 mod plan;
 mod policy;
@@ -108,11 +109,11 @@ enum Verb {
     Alerts(alerts::AlertsVerb),
     /// List trained models with their metrics, and which one is champion.
     Models(models::ModelsArgs),
-    /// Ask the controller to compute a product again now, whole.
-    Run(ask::ProductArgs),
-    /// Ask the controller to try a product's failed steps again.
-    Retry(ask::ProductArgs),
-    /// Ask the controller to compute some partitions of a product again.
+    /// Compute a product again now, whole: by the controller, or here while none runs.
+    Run(ask::ActArgs),
+    /// Try a product's failed steps again: by the controller, or here while none runs.
+    Retry(ask::ActArgs),
+    /// Compute some partitions of a product again: by the controller, or here while none runs.
     Backfill(ask::BackfillArgs),
     /// Ask the controller to stop a run, and not to begin it again until `retry`.
     Cancel(ask::CancelArgs),

@@ -31,9 +31,19 @@ impl Paint {
     /// Returns the paint for stdout: none unless it is a terminal, and none where `NO_COLOR` is set to anything.
     #[must_use]
     pub fn stdout() -> Self {
+        Self::of(std::io::stdout().is_terminal())
+    }
+
+    /// Returns the paint for stderr, by the same rules.
+    #[must_use]
+    pub fn stderr() -> Self {
+        Self::of(std::io::stderr().is_terminal())
+    }
+
+    fn of(terminal: bool) -> Self {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
-        Self { on: !refused && !dumb && std::io::stdout().is_terminal() }
+        Self { on: !refused && !dumb && terminal }
     }
 
     /// Returns the text in its colour.

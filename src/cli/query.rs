@@ -107,7 +107,7 @@ pub fn run(args: &QueryArgs) -> Result<u8, Failure> {
 }
 
 /// Returns the format of a port's table, if a deployed product has it.
-fn format_of(book: &Book, port: &PortId) -> Option<TableFormat> {
+pub fn format_of(book: &Book, port: &PortId) -> Option<TableFormat> {
     let output = book.ledger.deployed.get(&port.product)?.product.outputs.get(&port.port)?;
     Some(match output.format {
         PortFormat::Delta => TableFormat::Delta,

@@ -1,6 +1,8 @@
 //! `hydromesh show PRODUCT`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 
 use clap::Args;
 use hydromesh_core::ids::{PortId, ProductId};
@@ -15,17 +17,26 @@ use super::book::{Book, BookArgs};
 use super::health::{Condition, kind_name, survey};
 use super::list::condition_json;
 use super::output::{Paint, Table, Tone, ago, counted, instant, plain, short};
-use super::{DONE, Failure, Format, print, print_json};
+use super::query::format_of;
+use super::{DONE, Failure, Format, print, print_json, runtime};
 use crate::clock::rfc3339;
+use crate::lake::{Lake, Version};
 
 /// Arguments of `show`.
 #[derive(Debug, Args)]
 pub struct ShowArgs {
     /// The product: `domain/product`, or its name alone where one domain has it.
     product: String,
+    /// Hash the rows of each table as published, which reads them whole. Equal hashes mean the same rows, each as often,
+    /// however they lie in files.
+    #[arg(long)]
+    hash: bool,
     #[command(flatten)]
     book: BookArgs,
 }
+
+/// Hashes of rows by port; none unless they were asked for.
+type Hashes = BTreeMap<PortId, String>;
 
 /// Runs the verb.
 pub fn run(args: &ShowArgs) -> Result<u8, Failure> {
@@ -36,11 +47,31 @@ pub fn run(args: &ShowArgs) -> Result<u8, Failure> {
     let Some(condition) = condition else {
         return Err(Failure::usage(format!("there is no product `{id}`")));
     };
+    let hashes = if args.hash { hashes(&book, &id, &args.book.state)? } else { Hashes::new() };
     match args.book.format {
-        Format::Json => print_json(&as_json(&book, condition)),
-        Format::Human => print(&human(&book, condition)),
+        Format::Json => print_json(&as_json(&book, condition, &hashes)),
+        Format::Human => print(&human(&book, condition, &hashes)),
     }
     Ok(DONE)
+}
+
+/// Hashes the rows of each published table of a product, at the version that was published.
+fn hashes(book: &Book, id: &ProductId, state: &Path) -> Result<Hashes, Failure> {
+    let lake = book.lake(state)?;
+    let published = book.ledger.ports.iter().filter(|(port, _)| port.product == *id);
+    let published = published.filter_map(|(port, it)| Some((port, it, format_of(book, port)?)));
+    runtime()?.block_on(async {
+        let lake = Lake::open(lake).await.map_err(|error| Failure::outside(&error))?;
+        let mut hashes = Hashes::new();
+        for (port, state, format) in published {
+            let hash = async {
+                let table = lake.table(&port.to_string(), format)?;
+                table.content_hash(Some(Version(state.version)), &[]).await
+            };
+            hashes.insert(port.clone(), hash.await.map_err(|error| Failure::outside(&error))?);
+        }
+        Ok(hashes)
+    })
 }
 
 /// Returns the rows of a port's table; none for a followed topic's, whose epochs are not counted one by one.
@@ -54,7 +85,7 @@ fn readers(book: &Book, id: &ProductId) -> Vec<String> {
     book.ledger.deployed.iter().filter(|(_, it)| reads(it)).map(|(id, _)| id.to_string()).collect()
 }
 
-fn as_json(book: &Book, condition: &Condition<'_>) -> Value {
+fn as_json(book: &Book, condition: &Condition<'_>, hashes: &Hashes) -> Value {
     let mut value = condition_json(condition);
     let Some(deployed) = condition.deployed else { return value };
     let product = &deployed.product;
@@ -72,6 +103,7 @@ fn as_json(book: &Book, condition: &Condition<'_>) -> Value {
                 "table_version": state.map(|it| it.version),
                 "partitions": state.map(|it| it.partitions.len()),
                 "rows": state.and_then(rows),
+                "hash": hashes.get(&port),
                 "data_through": state.and_then(|it| it.newest_data_ms).map(rfc3339),
                 "quality": book.ledger.quality.get(&port).map(|rules| {
                     rules.iter().map(|(rule, it)| json!({
@@ -118,7 +150,7 @@ fn inputs(product: &Product) -> Vec<String> {
     external.chain(features.flatten()).collect()
 }
 
-fn human(book: &Book, condition: &Condition<'_>) -> String {
+fn human(book: &Book, condition: &Condition<'_>, hashes: &Hashes) -> String {
     let paint = Paint::stdout();
     let mut text = String::new();
     let word = paint.text(condition.health.tone(), condition.health.word());
@@ -161,7 +193,11 @@ fn human(book: &Book, condition: &Condition<'_>) -> String {
     );
     line("to compute", &condition.to_compute());
     for (name, output) in &product.outputs {
-        port(&mut text, book, &product.port(name), output, paint);
+        let id = product.port(name);
+        port(&mut text, book, &id, output, paint);
+        if let Some(hash) = hashes.get(&id) {
+            let _ = writeln!(text, "    rows hash to {hash}");
+        }
     }
     for name in product.inputs.keys() {
         if let Some((rows, reasons)) = book.ledger.quarantined.get(&product.port(name)) {

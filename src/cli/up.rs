@@ -7,9 +7,8 @@ use std::time::Duration;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use super::{DONE, FINDINGS, Failure, OUTSIDE, StateArgs, runtime, servers};
-use crate::clock::Clock;
-use crate::control::{Around, Trust, UpError, UpOptions, up};
+use super::{DONE, FINDINGS, Failure, Format, OUTSIDE, StateArgs, clock, once, runtime, servers};
+use crate::control::{Around, KeptError, Trust, UpError, UpOptions, up};
 use crate::forge::{Address, Forge};
 use crate::serve::WebhookSecret;
 use crate::work::Role;
@@ -56,6 +55,17 @@ pub struct UpArgs {
     /// Kafka brokers instead of the environment's stream.
     #[arg(long)]
     kafka: Option<String>,
+    /// End when nothing is left to do: the commit is decided about, what is due is computed, and no failed step is tried again
+    /// within ten minutes. Nothing is served. Ends with 1 if a step failed or a product did not advance, with 3 if rules denied it.
+    #[arg(long, conflicts_with = "roles")]
+    once: bool,
+    /// Let time stand still at this instant (RFC 3339), for runs that can be repeated exactly. The ledger's time never runs
+    /// backwards, so a state folder that was once in the future stays there.
+    #[arg(long, value_name = "INSTANT")]
+    clock: Option<String>,
+    /// How `--once` tells what was done.
+    #[arg(long, value_enum, default_value = "human", requires = "once")]
+    format: Format,
 }
 
 /// Runs the verb.
@@ -70,16 +80,21 @@ pub fn run(args: &UpArgs) -> Result<u8, Failure> {
         environment: args.state.env.clone(),
         state: args.state.state.clone(),
         policies: args.policies.clone(),
-        clock: Clock::system(),
+        clock: clock(args.clock.as_deref())?,
         poll: Duration::from_secs_f64(args.poll),
         tick: Duration::from_millis(500),
         observe: Duration::from_secs_f64(args.observe),
         brokers: args.kafka.clone(),
-        site: Some(format!("http://{}", args.listen)),
+        site: (!args.once).then(|| format!("http://{}", args.listen)),
         forge: forge(args)?,
-        roles: args.roles.iter().copied().collect(),
+        roles: if args.once { once::roles() } else { args.roles.iter().copied().collect() },
         signers: signers(args.signers.as_deref())?,
+        once: args.once,
+        kept: None,
     };
+    if args.once {
+        return once::run(options, args.format);
+    }
     let around: Around = if options.roles.has(Role::Serve) {
         let token = secret("--token-file", args.token_file.as_deref())?;
         let webhooks = secret("--webhook-secret-file", args.webhook_secret_file.as_deref())?;
@@ -133,7 +148,8 @@ pub fn failure(error: &UpError) -> Failure {
         UpError::Environment { .. }
         | UpError::Unsupported { .. }
         | UpError::Unsigned { .. }
-        | UpError::Policy(_) => FINDINGS,
+        | UpError::Policy(_)
+        | UpError::Kept(KeptError::Nothing) => FINDINGS,
         _ => OUTSIDE,
     };
     Failure { code, message: crate::text::chain(error) }

@@ -11,8 +11,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::error::UpError;
 use super::ledger::fold;
-use super::run::{Around, UpError, UpOptions, Upward, WorkThreads, context, create, settings, surround};
+use super::run::{Around, UpOptions, Upward, WorkThreads, context, create, settings, surround};
 use super::watch::Watcher;
 use crate::repo::RepoError;
 use crate::store::{OpenMode, Place, Store, StoreError};

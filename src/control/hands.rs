@@ -4,8 +4,8 @@ use hydromesh_core::control::{Control, Effect, Event, Question};
 use hydromesh_core::ledger::{Alert, Entry, Fact, RunOutcome};
 use tokio::sync::mpsc;
 
+use super::error::UpError;
 use super::judge::Judge;
-use super::run::UpError;
 use super::{jobs, ledger};
 use crate::apply::Context;
 use crate::clock::Clock;

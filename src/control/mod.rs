@@ -3,11 +3,13 @@
 mod beside;
 mod copy;
 mod desired;
+mod error;
 mod gate_input;
 mod hands;
 mod hint;
 mod jobs;
 mod judge;
+mod kept;
 mod ledger;
 mod observe;
 mod poll;
@@ -20,10 +22,12 @@ mod watch;
 
 pub use copy::CopyError;
 pub use desired::{Reading, read, shapes};
+pub use error::UpError;
 pub use gate_input::GateInputs;
 pub use hint::Hints;
 pub use judge::Judge;
+pub use kept::{Kept, KeptError};
 pub use ledger::{LedgerError, append, replay};
-pub use run::{Around, UpError, UpOptions, Upward, lake_folder, up};
+pub use run::{Around, UpOptions, Upward, lake_folder, up};
 pub use trusted::{SignersError, Trust, begin_at, findings};
 pub use watch::{Head, Watcher};

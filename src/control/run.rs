@@ -14,15 +14,17 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::beside::beside;
-use super::copy::{CopyError, LedgerCopy, keep_copying};
+use super::copy::{LedgerCopy, keep_copying};
+use super::error::UpError;
 use super::hands::Hands;
 use super::hint::Hints;
 use super::judge::Judge;
+use super::kept::{self, Kept};
 use super::poll::Watching;
 use super::seat::{self, Seat};
 use super::statuses::keep_told;
 use super::trusted::Trust;
-use super::turn::Loop;
+use super::turn::{Loop, Once};
 use super::watch::Watcher;
 use super::{ledger, observe};
 use crate::apply::{Blobs, Context, keep_online};
@@ -35,14 +37,17 @@ use crate::notify::Mailer;
 use crate::online::Online;
 use crate::outage::Outage;
 use crate::policy::PolicySet;
-use crate::repo::{CommitInfo, RepoError};
-use crate::store::{OpenMode, Place, PlaceError, Store, StoreError};
-use crate::work::{Board, BoardError, Desk, Role, Roles, work_runtime};
+use crate::repo::CommitInfo;
+use crate::store::{OpenMode, Place, Store, StoreError};
+use crate::work::{Board, Desk, Role, Roles, work_runtime};
 
 /// Memory of all queries together: half of what the smallest machine that we aim at leaves after everything else.
 const QUERY_MEMORY_BYTES: usize = 512 << 20;
 /// How long the servers may take to end.
 const SERVERS_END: Duration = Duration::from_secs(8);
+/// How often tables are looked at by what ends when nothing is left to do: it looks at all of them once before.
+const LOOK_ONCE: Duration = Duration::from_millis(100);
+
 /// What `up` needs to know.
 #[derive(Debug, Clone)]
 pub struct UpOptions {
@@ -72,76 +77,10 @@ pub struct UpOptions {
     pub roles: Roles,
     /// Who may sign commits; without, nobody has to.
     pub signers: Option<Arc<Trust>>,
-}
-
-/// Why `up` ended.
-#[derive(Debug, thiserror::Error)]
-pub enum UpError {
-    /// The repository cannot be read.
-    #[error("could not read the repository {repo}")]
-    Repo {
-        /// As given.
-        repo: String,
-        /// Why.
-        source: RepoError,
-    },
-    /// The store failed, or another controller took over.
-    #[error("the ledger cannot be used")]
-    Store(#[from] StoreError),
-    /// It cannot be said where the ledger is.
-    #[error("the ledger cannot be found")]
-    Place(#[from] PlaceError),
-    /// Steps cannot be handed to other processes.
-    #[error("the board of steps cannot be used")]
-    Board(#[from] BoardError),
-    /// The ledger cannot be read.
-    #[error("the ledger cannot be read")]
-    Ledger(#[from] ledger::LedgerError),
-    /// The ledger's copy in the lake.
-    #[error("the ledger cannot be compared with its copy")]
-    Copy(#[from] CopyError),
-    /// The lake cannot be opened.
-    #[error("the lake cannot be opened")]
-    Lake(#[from] crate::lake::LakeError),
-    /// The engine cannot be made.
-    #[error("the query engine cannot be started")]
-    Engine(#[from] crate::engine::EngineError),
-    /// The policies cannot be read.
-    #[error("the policies cannot be read")]
-    Policy(#[from] crate::policy::PolicyError),
-    /// The environment's mail settings.
-    #[error("mails cannot be sent")]
-    Mail(#[from] crate::notify::NotifyError),
-    /// Nothing that was signed says how the environment is set up.
-    #[error("{why}; name an accepted commit as `since` in signers.yaml")]
-    Unsigned {
-        /// Why not.
-        why: String,
-    },
-    /// The environment is not in the mesh.
-    #[error("environment {name} is not in mesh.yaml; there is {known}")]
-    Environment {
-        /// As given.
-        name: String,
-        /// What there is.
-        known: String,
-    },
-    /// The environment asks for what is not there yet.
-    #[error("environment {name} asks for {what}")]
-    Unsupported {
-        /// The environment.
-        name: String,
-        /// What it asks for, and what to give instead.
-        what: String,
-    },
-    /// A file of the state folder.
-    #[error("could not {action}")]
-    Io {
-        /// What was tried.
-        action: String,
-        /// Why not.
-        source: std::io::Error,
-    },
+    /// It ends by itself when nothing is left to do.
+    pub once: bool,
+    /// Instead of the repository: the commit that was accepted last, as it is kept in the state folder.
+    pub kept: Option<Arc<Kept>>,
 }
 
 /// What the loop shows to the rest of the process.
@@ -178,6 +117,9 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     supported(&options.environment, &settings)?;
     let Some(seat) = seat::take(&options, &settings, &shutdown).await? else { return Ok(()) };
     let Seat { store, mut lease, waited } = seat;
+    if options.kept.is_none() {
+        kept::keep(&options, watcher.git_dir())?;
+    }
     if waited {
         // Who led meanwhile may have followed the mesh to other settings.
         (settings, watcher) = first_look(&options).await?;
@@ -213,7 +155,9 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     let opening = control.open(options.clock.now_ms(), lease.epoch, env!("CARGO_PKG_VERSION"));
     hands.perform(&mut control, opening).await?;
     let (tables, known) = (Arc::clone(&context.lake), ledger_shown.clone());
-    let looking = tokio::spawn(observe::watch_tables(tables, known, hands.events.clone(), options.observe));
+    let (observe, (passes, looks)) = (options.observe, watch::channel(0));
+    let observe = if options.once { observe.min(LOOK_ONCE) } else { observe };
+    let looking = tokio::spawn(observe::watch_tables(tables, known, hands.events.clone(), observe, passes));
     let (facts, known) = (store.clone(), ledger_shown.clone());
     let copying =
         tokio::spawn(keep_copying(copy.clone(), facts, known, options.clock.clone(), context.epoch));
@@ -236,6 +180,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
         show_mesh,
         ruled: false,
         commands_read: 0,
+        once: options.once.then(|| Once::new(looks, options.clock.clone())),
     };
     let result = turning.turn(options.tick, &shutdown).await;
     shutdown.cancel();
@@ -292,7 +237,8 @@ pub(super) fn surround(
         let (context, ledger) = (upward.context.clone(), upward.ledger.clone());
         tokio::spawn(keep_online(context, ledger, shutdown.clone()));
     }
-    Servers(if options.roles.has(Role::Serve) { around(upward, shutdown.clone()) } else { None })
+    let shows = options.roles.has(Role::Serve) || options.once;
+    Servers(if shows { around(upward, shutdown.clone()) } else { None })
 }
 
 /// Returns what steps use.
@@ -356,6 +302,10 @@ pub fn lake_folder(state: &Path, settings: &Environment) -> PathBuf {
 
 /// Opens the repository and reads the environment's settings from where its reference is.
 async fn first_look(options: &UpOptions) -> Result<(Environment, Watcher), UpError> {
+    if let Some(kept) = &options.kept {
+        let (watcher, reading) = kept.read().await?;
+        return Ok((settings(options, &reading.desired.mesh.environments)?, watcher));
+    }
     let wrap = |source| UpError::Repo { repo: options.repo.clone(), source };
     let cache = options.state.join("repo");
     // The reference of the environment is in the mesh itself; the repository's HEAD tells where to look first.

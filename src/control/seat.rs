@@ -6,7 +6,8 @@ use std::time::Duration;
 use hydromesh_core::model::Environment;
 use tokio_util::sync::CancellationToken;
 
-use super::run::{UpError, UpOptions};
+use super::error::UpError;
+use super::run::UpOptions;
 use crate::outage::Outage;
 use crate::store::{Lease, OpenMode, Place, Store, StoreError, follow};
 

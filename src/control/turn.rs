@@ -1,17 +1,18 @@
 //! The loop: what it waits for, and what each thing means to control.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use hydromesh_core::control::{Control, Effect, Event};
+use hydromesh_core::control::{Control, Effect, Event, Left};
 use hydromesh_core::ledger::{Command, LedgerState};
 use hydromesh_core::plan::Desired;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::error::UpError;
 use super::hands::Hands;
 use super::poll::{Seen, Watching, seen_events};
-use super::run::UpError;
+use crate::clock::Clock;
 use crate::store::{Lease, StoreError};
 
 /// How long a lease lasts unless renewed; it is renewed at a third of it.
@@ -20,6 +21,10 @@ pub(super) const LEASE_MS: i64 = 15_000;
 const TOGETHER: usize = 256;
 /// How long what is being written has to be acknowledged once the process is to end.
 const LAST_WORDS: Duration = Duration::from_secs(3);
+/// What is tried again within this is waited for by what ends when nothing is left to do: the longest pause of a retry.
+const AHEAD_MS: i64 = 600_000;
+/// A history of which nothing came for so long is taken for none.
+const QUIET: Duration = Duration::from_secs(15);
 /// How often the board is looked at for what other processes report.
 const HEAR: Duration = Duration::from_millis(50);
 
@@ -38,6 +43,32 @@ pub(super) struct Loop<'a> {
     pub ruled: bool,
     /// The last command of the mailbox that was read.
     pub commands_read: u64,
+    /// It ends when nothing is left to do.
+    pub once: Option<Once>,
+}
+
+/// How it is found that nothing is left to do.
+pub(super) struct Once {
+    /// Passes over all tables so far.
+    looks: watch::Receiver<u64>,
+    /// The mailbox was read.
+    asked: bool,
+    clock: Clock,
+    /// Facts so far, and since when there are no more.
+    facts: u64,
+    since: Instant,
+}
+
+impl Once {
+    pub fn new(looks: watch::Receiver<u64>, clock: Clock) -> Self {
+        Self { looks, asked: false, clock, facts: 0, since: Instant::now() }
+    }
+
+    /// Returns up to when things count that follow by themselves, milliseconds UTC: on a clock that stands still none does.
+    fn until_ms(&self) -> i64 {
+        let now_ms = self.clock.now_ms();
+        if self.clock.stands_still() { now_ms } else { now_ms.saturating_add(AHEAD_MS) }
+    }
 }
 
 impl Loop<'_> {
@@ -81,6 +112,26 @@ impl Loop<'_> {
             if std::mem::take(&mut self.hands.deployed) {
                 self.watching.know(&self.control.ledger);
             }
+            if self.is_over() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Returns whether this is a controller that ends when nothing is left to do, and nothing is.
+    fn is_over(&mut self) -> bool {
+        let Some(once) = &mut self.once else { return false };
+        let facts = self.control.ledger.seq;
+        if once.facts != facts {
+            (once.facts, once.since) = (facts, Instant::now());
+        }
+        if !(self.ruled && once.asked && *once.looks.borrow() > 0 && self.inbox.is_empty()) {
+            return false;
+        }
+        match self.control.left(once.until_ms()) {
+            Left::Work => false,
+            Left::History => once.since.elapsed() >= QUIET,
+            Left::Nothing => true,
         }
     }
 
@@ -107,6 +158,9 @@ impl Loop<'_> {
                 let asked = commands.iter().filter_map(|command| asked(&command.body, &self.control));
                 let asked: Vec<Event> = asked.collect();
                 self.hands.take(&mut self.control, asked).await?;
+                if let Some(once) = &mut self.once {
+                    once.asked = true;
+                }
             }
             Err(error) => tracing::warn!(%error, "could not read commands"),
         }

@@ -21,6 +21,8 @@ pub struct Watcher {
     reference: String,
     /// Who may sign; without, nobody has to.
     trust: Option<Arc<Trust>>,
+    /// What was refused of the commit before, for nothing is judged any more.
+    refused: BTreeMap<String, Taint>,
 }
 
 /// What a head asks for, and what its signatures are worth.
@@ -50,7 +52,20 @@ impl Watcher {
     /// When it is no repository.
     pub fn open(repo: &str, cache: &Path, reference: &str) -> Result<Self, RepoError> {
         let repository = Repository::open(repo, cache, Credentials::Anonymous)?;
-        Ok(Self { repository, reference: reference.to_owned(), trust: None })
+        let refused = BTreeMap::new();
+        Ok(Self { repository, reference: reference.to_owned(), trust: None, refused })
+    }
+
+    /// Stays at a commit of a mirror, without what was refused of it.
+    #[must_use]
+    pub fn at(mirror: Repository, commit: &CommitId, refused: BTreeMap<String, Taint>) -> Self {
+        Self { repository: mirror, reference: commit.as_str().to_owned(), trust: None, refused }
+    }
+
+    /// Returns the folder of the mirror.
+    #[must_use]
+    pub fn git_dir(&self) -> &Path {
+        self.repository.git_dir()
     }
 
     /// Returns it with those who may sign.
@@ -116,7 +131,12 @@ impl Watcher {
         now_ms: i64,
     ) -> Result<Looked, RepoError> {
         let Some(trust) = &self.trust else {
-            return Ok(Looked { reading: self.read_at(&commit.id, deployed)?, verified: None, line });
+            let reading = if self.refused.is_empty() {
+                self.read_at(&commit.id, deployed)?
+            } else {
+                self.read_without(commit.id.as_str(), deployed, &self.refused)?
+            };
+            return Ok(Looked { reading, verified: None, line });
         };
         let judged = trust.judge(&self.repository, &commit.id, line.as_ref(), now_ms)?;
         let reading = match judged.held {

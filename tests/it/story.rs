@@ -161,9 +161,8 @@ fn a_controller_is_looked_at_and_asked() {
     assert_eq!(up.end(), 0);
     assert_eq!(mesh.json(&["status"])["controller"], "stopped");
     // Nobody answers now; the command stays for the next controller.
-    let asked =
-        mesh.ask(&["run", "shop/items", "--key", "later", "--wait", "--timeout", "300ms"]).ends_with(4);
-    asked.says("no controller runs");
+    let later = ["run", "shop/items", "--key", "later", "--later", "--wait", "--timeout", "300ms"];
+    mesh.ask(&later).ends_with(4).says("no controller runs");
     let again = mesh.up();
     mesh.ask(&["run", "shop/items", "--key", "later", "--actor", "unknown", "--wait", "--timeout", "60s"])
         .ends_with(0);

@@ -171,6 +171,24 @@ pub fn first_day(today: NaiveDate) -> NaiveDate {
     today - Days::new(DAYS)
 }
 
+/// Returns the first and the last day of sales, as partitions are spelled.
+pub fn days(today: NaiveDate) -> (String, String) {
+    (first_day(today).to_string(), (today - Days::new(1)).to_string())
+}
+
+/// Returns a change that takes a product out of the mesh.
+pub fn without(name: &str) -> Files {
+    let folder = format!("domains/shop/{name}/");
+    let all = files(today(), "1d").into_keys().filter(|path| path.starts_with(&folder));
+    all.map(|path| (path, None)).collect()
+}
+
+/// Returns a change that sells everything twice, which a rule of the contract forbids.
+pub fn doubled() -> Files {
+    let sql = format!("{SALES_SQL}UNION ALL\n{SALES_SQL}");
+    [("domains/shop/sales/sales.sql".to_owned(), Some(sql.into_bytes()))].into()
+}
+
 /// Returns all files of the mesh; a step of its batches computes one chunk, a span as in a manifest.
 pub fn files(today: NaiveDate, chunk: &str) -> Files {
     let start = first_day(today);

@@ -81,6 +81,7 @@ fn what_is_torn_in_a_state_folder_heals_or_is_refused_with_what_to_do() {
     for name in [
         "spill/left",
         "look",
+        "controller.json",
         "commit-statuses",
         "board/places/work-1-x",
         "site/.partial-x",

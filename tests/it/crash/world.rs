@@ -329,6 +329,15 @@ impl State<'_> {
         subjects
     }
 
+    /// Starts a verb on this folder that works by itself.
+    pub fn spawn_verb(&self, args: &[&str]) -> Child {
+        let log = std::fs::File::options().create(true).append(true).open(self.log()).expect("a log");
+        let mut command = hydromesh();
+        command.args(args).args(["--state", text(&self.folder)]);
+        command.envs(self.variables.iter().cloned());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("starts")
+    }
+
     /// Returns the arguments of a controller on this folder.
     pub fn up(&self) -> Vec<String> {
         let (repo, listen) = (text(self.world.repo.path()), self.listen.as_str());

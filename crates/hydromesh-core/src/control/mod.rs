@@ -9,6 +9,8 @@ mod alerts;
 mod commands;
 mod commit;
 mod gate;
+mod left;
+
 mod line;
 mod models;
 mod outbox;
@@ -35,6 +37,7 @@ use crate::trust::Verified;
 use alerts::About;
 use commit::Pending;
 use gate::Asked;
+pub use left::Left;
 use line::Lines;
 use outbox::Handed;
 pub use outbox::outbox_id;

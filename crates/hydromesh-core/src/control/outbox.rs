@@ -25,6 +25,8 @@ pub(super) struct Handed {
     transition: u32,
     /// When to hand it over again.
     again_ms: i64,
+    /// It was not accepted.
+    pub refused: bool,
 }
 
 impl Control {
@@ -49,7 +51,8 @@ impl Control {
             let outbox = outbox_id(&place.0, alert.transition, &place.1);
             let again_ms = self.now_ms + WITHOUT_ANSWER_MS;
             let to = place.1.clone();
-            let handed = Handed { outbox: outbox.clone(), transition: alert.transition, again_ms };
+            let transition = alert.transition;
+            let handed = Handed { outbox: outbox.clone(), transition, again_ms, refused: false };
             self.delivering.insert(place, handed);
             self.effects.push(Effect::Deliver { outbox, to, alert });
         }
@@ -72,6 +75,7 @@ impl Control {
     pub(super) fn not_sent(&mut self, outbox: &str) {
         if let Some(handed) = self.delivering.values_mut().find(|handed| handed.outbox == outbox) {
             let lost = planted::is(Bug::RefusedIsLost);
+            handed.refused = true;
             handed.again_ms = if lost { i64::MAX } else { self.now_ms + AFTER_REFUSAL_MS };
         }
     }

@@ -97,7 +97,7 @@ impl Basis {
 /// Why a step that ended well is not begun again at once: nothing that it could see has changed.
 #[derive(Debug)]
 pub(super) struct Rest {
-    until_ms: i64,
+    pub until_ms: i64,
     basis: Option<Basis>,
     inputs: i64,
 }
@@ -218,7 +218,7 @@ impl Control {
         self.due.steps_of(pipeline).filter(begins).take(room)
     }
 
-    fn rests(&self, key: &StepKey) -> bool {
+    pub(super) fn rests(&self, key: &StepKey) -> bool {
         self.resting.get(key).is_some_and(|rest| {
             let basis = Basis::of(&self.ledger, key);
             rest.until_ms > self.now_ms

@@ -302,6 +302,13 @@ impl DueWork {
             .map(|(name, _)| PipelineId { product: product.clone(), name: name.clone() })
     }
 
+    /// Returns whether the output of a pipeline is not what its definition says yet.
+    #[must_use]
+    pub fn lacks(&self, pipeline: &PipelineId) -> bool {
+        let survey = self.surveys.get(&pipeline.product).and_then(|it| it.pipelines.get(&pipeline.name));
+        survey.is_some_and(|survey| survey.lacks.is_some())
+    }
+
     /// Returns what waits, and why.
     pub fn waiting(&self) -> impl Iterator<Item = NotDue> {
         let pipelines =

@@ -2,8 +2,8 @@
 
 use super::mesh::{Made, Spec, Tree, example, id, span};
 use super::world::{MINUTE_MS, World};
-use crate::control::Event;
-use crate::ledger::{Fact, RunOutcome, Verb};
+use crate::control::{Event, Left};
+use crate::ledger::{ErrorKind, Fact, RunOutcome, Verb};
 use crate::plan::{Work, no_place};
 
 /// Puts everything that ends by itself into one pool; the environment then takes three steps at once, one of each product.
@@ -184,4 +184,37 @@ fn a_table_is_computed_as_late_as_its_promise_allows() {
     let since = world.entries.len();
     world.commit(|tree| tree.get_mut(&id("support/digest")).expect("there").rows.push('!'));
     assert_eq!(digests(&world, since), 1);
+}
+
+#[test]
+fn it_knows_when_nothing_follows_by_itself() {
+    let mut world = World::new();
+    world.push(|tree| *tree = example());
+    world.look();
+    assert_eq!(world.at_work.control.left(world.now_ms), Left::Work, "the gate is being asked");
+    world.rest();
+    let left = |world: &World, ahead_ms: i64| world.at_work.control.left(world.now_ms + ahead_ms);
+    assert_eq!(left(&world, 0), Left::Nothing, "all is computed, and the followers have their history");
+    again(&mut world, "commerce/orders");
+    while world.deliver() {}
+    assert_eq!(left(&world, 0), Left::Work, "it is computed again");
+    world.rest();
+    let idle = |world: &World, ahead_ms: i64| left(world, ahead_ms) == Left::Nothing;
+    assert!(idle(&world, 0));
+    // What is tried again counts until then, and what is given up does not.
+    let refuse = |world: &mut World, kind: ErrorKind, times: usize| {
+        let of = id("commerce/orders");
+        world.failures.insert(of, vec![(kind, "HM-X002"); times].into());
+        again(world, "commerce/orders");
+        world.rest();
+    };
+    refuse(&mut world, ErrorKind::External, 1);
+    assert!(!world.ledger().failed.is_empty());
+    assert!(idle(&world, 0), "it is not tried again before its pause is over");
+    assert!(!idle(&world, 10 * MINUTE_MS));
+    world.pass(10 * MINUTE_MS, MINUTE_MS);
+    assert!(idle(&world, 10 * MINUTE_MS) && world.ledger().failed.is_empty());
+    refuse(&mut world, ErrorKind::User, 1);
+    assert!(!world.ledger().failed.is_empty());
+    assert!(idle(&world, 60 * MINUTE_MS), "it waits for people");
 }

@@ -1,0 +1,207 @@
+//! A controller that ends when nothing is left to do: `up --once`, and verbs that stand in for one that does not run.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hydromesh_core::ledger::{LedgerState, Outcome, RunOutcome};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::book::Book;
+use super::health::ending;
+use super::output::{Paint, Tone, counted, length, short};
+use super::up::{failure, signals};
+use super::{DENIED, DONE, FINDINGS, Failure, Format, OUTSIDE, print, print_json, runtime};
+use crate::clock::Clock;
+use crate::control::{Around, Kept, UpOptions, up};
+use crate::store::Place;
+use crate::work::{Role, Roles};
+
+/// Between two looks at what has ended meanwhile.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Returns what a process does that ends by itself: everything but serve.
+pub fn roles() -> Roles {
+    [Role::Control, Role::Work, Role::Stream].into_iter().collect()
+}
+
+/// Runs a controller until nothing is left to do, tells each step that ends, and how the mesh is then.
+///
+/// # Errors
+/// When it does not start, or may no longer write.
+pub fn run(options: UpOptions, format: Format) -> Result<u8, Failure> {
+    let (after, before) = go(options)?;
+    let head = after.ledger.commits.back();
+    let outcome = head.and_then(|head| after.ledger.outcome(&head.commit));
+    let done = Done::between(&before, &after);
+    if format == Format::Json {
+        let commit = head.map(|it| json!({"commit": it.commit, "message": it.message, "outcome": outcome}));
+        let mut value = done.json();
+        value["commit"] = json!(commit);
+        print_json(&value);
+    } else {
+        let said = outcome.map_or("not decided about", word);
+        let commit = head.map_or_else(
+            || "no commit was seen".to_owned(),
+            |head| format!("commit {} is {said}", short(&head.commit)),
+        );
+        print(&format!("{commit}; {}", done.text()));
+    }
+    Ok(match outcome {
+        _ if done.failing > 0 => FINDINGS,
+        Some(Outcome::Denied) => DENIED,
+        Some(Outcome::Applied) => DONE,
+        _ => FINDINGS,
+    })
+}
+
+/// Stands in for the controller of a state folder until nothing is left to do, and tells what became of a command.
+///
+/// # Errors
+/// When it does not start, or may no longer write.
+pub fn stand_in(
+    state: &Path,
+    kept: Kept,
+    clock: Clock,
+    command: &str,
+    format: Format,
+) -> Result<u8, Failure> {
+    let options = UpOptions {
+        repo: String::new(),
+        environment: kept.note.environment.clone(),
+        state: state.to_owned(),
+        policies: kept.note.policies.clone(),
+        clock,
+        // The commit stays the same.
+        poll: Duration::from_hours(1),
+        tick: Duration::from_millis(100),
+        observe: Duration::from_secs(1),
+        brokers: kept.note.brokers.clone(),
+        site: None,
+        forge: None,
+        roles: roles(),
+        signers: None,
+        once: true,
+        kept: Some(Arc::new(kept)),
+    };
+    let (after, before) = go(options)?;
+    let done = Done::between(&before, &after);
+    let answer = after.ledger.answers.get(command);
+    if format == Format::Json {
+        let mut value = done.json();
+        value["id"] = json!(command);
+        value["controller_running"] = json!(false);
+        value["answer"] = json!(answer.map(|(accepted, text)| json!({"accepted": accepted, "answer": text})));
+        print_json(&value);
+    } else {
+        print(command);
+        if let Some((accepted, text)) = answer {
+            eprintln!("hydromesh: {}: {text}", if *accepted { "accepted" } else { "refused" });
+        }
+        eprintln!("hydromesh: {}", done.text());
+    }
+    let accepted = answer.is_some_and(|(accepted, _)| *accepted);
+    Ok(if accepted && done.failing == 0 { DONE } else { FINDINGS })
+}
+
+/// What was done between two looks at the ledger.
+struct Done {
+    /// Attempts.
+    succeeded: usize,
+    failed: usize,
+    /// Steps that failed and were not repaired.
+    failing: usize,
+}
+
+impl Done {
+    fn between(before: &LedgerState, after: &Book) -> Self {
+        let since = |now: u64, then: u64| usize::try_from(now.saturating_sub(then)).unwrap_or(usize::MAX);
+        Self {
+            succeeded: since(after.ledger.succeeded, before.succeeded),
+            failed: since(after.ledger.failures, before.failures),
+            failing: after.ledger.failed.len(),
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text =
+            format!("{} of {} went well", self.succeeded, counted(self.succeeded + self.failed, "attempt"));
+        if self.failing > 0 {
+            let steps = counted(self.failing, "step");
+            text.push_str(&format!("; {steps} failed for good, see `hydromesh runs --failed`"));
+        }
+        text
+    }
+
+    fn json(&self) -> serde_json::Value {
+        json!({"succeeded": self.succeeded, "failed": self.failed, "failing": self.failing})
+    }
+}
+
+fn word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Applied => "applied",
+        Outcome::Superseded => "superseded",
+        Outcome::Held => "held in part",
+        Outcome::Denied => "denied in part",
+        Outcome::Broken => "broken in part",
+    }
+}
+
+/// Runs the controller; returns the ledger as it is and as it was.
+fn go(options: UpOptions) -> Result<(Book, LedgerState), Failure> {
+    let state = options.state.clone();
+    let before = match Place::found(&state).map_err(|error| Failure::outside(&error))? {
+        // One of an older form counts from nothing; the controller brings it up to date.
+        Some(_) => Book::read(&state).map(|book| book.ledger).unwrap_or_default(),
+        None => LedgerState::default(),
+    };
+    let told = Arc::new(Mutex::new(Told(before.runs.iter().map(|run| run.run.clone()).collect())));
+    let teller = Arc::clone(&told);
+    let around: Around = Box::new(move |upward, over| {
+        let thread = std::thread::Builder::new().name("hydromesh-tell".to_owned());
+        let tell = move || {
+            while !over.is_cancelled() {
+                let ledger = Arc::clone(&upward.ledger.borrow());
+                teller.lock().unwrap_or_else(PoisonError::into_inner).tell(&ledger);
+                std::thread::sleep(LOOK);
+            }
+        };
+        thread.spawn(tell).ok()
+    });
+    let stopped = CancellationToken::new();
+    runtime()?.block_on(async {
+        tokio::spawn(signals(stopped.clone()));
+        up(options, stopped.child_token(), around).await.map_err(|error| failure(&error))
+    })?;
+    let after = Book::read(&state)?;
+    told.lock().unwrap_or_else(PoisonError::into_inner).tell(&after.ledger);
+    if stopped.is_cancelled() {
+        let message = "stopped before everything was done; the next controller goes on from here".to_owned();
+        return Err(Failure { code: OUTSIDE, message });
+    }
+    Ok((after, before))
+}
+
+/// Runs of which was told how they ended.
+struct Told(BTreeSet<String>);
+
+impl Told {
+    /// Tells on stderr of each run that ended since.
+    fn tell(&mut self, ledger: &LedgerState) {
+        let paint = Paint::stderr();
+        let ended: Vec<_> = ledger.runs.iter().rev().take_while(|run| !self.0.contains(&run.run)).collect();
+        for run in ended.into_iter().rev() {
+            let (tone, word) = ending(&run.outcome);
+            let why = match &run.outcome {
+                RunOutcome::Failed { code, message, .. } => format!(": {code} {message}"),
+                _ => String::new(),
+            };
+            let took = paint.text(Tone::Faint, &format!("in {}", length(run.took_ms)));
+            eprintln!("{} {} {took}{why}", paint.text(tone, &format!("{word:<9}")), run.step);
+            self.0.insert(run.run.clone());
+        }
+    }
+}
