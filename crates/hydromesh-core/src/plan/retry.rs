@@ -86,6 +86,30 @@ pub(super) fn hold_back(
     })
 }
 
+/// What follows a run that did not succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NextTry {
+    /// Nothing keeps the step back.
+    Soon,
+    /// The next attempt begins then at the earliest, milliseconds UTC.
+    At(i64),
+    /// No attempt follows by itself as things are.
+    Waits,
+}
+
+/// Returns when a step is tried again that failed or was stopped.
+#[must_use]
+pub fn next_try(ledger: &LedgerState, now_ms: i64, key: &StepKey) -> NextTry {
+    let Some((_, attempts)) = ledger.failure(key) else { return NextTry::Soon };
+    let deployed = ledger.deployed.get(&key.pipeline.product);
+    let pipeline = deployed.and_then(|it| it.product.pipelines.get(&key.pipeline.name));
+    match hold_back(ledger, now_ms, key, attempts, &retry_of(pipeline, &key.work)) {
+        None => NextTry::Soon,
+        Some(NotDue { until_ms: Some(at_ms), .. }) => NextTry::At(at_ms),
+        Some(NotDue { until_ms: None, .. }) => NextTry::Waits,
+    }
+}
+
 /// Returns the pause before the next attempt: doubling from `from` to `to`, less up to a quarter by the step's name so
 /// that steps that failed together do not come back together.
 fn backoff_ms(retry: &Retry, failed: u32, salt: &str) -> i64 {
@@ -109,6 +133,32 @@ mod tests {
             assert!(pause <= full && pause >= full * 3 / 4, "{failed}: {pause} of {full}");
         }
         assert_ne!(backoff_ms(&retry, 1, "a/b:c@whole"), backoff_ms(&retry, 1, "a/b:d@whole"));
+    }
+
+    #[test]
+    fn what_follows_a_failure_is_told() {
+        let key = StepKey { pipeline: "a/b:c".parse().expect("a pipeline"), work: Work::Whole };
+        let mut ledger = LedgerState::default();
+        assert_eq!(next_try(&ledger, 0, &key), NextTry::Soon);
+        let mut follows = |kind, count, now_ms| {
+            let attempts = Attempts {
+                count,
+                at_ms: 1_000,
+                kind,
+                code: "HM-X001".to_owned(),
+                message: String::new(),
+                generation: 0,
+                inputs: 0,
+            };
+            ledger.failed.insert(key.clone(), attempts);
+            next_try(&ledger, now_ms, &key)
+        };
+        assert!(
+            matches!(follows(ErrorKind::External, 1, 1_000), NextTry::At(at) if at > 1_000 && at <= 11_000)
+        );
+        assert_eq!(follows(ErrorKind::External, 1, 12_000), NextTry::Soon);
+        assert_eq!(follows(ErrorKind::External, 9, 1_000), NextTry::Waits);
+        assert_eq!(follows(ErrorKind::User, 1, 1_000), NextTry::Waits);
     }
 
     #[test]
