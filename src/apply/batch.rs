@@ -14,6 +14,7 @@ use hydromesh_core::ledger::{Fact, Published};
 use hydromesh_core::model::{BatchPipeline, OutputPort, Partitioning, Pipeline};
 use hydromesh_core::plan::{Work, partition_bounds_ms};
 use hydromesh_core::time::{Grain, Partition};
+use tracing::{Instrument as _, Span, info, info_span};
 
 use super::inputs::{self, Inputs};
 use super::{Context, Done, Job, Reporter, StepError, ensure, lake_format, sample};
@@ -72,7 +73,8 @@ type Rows = datafusion::execution::SendableRecordBatchStream;
 
 async fn collect(mut rows: Rows, reporter: &Reporter) -> Result<Vec<RecordBatch>, StepError> {
     let mut batches = Vec::new();
-    while let Some(batch) = next(&mut rows, reporter).await? {
+    let compute = info_span!("compute");
+    while let Some(batch) = next(&mut rows, reporter).instrument(compute.clone()).await? {
         batches.push(batch);
     }
     Ok(batches)
@@ -156,7 +158,13 @@ async fn partitions(
         }
         Err(error) => Err(error),
     };
-    while let Some(batch) = next(&mut rows, target.reporter).await? {
+    // One for each stretch between two publications: rows are computed as they are asked for.
+    let mut compute: Option<Span> = None;
+    let mut computing = || info_span!("compute");
+    while let Some(batch) = next(&mut rows, target.reporter)
+        .instrument(compute.get_or_insert_with(&mut computing).clone())
+        .await?
+    {
         let keys = keys(&batch, cut)?;
         let mut start = 0;
         while start < keys.len() {
@@ -167,6 +175,7 @@ async fn partitions(
                 .map_or(keys.len(), |length| start + length);
             let partition = parse(key)?;
             while open < partition {
+                compute = None;
                 settle(publish(open, std::mem::take(&mut held)).await)?;
                 open = open.next();
             }
@@ -174,6 +183,7 @@ async fn partitions(
             start = end;
         }
     }
+    drop(compute);
     while open <= last {
         settle(publish(open, std::mem::take(&mut held)).await)?;
         open = open.next();
@@ -220,13 +230,19 @@ impl Target<'_> {
         let meta = self.context.commit(self.job.key(key));
         let stream = futures::stream::iter(batches.into_iter().map(Ok));
         let stream: Rows = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream));
-        let staged = self.table.stage(&meta, stream).await?;
+        let staged = self.table.stage(&meta, stream).instrument(info_span!("stage")).await?;
         let rows = staged.rows;
+        info!(event = "staged", port = %self.port, partition = key_text, rows, "staged {what}: {rows} rows");
         let provider = self.table.staged_provider(&staged);
         let object = self.port.port.as_str();
         let rules = &self.output.contract.quality;
         let against = self.against(partition.as_ref());
-        let outcomes = self.context.engine.audit(rules, Arc::clone(&provider), object, &against).await?;
+        let outcomes = self
+            .context
+            .engine
+            .audit(rules, Arc::clone(&provider), object, &against)
+            .instrument(info_span!("audit"))
+            .await?;
         if outcomes.iter().any(QualityOutcome::is_failed) {
             let whose = (&self.port, key_text.as_deref(), self.job.start.run.as_str());
             sample::keep(self.context, &self.output.contract, whose, &outcomes, provider).await;
@@ -247,7 +263,7 @@ impl Target<'_> {
             return Err(StepError::user(AUDIT_FAILED, message));
         }
         let mode = key_text.clone().map_or(PublishMode::ReplaceAll, PublishMode::ReplacePartition);
-        let published = self.table.publish(staged, mode, &meta).await?;
+        let published = self.table.publish(staged, mode, &meta).instrument(info_span!("publish")).await?;
         if let Some(key) = &key_text {
             self.history.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), earlier);
         }

@@ -21,6 +21,8 @@ use hydromesh_core::ledger::{Fact, Published};
 use hydromesh_core::model::{EmbeddingPipeline, InputSource, LogicalType, OutputPort, Pipeline};
 
 use self::pieces::{Piece, pieces, read_source};
+use tracing::{Instrument as _, info_span};
+
 use super::batch::AUDIT_FAILED;
 use super::inputs::{self, Inputs};
 use super::{Context, Done, Job, Reporter, StepError, ensure, lake_format};
@@ -261,13 +263,17 @@ impl Refresh<'_> {
         let batches = futures::stream::iter(batches.into_iter().map(Ok));
         let batches: SendableRecordBatchStream =
             Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches));
-        let staged = self.table.stage(&meta, batches).await?;
+        let staged = self.table.stage(&meta, batches).instrument(info_span!("stage")).await?;
         let provider = self.table.staged_provider(&staged);
         if let Err(error) = self.audit(provider).await {
             self.table.discard(staged).await?;
             return Err(error);
         }
-        let published = self.table.publish(staged, PublishMode::ReplaceAll, &meta).await?;
+        let published = self
+            .table
+            .publish(staged, PublishMode::ReplaceAll, &meta)
+            .instrument(info_span!("publish"))
+            .await?;
         Ok((published.version, meta.key_digest()))
     }
 
@@ -303,7 +309,12 @@ impl Refresh<'_> {
         let rules = &self.output.contract.quality;
         let against = Against { partition: None, history: self.job.earlier.clone() };
         let object = self.port.port.as_str();
-        let outcomes = self.context.engine.audit(rules, provider, object, &against).await?;
+        let outcomes = self
+            .context
+            .engine
+            .audit(rules, provider, object, &against)
+            .instrument(info_span!("audit"))
+            .await?;
         let failed: Vec<String> =
             outcomes.iter().filter(|it| it.blocks()).map(QualityOutcome::spoken).collect();
         let fact = |outcome: QualityOutcome| outcome.into_fact(&self.port, None, &self.job.start.run);

@@ -76,6 +76,7 @@ async fn files(
     if chosen.is_empty() {
         return Err(StepError::user("HM-X006", format!("no file of {} matches {glob}", product.folder)));
     }
+    let count = chosen.len();
     let (blobs, columns) = (Arc::clone(&context.blobs), contract.columns.clone());
     let read = tokio::task::spawn_blocking(move || {
         let mut files = Vec::with_capacity(chosen.len());
@@ -88,8 +89,11 @@ async fn files(
         read_files(&files, &columns).map_err(StepError::from)
     });
     let read = read.await.map_err(|error| StepError::internal(error.to_string()))??;
+    let rows: usize = read.batches.iter().map(arrow::array::RecordBatch::num_rows).sum();
+    let port = product.port(&input.name);
+    tracing::info!(event = "read", %port, files = count, rows, "read {rows} rows of {count} files for {port}");
     let fact = (!read.quarantined.is_empty()).then(|| Fact::Quarantined {
-        port: product.port(&input.name),
+        port,
         run: job.start.run.clone(),
         rows: read.quarantined.len() as u64,
         reasons: read

@@ -31,6 +31,7 @@ pub async fn context(folder: &Path, blobs: Arc<dyn Blobs>) -> Context {
             mail_from: None,
             allow_commands: Vec::new(),
             limits: StepLimits::default(),
+            cost: None,
         },
         state: folder.to_owned(),
         lake: Arc::new(Lake::open(folder.join("lake")).await.expect("a lake")),

@@ -17,6 +17,7 @@ use hydromesh_core::aggregate::Value;
 use hydromesh_core::ids::{PortId, ProductId};
 use hydromesh_core::ledger::{ErrorKind, Fact, Published, Trained};
 use hydromesh_core::model::{Pipeline, Trainer, TrainingPipeline};
+use tracing::{Instrument as _, info_span};
 
 use super::batch::AUDIT_FAILED;
 use super::follow::feature_history;
@@ -250,12 +251,16 @@ async fn publish(
     let key = format!("model {}/{data}/{}", trained.version, read.join(","));
     let meta = context.commit(job.key(key));
     let stream = RecordBatchStreamAdapter::new(schema, futures::stream::iter([Ok(rows)]));
-    let staged = table.stage(&meta, Box::pin(stream)).await?;
+    let staged = table.stage(&meta, Box::pin(stream)).instrument(info_span!("stage")).await?;
     let count = staged.rows;
     let provider = table.staged_provider(&staged);
     let against = Against { partition: None, history: job.earlier.clone() };
     let rules = &output.contract.quality;
-    let outcomes = context.engine.audit(rules, provider, port.port.as_str(), &against).await?;
+    let outcomes = context
+        .engine
+        .audit(rules, provider, port.port.as_str(), &against)
+        .instrument(info_span!("audit"))
+        .await?;
     let failed: Vec<String> = outcomes.iter().filter(|it| it.blocks()).map(QualityOutcome::spoken).collect();
     let run = job.start.run.clone();
     let mut facts: Vec<Fact> =
@@ -266,7 +271,8 @@ async fn publish(
         let message = format!("{port} was not published: {}", failed.join("; "));
         return Err(StepError::user(AUDIT_FAILED, message));
     }
-    let published = table.publish(staged, PublishMode::ReplaceAll, &meta).await?;
+    let published =
+        table.publish(staged, PublishMode::ReplaceAll, &meta).instrument(info_span!("publish")).await?;
     facts.push(Fact::Published(Published {
         port,
         partition: None,

@@ -13,7 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::UpError;
 use super::ledger::fold;
-use super::run::{Around, UpOptions, Upward, WorkThreads, context, create, settings, surround};
+use super::run::{
+    Around, UpOptions, Upward, WorkThreads, context, create, keep_logs, settings, surround,
+};
 use super::watch::Watcher;
 use crate::repo::RepoError;
 use crate::store::{OpenMode, Place, Store, StoreError};
@@ -32,6 +34,7 @@ pub(super) async fn beside(
     around: Around,
 ) -> Result<(), UpError> {
     create(&options.state)?;
+    keep_logs(&options.state);
     let Some(store) = ledger(&options, &shutdown).await? else { return Ok(()) };
     let watcher = Watcher::open(&options.repo, &options.state.join("repo"), "HEAD")
         .map_err(|source| UpError::Repo { repo: options.repo.clone(), source })?;

@@ -3,9 +3,11 @@
 use hydromesh_core::control::{Control, Effect, Event, Question};
 use hydromesh_core::ledger::{Alert, Entry, Fact, RunOutcome};
 use tokio::sync::mpsc;
+use tracing::Instrument as _;
 
 use super::error::UpError;
 use super::judge::Judge;
+use super::telling::Telling;
 use super::{jobs, ledger};
 use crate::apply::Context;
 use crate::clock::Clock;
@@ -35,6 +37,8 @@ pub(super) struct Hands<'a> {
     pub deployed: bool,
     /// Of the board.
     pub outage: Outage,
+    /// What is said of runs and commits.
+    pub telling: Telling,
 }
 
 impl Hands<'_> {
@@ -60,7 +64,11 @@ impl Hands<'_> {
         self.perform(control, effects).await
     }
 
-    fn decide(&mut self, control: &mut Control, events: impl IntoIterator<Item = Event>) -> Vec<Effect> {
+    pub(super) fn decide(
+        &mut self,
+        control: &mut Control,
+        events: impl IntoIterator<Item = Event>,
+    ) -> Vec<Effect> {
         let desk = &mut self.desk;
         let events = events.into_iter().inspect(|event| {
             if let Event::Finished { run, .. } = event {
@@ -145,7 +153,9 @@ impl Hands<'_> {
                 let deploys =
                     |entry: &Entry| matches!(entry.fact, Fact::Deployed { .. } | Fact::Retired { .. });
                 self.deployed |= entries.iter().any(deploys);
-                ledger::append(self.store, self.context.epoch, &entries).await?;
+                let part = self.telling.deploying(&entries);
+                ledger::append(self.store, self.context.epoch, &entries).instrument(part).await?;
+                self.telling.appended(&entries, &control.ledger, now_ms);
             }
             Effect::Decide(question) => {
                 let Some(desired) = control.desired() else {
@@ -154,17 +164,21 @@ impl Hands<'_> {
                     return Ok(None);
                 };
                 let environment = &self.context.environment;
-                let decision = self.judge.answer(&question, desired, &control.ledger, environment, now_ms);
+                let part = self.telling.judging(&question);
+                let decision = part
+                    .in_scope(|| self.judge.answer(&question, desired, &control.ledger, environment, now_ms));
+                Telling::judged(&part, &decision);
                 return Ok(Some(Event::Decided(decision)));
             }
             Effect::Start(start) => {
                 let run = start.run.clone();
+                let place = self.telling.begun(&start);
                 let Some(job) = jobs::job(start, &control.ledger) else {
                     // Its product was retired in the same breath: it ends before it begins.
                     let outcome = RunOutcome::Cancelled;
                     return Ok(Some(Event::Finished { run, facts: Vec::new(), outcome, took_ms: 0 }));
                 };
-                self.desk.begin(&self.context, job).await?;
+                self.desk.begin(&self.context, job, place).await?;
             }
             Effect::Cancel { run } => return Ok(self.desk.cancel(&run).await?),
             Effect::Deliver { outbox, to, alert } => self.deliver(control, outbox, to, alert),

@@ -16,6 +16,7 @@ mod poll;
 mod run;
 mod seat;
 mod statuses;
+mod telling;
 mod trusted;
 mod turn;
 mod watch;

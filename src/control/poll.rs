@@ -9,8 +9,10 @@ use hydromesh_core::ids::PortId;
 use hydromesh_core::ledger::LedgerState;
 use hydromesh_core::plan::PortPrint;
 use tokio::sync::{mpsc, watch};
+use tracing::{Span, info_span};
 
 use super::hint::Hints;
+use super::telling::reconcile;
 use super::watch::{Looked, Watcher};
 use crate::clock::Clock;
 use crate::outage::Outage;
@@ -18,14 +20,16 @@ use crate::repo::{CommitInfo, RepoError};
 
 /// A poll's result: a new head with what it asks for.
 pub(super) struct Seen {
-    commit: CommitInfo,
+    pub commit: CommitInfo,
     passed: Vec<CommitInfo>,
     looked: Looked,
+    /// Begins when the head was seen, and lasts until the commit is concluded.
+    pub span: Span,
 }
 
 /// Returns the events of a new head, and the mesh's own rules at it.
 pub(super) fn seen_events(
-    Seen { commit, passed, looked: Looked { reading, verified, .. } }: Seen,
+    Seen { commit, passed, looked: Looked { reading, verified, .. }, .. }: Seen,
     reference: &str,
     show_mesh: &watch::Sender<Option<Arc<hydromesh_core::plan::Desired>>>,
 ) -> (Vec<Event>, Vec<(String, String)>) {
@@ -86,8 +90,10 @@ impl Watching {
                     let Some(head) = watcher.poll(before.as_deref(), base.as_deref())? else {
                         return Ok(None);
                     };
-                    let looked = watcher.look(&head.commit, &prints, since, now_ms)?;
-                    Ok(Some(Seen { commit: head.commit, passed: head.passed, looked }))
+                    let span = reconcile(head.commit.id.as_str(), watcher.reference());
+                    let reading = info_span!(parent: &span, "read");
+                    let looked = reading.in_scope(|| watcher.look(&head.commit, &prints, since, now_ms))?;
+                    Ok(Some(Seen { commit: head.commit, passed: head.passed, looked, span }))
                 });
                 match polled.await {
                     Ok(Ok(Some(seen))) => {

@@ -23,6 +23,7 @@ use super::kept::{self, Kept};
 use super::poll::Watching;
 use super::seat::{self, Seat};
 use super::statuses::keep_told;
+use super::telling::Telling;
 use super::trusted::Trust;
 use super::turn::{Loop, Once};
 use super::watch::Watcher;
@@ -109,6 +110,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     }
     let state = options.state.clone();
     create(&state)?;
+    keep_logs(&state);
     let central = match &options.policies {
         Some(path) => PolicySet::open(path)?,
         None => PolicySet::embedded(),
@@ -151,6 +153,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
         changed: true,
         deployed: false,
         outage: Outage::default(),
+        telling: Telling::default(),
     };
     let opening = control.open(options.clock.now_ms(), lease.epoch, env!("CARGO_PKG_VERSION"));
     hands.perform(&mut control, opening).await?;
@@ -286,6 +289,13 @@ impl Drop for WorkThreads {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
         }
+    }
+}
+
+/// Keeps what runs say; a process without it does its work all the same.
+pub(super) fn keep_logs(state: &Path) {
+    if let Err(error) = crate::runlog::keep_in(state) {
+        tracing::warn!("what runs say is not kept: {error}");
     }
 }
 

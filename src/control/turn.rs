@@ -137,12 +137,15 @@ impl Loop<'_> {
 
     /// The reference has moved.
     async fn look(&mut self, seen: Seen) -> Result<(), UpError> {
+        let planning = self.hands.telling.seen(seen.commit.id.as_str(), seen.span.clone());
         let (events, own) = seen_events(seen, &self.reference, &self.show_mesh);
         if !std::mem::replace(&mut self.ruled, true) {
             // The first commit of this process has no rules before it but its own.
             self.hands.adopt_policies(&own);
         }
-        self.hands.take(&mut self.control, events).await?;
+        let effects = planning.in_scope(|| self.hands.decide(&mut self.control, events));
+        drop(planning);
+        self.hands.perform(&mut self.control, effects).await?;
         let deferred: Vec<Effect> = self.hands.deferred.drain(..).map(Effect::Decide).collect();
         self.hands.perform(&mut self.control, deferred).await?;
         // A change to the mesh's own rules is judged by those before it and counts from the next commit on.

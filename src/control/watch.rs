@@ -74,6 +74,12 @@ impl Watcher {
         Self { trust, ..self }
     }
 
+    /// Returns the watched reference.
+    #[must_use]
+    pub fn reference(&self) -> &str {
+        &self.reference
+    }
+
     /// Returns the blobs of the mirror.
     #[must_use]
     pub fn blobs(&self) -> Arc<dyn Blobs> {

@@ -39,14 +39,20 @@ impl Desk {
         Self { board, here, work, events, running, posted, missed }
     }
 
-    /// Hands a step out. Its reports and its end come as events, here or by [`Desk::heard`].
+    /// Hands a step out, with its place in a trace if one is recorded. Its reports and its end come as events, here or by
+    /// [`Desk::heard`].
     ///
     /// # Errors
     /// When it cannot be written to the board.
-    pub async fn begin(&mut self, context: &Context, job: Job) -> Result<(), BoardError> {
+    pub async fn begin(
+        &mut self,
+        context: &Context,
+        job: Job,
+        trace: Option<String>,
+    ) -> Result<(), BoardError> {
         let (run, role) = (job.start.run.clone(), Role::of(&job.start.key.work));
         if !self.here.has(role) {
-            let body = serde_json::to_string(&Task { epoch: context.epoch, job })
+            let body = serde_json::to_string(&Task { epoch: context.epoch, job, trace })
                 .map_err(|error| BoardError::Unwritable { run: run.clone(), source: error })?;
             patiently(|| self.board.offer(role, &run, &body)).await?;
             self.posted.insert(run);
@@ -61,7 +67,7 @@ impl Desk {
                 // When the loop is gone, the next controller finds what was published in the lake.
                 async move { drop(events.send(said.event(run)).await) }
             };
-            perform(context, job, token, say).await;
+            perform(context, job, trace, token, say).await;
         });
         Ok(())
     }

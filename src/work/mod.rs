@@ -28,6 +28,9 @@ struct Task {
     /// The controller's epoch when it was written: every table commit carries it.
     epoch: u64,
     job: Job,
+    /// The step's place in its trace, where traces are recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trace: Option<String>,
 }
 
 /// What a worker says of a step, as it lies on the board.

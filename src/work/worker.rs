@@ -140,7 +140,7 @@ impl Worker {
     }
 
     fn begin(&mut self, place: &Arc<Place>, run: String, body: &str, steps: &mut JoinSet<String>) {
-        let Task { epoch, job } = match serde_json::from_str(body) {
+        let Task { epoch, job, trace } = match serde_json::from_str(body) {
             Ok(task) => task,
             Err(error) => {
                 let message =
@@ -166,7 +166,7 @@ impl Worker {
                     let (place, run, cancel) = (place.clone(), run.clone(), cancel.clone());
                     async move { say(&place, &run, &said, &cancel).await }
                 };
-                perform(context, job, token, say).await;
+                perform(context, job, trace, token, say).await;
                 run
             },
             &self.threads,

@@ -18,6 +18,7 @@ use hydromesh_core::checkpoint::{
     CHECKPOINT_FORMAT, CheckpointRecord, CommitDecision, SourceRange, decide_commit,
 };
 use serde::{Deserialize, Serialize};
+use tracing::{Instrument as _, info_span};
 
 use super::rowwise::places;
 use crate::apply::{Context, StepError};
@@ -116,7 +117,11 @@ impl Chain {
         record: StreamRecord,
         properties: BTreeMap<String, String>,
     ) -> Result<Published, StepError> {
-        let staged = self.table.stage(&self.meta(context, &record.checkpoint), rows).await?;
+        let staged = self
+            .table
+            .stage(&self.meta(context, &record.checkpoint), rows)
+            .instrument(info_span!("stage"))
+            .await?;
         self.publish(context, staged, record, properties).await
     }
 
@@ -145,7 +150,8 @@ impl Chain {
         let meta =
             CommitMeta { properties, ..self.meta(context, &record.checkpoint).with_checkpoint(checkpoint) };
         super::point("staged").await;
-        let published = self.table.publish(staged, PublishMode::Append, &meta).await?;
+        let published =
+            self.table.publish(staged, PublishMode::Append, &meta).instrument(info_span!("publish")).await?;
         super::point("committed").await;
         (self.stored, self.last) = (Some(stored), Some(record));
         Ok(published)

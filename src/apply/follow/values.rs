@@ -15,6 +15,7 @@ use hydromesh_core::ids::PortId;
 use hydromesh_core::ledger::Fact;
 use hydromesh_core::model::OutputPort;
 use serde_json::json;
+use tracing::{Instrument as _, info_span};
 
 use super::arrays::{column, instants};
 use super::view::built;
@@ -113,12 +114,16 @@ impl ValuesTable {
                 .map_err(|error| DataFusionError::Execution(error.to_string()))
         });
         let batches = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), batches));
-        let staged = self.table.stage(&meta, batches).await?;
+        let staged = self.table.stage(&meta, batches).instrument(info_span!("stage")).await?;
         let provider = self.table.staged_provider(&staged);
         let object = self.port.port.as_str();
         // The table is written anew every few seconds, and nobody records how many rows it had: nothing is usual of it.
         let rules = &self.output.contract.quality;
-        let outcomes = context.engine.audit(rules, provider, object, &Against::default()).await?;
+        let outcomes = context
+            .engine
+            .audit(rules, provider, object, &Against::default())
+            .instrument(info_span!("audit"))
+            .await?;
         let blocked = outcomes.iter().any(QualityOutcome::blocks);
         let mut facts = Vec::new();
         for outcome in outcomes {
@@ -137,7 +142,11 @@ impl ValuesTable {
             return Ok(facts);
         }
         super::point("values-staged").await;
-        let published = self.table.publish(staged, PublishMode::ReplaceAll, &meta).await?;
+        let published = self
+            .table
+            .publish(staged, PublishMode::ReplaceAll, &meta)
+            .instrument(info_span!("publish"))
+            .await?;
         super::point("values-committed").await;
         (self.stored, self.version) = (Some(record), Some(published.version.0));
         Ok(facts)
