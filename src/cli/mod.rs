@@ -12,6 +12,7 @@ mod gate;
 mod health;
 mod lineage;
 mod list;
+mod logs;
 mod models;
 mod new;
 mod once;
@@ -36,6 +37,8 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::clock::Clock;
 use crate::disk::{self, Refusal};
+use crate::runlog::RunLayer;
+use crate::traces::Traces;
 
 /// Done.
 pub const DONE: u8 = 0;
@@ -90,6 +93,8 @@ enum Verb {
     Quality(quality::QualityArgs),
     /// List runs, newest first.
     Runs(runs::RunsArgs),
+    /// Print what runs said, live or afterwards.
+    Logs(logs::LogsArgs),
     /// Say how a product came to be as it is: commit, decision, inputs, data.
     Why(why::WhyArgs),
     /// Say what keeps a product from being deployed, computed or fresh, and what to do.
@@ -186,7 +191,8 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { USAGE } else { DONE });
         }
     };
-    start_logs(cli.verbose);
+    // Only what performs steps keeps what runs say, and is worth a trace.
+    let traces = start_logs(cli.verbose, matches!(cli.verb, Verb::Up(_) | Verb::Demo(_)));
     let result = match cli.verb {
         Verb::Check(args) => check::run(&args),
         Verb::Plan(args) => plan::run(&args),
@@ -199,6 +205,7 @@ pub fn main() -> ExitCode {
         Verb::Show(args) => show::run(&args),
         Verb::Quality(args) => quality::run(&args),
         Verb::Runs(args) => runs::run(&args),
+        Verb::Logs(args) => logs::run(&args),
         Verb::Why(args) => why::why(&args),
         Verb::WhyNot(args) => why::why_not(&args),
         Verb::Query(args) => query::run(&args),
@@ -221,6 +228,10 @@ pub fn main() -> ExitCode {
             Ok(DONE)
         }
     };
+    crate::runlog::end();
+    if let Some(traces) = traces {
+        traces.end();
+    }
     match result {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
@@ -236,15 +247,30 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn start_logs(verbose: u8) {
-    use tracing_subscriber::EnvFilter;
+fn start_logs(verbose: u8, performs: bool) -> Option<Traces> {
+    use tracing_subscriber::layer::SubscriberExt as _;
+    use tracing_subscriber::util::SubscriberInitExt as _;
+    use tracing_subscriber::{EnvFilter, Layer as _, filter::LevelFilter};
     let level = match verbose {
         0 => "hydromesh=warn",
         1 => "hydromesh=info",
         _ => "hydromesh=debug,info",
     };
     let filter = EnvFilter::try_from_env("HYDROMESH_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(filter);
+    let runs = performs.then(|| RunLayer::default().with_filter(LevelFilter::INFO));
+    let asked = if performs { crate::traces::from_environment() } else { Ok(None) };
+    let (traces, trouble) = match asked {
+        Ok(traces) => (traces, None),
+        Err(error) => (None, Some(error)),
+    };
+    let sent = traces.as_ref().map(Traces::layer);
+    tracing_subscriber::registry().with(stderr).with(runs).with(sent).init();
+    if let Some(error) = trouble {
+        // What only watches must not keep the mesh from its work.
+        tracing::warn!("goes on without traces: {}", crate::text::chain(&error));
+    }
+    traces
 }
 
 /// Says what went wrong: to stderr, which may be a file on the very disk that takes nothing.

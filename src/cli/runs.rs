@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use clap::Args;
 use hydromesh_core::ledger::RunOutcome;
+use hydromesh_core::plan::StepKey;
 use serde_json::{Value, json};
 
 use super::book::{Book, BookArgs};
@@ -11,6 +12,7 @@ use super::health::ending;
 use super::output::{Paint, Table, Tone, ago, counted, length, plain};
 use super::{DONE, Failure, Format, print, print_json};
 use crate::clock::rfc3339;
+use crate::runlog::RunFiles;
 
 /// Arguments of `runs`.
 #[derive(Debug, Args)]
@@ -49,6 +51,8 @@ pub fn run(args: &RunsArgs) -> Result<u8, Failure> {
     let (all, shown) = (ended.len(), ended.len().min(args.limit));
     if args.book.format == Format::Json {
         let began = |run: &str| book.begun.get(run);
+        let files = RunFiles::of(&args.book.state);
+        let trace = |run: &str, step: &StepKey| files.trace(&step.pipeline.product, run);
         let mut rows: Vec<Value> = running
             .iter()
             .map(|(run, step)| {
@@ -56,6 +60,7 @@ pub fn run(args: &RunsArgs) -> Result<u8, Failure> {
                     "run": run,
                     "step": step,
                     "state": "running",
+                    "trace": trace(run, step),
                     "attempt": began(run).map(|it| it.attempt),
                     "started": began(run).map(|it| rfc3339(it.at_ms)),
                     "decision": began(run).map(|it| it.decision.clone()),
@@ -67,6 +72,7 @@ pub fn run(args: &RunsArgs) -> Result<u8, Failure> {
                 "run": run.run,
                 "step": run.step,
                 "state": ending(&run.outcome).1,
+                "trace": trace(&run.run, &run.step),
                 "attempt": began(&run.run).map(|it| it.attempt),
                 "started": began(&run.run).map(|it| rfc3339(it.at_ms)),
                 "decision": began(&run.run).map(|it| it.decision.clone()),
