@@ -24,6 +24,7 @@ fn settings(smtp: Option<&str>) -> Environment {
         mail_from: None,
         allow_commands: Vec::new(),
         limits: StepLimits::default(),
+        cost: None,
     }
 }
 

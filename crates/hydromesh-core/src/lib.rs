@@ -7,6 +7,7 @@ pub mod check;
 pub mod checkpoint;
 pub mod compat;
 pub mod control;
+pub mod cost;
 pub mod diag;
 pub mod drift;
 pub mod ids;

@@ -73,6 +73,18 @@ pub struct Environment {
     /// How many steps may run at once.
     #[serde(default, skip_serializing_if = "StepLimits::is_default")]
     pub limits: StepLimits,
+    /// What an hour of one step costs, if somebody says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Price>,
+}
+
+/// What an hour of one step costs, of an environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Price {
+    /// Millionths of the currency for an hour.
+    pub per_hour_micro: u64,
+    /// Its code, such as `EUR` (ISO 4217).
+    pub currency: String,
 }
 
 /// How many steps that end by themselves may run at once in an environment. What follows a topic is not counted.

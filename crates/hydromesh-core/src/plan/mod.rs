@@ -12,6 +12,7 @@ mod places;
 mod print;
 mod progress;
 mod retry;
+mod stretch;
 mod survey;
 
 use std::collections::BTreeMap;
@@ -26,7 +27,8 @@ pub use order::{dependency_order, upstream_ports};
 pub use places::no_place;
 pub use print::{PortPrint, Print, glob_matches, print_mesh};
 pub use progress::Progress;
-pub use retry::{retry_of, worth_telling};
+pub use retry::{NextTry, next_try, retry_of, worth_telling};
+pub use stretch::{Stretch, stretch};
 pub(crate) use survey::expire;
 pub use survey::{broken_features, training_allowed_from};
 

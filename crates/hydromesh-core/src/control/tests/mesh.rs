@@ -458,6 +458,7 @@ fn environment(tree: &Tree) -> Environment {
         mail_from: None,
         allow_commands: Vec::new(),
         limits,
+        cost: None,
     }
 }
 

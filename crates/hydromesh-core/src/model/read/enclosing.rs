@@ -6,7 +6,7 @@ use super::own_head;
 use super::product::{is_mail, read_tier};
 use crate::diag::{Diagnostic, codes};
 use crate::ids::DomainName;
-use crate::model::{Domain, Environment, Mesh, Route, StateKind, StepLimits, StreamKind, TableFormat};
+use crate::model::{Domain, Environment, Mesh, Price, Route, StateKind, StepLimits, StreamKind, TableFormat};
 use crate::syntax::{Map, Node, Sink};
 
 /// The tier of a domain that does not say: worth a mail, not worth waking anyone.
@@ -126,6 +126,7 @@ fn environment(name: &str, node: &Node, sink: &Sink, names: &[&str]) -> Environm
         }
     }
     let limits = map.map("limits").map(limits).unwrap_or_default();
+    let cost = map.map("cost").and_then(price);
     map.finish();
     Environment {
         r#ref,
@@ -138,7 +139,28 @@ fn environment(name: &str, node: &Node, sink: &Sink, names: &[&str]) -> Environm
         mail_from,
         allow_commands,
         limits,
+        cost,
     }
+}
+
+/// `cost: {per_hour, currency}`.
+fn price(map: Map<'_>) -> Option<Price> {
+    let is_code = |text: &String| text.len() == 3 && text.chars().all(|c| c.is_ascii_uppercase());
+    let currency = map.req_text("currency");
+    if let Some(other) = currency.as_ref().filter(|text| !is_code(text)) {
+        let message = format!("`{other}` is no currency: give its three letters, such as EUR or USD");
+        map.sink().tell(codes::BAD_VALUE, map.spot("currency"), message);
+    }
+    // A million an hour is beyond any machine, and within what is counted without loss.
+    let per_hour = map.number("per_hour").filter(|price| (0.0..=1e6).contains(price));
+    if per_hour.is_none() {
+        let message = "`per_hour` is what an hour of one step costs, from 0 to 1000000, such as 0.40";
+        map.sink().tell(codes::BAD_VALUE, map.spot("per_hour"), message);
+    }
+    map.finish();
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 10^12")]
+    let micro = |price: f64| (price * 1e6).round() as u64;
+    Some(Price { per_hour_micro: micro(per_hour?), currency: currency.filter(is_code)? })
 }
 
 /// `limits: {steps, per_product, pools: {NAME: STEPS}}`.
