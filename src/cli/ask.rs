@@ -12,7 +12,7 @@ use hydromesh_core::time::{Partition, Span};
 use serde_json::json;
 
 use super::book::{Book, open_ledger};
-use super::{DONE, FINDINGS, Failure, Format, OUTSIDE, clock, once, print, print_json, runtime};
+use super::{DONE, FINDINGS, Failure, Format, OUTSIDE, clock, cost, once, print, print_json, runtime};
 use crate::control::Kept;
 use crate::store::{OpenMode, Store, StoreError, Submission};
 
@@ -131,6 +131,9 @@ pub struct BackfillArgs {
     /// Last partition; it is computed too.
     #[arg(long, value_name = "PARTITION")]
     to: String,
+    /// Only say what it would take: partitions, chunks, rows, bytes, time, and money where mesh.yaml names a price.
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     stand_in: StandIn,
     #[command(flatten)]
@@ -196,6 +199,9 @@ pub fn backfill(args: &BackfillArgs) -> Result<u8, Failure> {
         return Err(Failure::usage(format!("--from {from} comes after --to {to}")));
     }
     let (from, to) = (from.to_string(), to.to_string());
+    if args.dry_run {
+        return cost::dry_run(&book, &args.ask.state, &product, (&from, &to), args.ask.format);
+    }
     act(&args.ask, &args.stand_in, Verb::Backfill { product, from, to })
 }
 

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use hydromesh_core::cost::Costs;
 use hydromesh_core::diag::did_you_mean;
 use hydromesh_core::ids::{PortId, ProductId};
 use hydromesh_core::ledger::{Entry, Fact, LedgerState, RuleOutcome};
+use hydromesh_core::model::Environment;
 
 use super::{Failure, Format, OUTSIDE, clock, runtime};
 use crate::repo::{CommitId, Repository};
@@ -70,6 +72,8 @@ pub struct Book {
     pub receipts: BTreeMap<String, String>,
     /// A controller is at work on it.
     pub is_led: bool,
+    /// What runs and backfills took, and were expected to.
+    pub costs: Costs,
     /// Records of a newer version that this one cannot read.
     pub unknown: u64,
     /// The run and partition of the last audit by port: facts of one evaluation follow each other.
@@ -165,6 +169,7 @@ impl Book {
             }
             _ => {}
         }
+        self.costs.enter(entry, &self.ledger);
         self.ledger.apply(entry);
     }
 
@@ -212,13 +217,19 @@ impl Book {
     }
 
     fn lake_path(&self, state: &Path) -> Option<String> {
+        self.settings(state).map(|it| it.lake_path)
+    }
+
+    /// Returns the environment's settings at the commit last seen, if the state folder's mirror has it.
+    #[must_use]
+    pub fn settings(&self, state: &Path) -> Option<Environment> {
         let head = CommitId::parse(self.ledger.head.as_deref()?).ok()?;
         let mirrors = std::fs::read_dir(state.join("repo")).ok()?;
         mirrors.filter_map(Result::ok).find_map(|mirror| {
             let (repository, _) = Repository::discover(&mirror.path()).ok()?;
             let snapshot = repository.snapshot(&head).ok()?;
             let reading = crate::control::read(&snapshot, head.as_str(), &BTreeMap::new());
-            reading.desired.mesh.environments.get(&self.environment).map(|it| it.lake_path.clone())
+            reading.desired.mesh.environments.get(&self.environment).cloned()
         })
     }
 }

@@ -4,6 +4,7 @@ mod alerts;
 mod ask;
 mod book;
 mod check;
+mod cost;
 mod demo;
 mod diff;
 mod doctor;

@@ -4,11 +4,13 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use hydromesh_core::cost::Costs;
 use hydromesh_core::ledger::LedgerState;
 use hydromesh_core::plan::{DueStep, NotDue, Plan, dependency_order, due_steps, plan};
 use serde_json::json;
 
 use super::check::read_path;
+use super::cost::PlanCosts;
 use super::gate::Answers;
 use super::output::Paint;
 use super::{DENIED, DONE, FINDINGS, Failure, StateArgs, clock, print, print_json, runtime};
@@ -84,6 +86,7 @@ pub fn run(args: &PlanArgs) -> Result<u8, Failure> {
     let plan = plan(&reading.desired, &order, &ledger, &args.state.env, now_ms);
     let (due, waiting) = due_steps(&ledger, now_ms);
     let ask = || Answers::ask(args.policies.as_deref(), &reading, &plan, &ledger, now_ms);
+    let costs = PlanCosts::of(&plan, &reading.desired, &Costs::of(&ledger));
     let answers = args.gate.then(ask).transpose()?;
     match args.format {
         PlanFormat::Json => {
@@ -92,6 +95,7 @@ pub fn run(args: &PlanArgs) -> Result<u8, Failure> {
                 "commit": plan.commit,
                 "changes": plan.changes,
                 "broken": plan.broken,
+                "expected": costs.json(),
                 "due": due.iter().map(|step| json!({"step": step.key, "why": step.reason})).collect::<Vec<_>>(),
                 "waiting": waiting.iter().map(|it| json!({"pipeline": it.pipeline, "why": it.why})).collect::<Vec<_>>(),
             });
@@ -101,13 +105,13 @@ pub fn run(args: &PlanArgs) -> Result<u8, Failure> {
             print_json(&value);
         }
         PlanFormat::Human => {
-            print(&human(&plan, &due, &waiting));
+            print(&human(&plan, &due, &waiting, &costs));
             if let Some(answers) = &answers {
                 print(&answers.human(Paint::stdout()));
             }
         }
         PlanFormat::Markdown => {
-            print(&markdown(&plan, &due));
+            print(&markdown(&plan, &due, &costs));
             if let Some(answers) = &answers {
                 print(&format!("\n{}", answers.markdown()));
             }
@@ -119,7 +123,7 @@ pub fn run(args: &PlanArgs) -> Result<u8, Failure> {
     Ok(if args.exit_code && !plan.is_empty() { FINDINGS } else { DONE })
 }
 
-fn human(plan: &Plan, due: &[DueStep], waiting: &[NotDue]) -> String {
+fn human(plan: &Plan, due: &[DueStep], waiting: &[NotDue], costs: &PlanCosts) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "plan for {} at {}", plan.environment, plan.commit);
     if plan.is_empty() {
@@ -129,8 +133,8 @@ fn human(plan: &Plan, due: &[DueStep], waiting: &[NotDue]) -> String {
         let partitions: u64 = change.partitions.values().sum();
         let compute = match partitions {
             0 => String::new(),
-            1 => "  (1 table or partition to compute)".to_owned(),
-            n => format!("  ({n} partitions to compute)"),
+            1 => format!("  (1 table or partition to compute{})", costs.spoken(&change.product)),
+            n => format!("  ({n} partitions to compute{})", costs.spoken(&change.product)),
         };
         let _ = writeln!(text, "  {:<9} {}{compute}", change.kind.to_string(), change.product);
         for reason in &change.reasons {
@@ -139,6 +143,9 @@ fn human(plan: &Plan, due: &[DueStep], waiting: &[NotDue]) -> String {
     }
     for product in &plan.broken {
         let _ = writeln!(text, "  broken    {product}: stays as it is deployed; see `hydromesh check`");
+    }
+    if let Some(total) = costs.total() {
+        let _ = writeln!(text, "{total}");
     }
     if !due.is_empty() {
         let _ = writeln!(text, "due now: {} steps", due.len());
@@ -154,7 +161,7 @@ fn human(plan: &Plan, due: &[DueStep], waiting: &[NotDue]) -> String {
     text.trim_end().to_owned()
 }
 
-fn markdown(plan: &Plan, due: &[DueStep]) -> String {
+fn markdown(plan: &Plan, due: &[DueStep], costs: &PlanCosts) -> String {
     use crate::report::markdown_cell as cell;
     let commit = plan.commit.get(..10).unwrap_or(&plan.commit);
     let mut text = format!("### Hydromesh plan: {} at `{commit}`\n", plan.environment);
@@ -171,6 +178,9 @@ fn markdown(plan: &Plan, due: &[DueStep]) -> String {
     for product in &plan.broken {
         let _ =
             writeln!(text, "| **broken** | `{product}` | | stays as it is deployed; see `hydromesh check` |");
+    }
+    if let Some(total) = costs.total() {
+        let _ = writeln!(text, "\nComputing: {total}.");
     }
     if !due.is_empty() {
         let _ = writeln!(text, "\n{} steps are due now.", due.len());

@@ -8,6 +8,7 @@ use hydromesh_core::plan::StepKey;
 use serde_json::{Value, json};
 
 use super::book::{Book, BookArgs};
+use super::cost::amount_json;
 use super::health::ending;
 use super::output::{Paint, Table, Tone, ago, counted, length, plain};
 use super::{DONE, Failure, Format, print, print_json};
@@ -52,6 +53,8 @@ pub fn run(args: &RunsArgs) -> Result<u8, Failure> {
     if args.book.format == Format::Json {
         let began = |run: &str| book.begun.get(run);
         let files = RunFiles::of(&args.book.state);
+        let price = book.settings(&args.book.state).and_then(|it| it.cost);
+        let expected = |run: &str| book.costs.expected(run).map(|it| amount_json(&it, price.as_ref()));
         let trace = |run: &str, step: &StepKey| files.trace(&step.pipeline.product, run);
         let mut rows: Vec<Value> = running
             .iter()
@@ -61,6 +64,7 @@ pub fn run(args: &RunsArgs) -> Result<u8, Failure> {
                     "step": step,
                     "state": "running",
                     "trace": trace(run, step),
+                    "expected": expected(run),
                     "attempt": began(run).map(|it| it.attempt),
                     "started": began(run).map(|it| rfc3339(it.at_ms)),
                     "decision": began(run).map(|it| it.decision.clone()),
@@ -73,6 +77,7 @@ pub fn run(args: &RunsArgs) -> Result<u8, Failure> {
                 "step": run.step,
                 "state": ending(&run.outcome).1,
                 "trace": trace(&run.run, &run.step),
+                "expected": expected(&run.run),
                 "attempt": began(&run.run).map(|it| it.attempt),
                 "started": began(&run.run).map(|it| rfc3339(it.at_ms)),
                 "decision": began(&run.run).map(|it| it.decision.clone()),
@@ -89,7 +94,10 @@ pub fn run(args: &RunsArgs) -> Result<u8, Failure> {
         return Ok(DONE);
     }
     let paint = Paint::stdout();
-    let mut table = Table::new(&["RUN", "STEP", "STATE", "WHEN", "TOOK", "ROWS"]);
+    let mut table = Table::new(&["RUN", "STEP", "STATE", "WHEN", "TOOK", "EXPECTED", "ROWS"]);
+    let expected = |run: &str| {
+        book.costs.expected(run).map_or_else(|| "-".to_owned(), |it| format!("about {}", length(it.work_ms)))
+    };
     for (run, step) in &running {
         let since = book.begun.get(*run).map_or_else(|| "-".to_owned(), |it| ago(it.at_ms, book.now_ms));
         table.row([
@@ -98,6 +106,7 @@ pub fn run(args: &RunsArgs) -> Result<u8, Failure> {
             plain("running"),
             plain(since),
             plain("-"),
+            plain(expected(run)),
             plain("-"),
         ]);
     }
@@ -113,6 +122,7 @@ pub fn run(args: &RunsArgs) -> Result<u8, Failure> {
             (tone, word.to_owned()),
             plain(ago(run.at_ms, book.now_ms)),
             plain(length(run.took_ms)),
+            plain(expected(&run.run)),
             plain(rows),
         ]);
     }

@@ -8,12 +8,13 @@ use clap::Args;
 use hydromesh_core::ids::{PortId, ProductId};
 use hydromesh_core::ledger::{Deployed, PortState, RuleOutcome};
 use hydromesh_core::model::{
-    Classification, InputSource, LogicalType, OutputPort, Pipeline, Product, QualitySeverity, SlaKind,
+    Classification, InputSource, LogicalType, OutputPort, Pipeline, Price, Product, QualitySeverity, SlaKind,
 };
 use hydromesh_core::time::Span;
 use serde_json::{Value, json};
 
 use super::book::{Book, BookArgs};
+use super::cost::{backfill_json, backfill_spoken};
 use super::health::{Condition, kind_name, survey};
 use super::list::condition_json;
 use super::output::{Paint, Table, Tone, ago, counted, instant, plain, short};
@@ -38,6 +39,13 @@ pub struct ShowArgs {
 /// Hashes of rows by port; none unless they were asked for.
 type Hashes = BTreeMap<PortId, String>;
 
+/// What is not in the ledger and costs something to find out.
+struct Asked {
+    hashes: Hashes,
+    /// What an hour of computing costs.
+    price: Option<Price>,
+}
+
 /// Runs the verb.
 pub fn run(args: &ShowArgs) -> Result<u8, Failure> {
     let book = Book::open(&args.book)?;
@@ -48,9 +56,13 @@ pub fn run(args: &ShowArgs) -> Result<u8, Failure> {
         return Err(Failure::usage(format!("there is no product `{id}`")));
     };
     let hashes = if args.hash { hashes(&book, &id, &args.book.state)? } else { Hashes::new() };
+    // Only who looks at backfills pays for reading the mesh.
+    let any = book.costs.backfills(&id).next().is_some();
+    let price = if any { book.settings(&args.book.state).and_then(|it| it.cost) } else { None };
+    let asked = Asked { hashes, price };
     match args.book.format {
-        Format::Json => print_json(&as_json(&book, condition, &hashes)),
-        Format::Human => print(&human(&book, condition, &hashes)),
+        Format::Json => print_json(&as_json(&book, condition, &asked)),
+        Format::Human => print(&human(&book, condition, &asked)),
     }
     Ok(DONE)
 }
@@ -85,7 +97,7 @@ fn readers(book: &Book, id: &ProductId) -> Vec<String> {
     book.ledger.deployed.iter().filter(|(_, it)| reads(it)).map(|(id, _)| id.to_string()).collect()
 }
 
-fn as_json(book: &Book, condition: &Condition<'_>, hashes: &Hashes) -> Value {
+fn as_json(book: &Book, condition: &Condition<'_>, asked: &Asked) -> Value {
     let mut value = condition_json(condition);
     let Some(deployed) = condition.deployed else { return value };
     let product = &deployed.product;
@@ -103,7 +115,7 @@ fn as_json(book: &Book, condition: &Condition<'_>, hashes: &Hashes) -> Value {
                 "table_version": state.map(|it| it.version),
                 "partitions": state.map(|it| it.partitions.len()),
                 "rows": state.and_then(rows),
-                "hash": hashes.get(&port),
+                "hash": asked.hashes.get(&port),
                 "data_through": state.and_then(|it| it.newest_data_ms).map(rfc3339),
                 "quality": book.ledger.quality.get(&port).map(|rules| {
                     rules.iter().map(|(rule, it)| json!({
@@ -132,6 +144,8 @@ fn as_json(book: &Book, condition: &Condition<'_>, hashes: &Hashes) -> Value {
             let (rows, reasons) = book.ledger.quarantined.get(&product.port(name))?;
             Some((name.to_string(), json!({"rows": rows, "reasons": reasons})))
         });
+        let backfills = book.costs.backfills(&condition.id).map(|it| backfill_json(it, asked.price.as_ref()));
+        map.insert("backfills".into(), Value::Array(backfills.collect()));
         map.insert("quarantined".into(), Value::Object(set_aside.collect()));
     }
     value
@@ -150,7 +164,7 @@ fn inputs(product: &Product) -> Vec<String> {
     external.chain(features.flatten()).collect()
 }
 
-fn human(book: &Book, condition: &Condition<'_>, hashes: &Hashes) -> String {
+fn human(book: &Book, condition: &Condition<'_>, asked: &Asked) -> String {
     let paint = Paint::stdout();
     let mut text = String::new();
     let word = paint.text(condition.health.tone(), condition.health.word());
@@ -192,10 +206,13 @@ fn human(book: &Book, condition: &Condition<'_>, hashes: &Hashes) -> String {
         &format!("generation {generation} from {commit}, {when}, under decision {}", deployed.decision),
     );
     line("to compute", &condition.to_compute());
+    if let Some(last) = book.costs.backfills(&condition.id).next_back() {
+        line("backfill", &backfill_spoken(last, asked.price.as_ref(), book.now_ms));
+    }
     for (name, output) in &product.outputs {
         let id = product.port(name);
         port(&mut text, book, &id, output, paint);
-        if let Some(hash) = hashes.get(&id) {
+        if let Some(hash) = asked.hashes.get(&id) {
             let _ = writeln!(text, "    rows hash to {hash}");
         }
     }

@@ -1,6 +1,6 @@
 //! Looking at a table as it lies there, whoever wrote it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -43,6 +43,18 @@ impl Table {
             Ok(Seen::Known { readable, partitions })
         })
         .await
+    }
+
+    /// Returns the bytes of the newest version, and in how many partitions they are (one for a table without).
+    ///
+    /// # Errors
+    /// When there is no table, or it cannot be read.
+    pub async fn weight(&self) -> Result<(u64, u64), LakeError> {
+        let set = self.file_set(None).await?;
+        let bytes = set.files.iter().map(|file| file.bytes).sum();
+        let partitions: BTreeSet<Option<&str>> =
+            set.files.iter().map(|file| file.partition.as_deref()).collect();
+        Ok((bytes, partitions.len() as u64))
     }
 
     /// Returns a mark that changes with every commit to the table, at the price of one look at a folder: `None` when

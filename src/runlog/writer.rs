@@ -16,6 +16,8 @@ use crate::outage::Outage;
 const QUEUE: usize = 4_096;
 /// Between two looks for what has grown old.
 const SWEEP: Duration = Duration::from_hours(1);
+/// The field that says how many lines of the run were left out before.
+const LEFT_OUT: &str = "left_out_before";
 /// How long a process that ends waits for the last lines.
 const LAST: Duration = Duration::from_secs(2);
 
@@ -65,7 +67,7 @@ impl Sink {
         let Some(queue) = queue.as_ref() else { return };
         let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = missed.get(&line.run) {
-            line.fields.insert("left_out_before".to_owned(), (*count).into());
+            left_out(&mut line, *count);
         }
         let run = line.run.clone();
         match queue.try_send(Order::Write(Box::new(line))) {
@@ -98,6 +100,8 @@ fn write(files: &RunFiles, orders: &Receiver<Order>) {
     let mut outage = Outage::default();
     // What a failed write left may be half a line.
     let mut torn = false;
+    // Lines of each run that the disk did not take since its last one.
+    let mut lost: BTreeMap<String, u64> = BTreeMap::new();
     let mut sweep = Instant::now();
     let mut trouble = |done: std::io::Result<()>| match done {
         Ok(()) => outage.ends(),
@@ -109,15 +113,23 @@ fn write(files: &RunFiles, orders: &Receiver<Order>) {
     };
     loop {
         match orders.recv_timeout(SWEEP) {
-            Ok(Order::Write(line)) => {
+            Ok(Order::Write(mut line)) => {
                 let Ok(product) = line.product.parse::<ProductId>() else { continue };
                 if !is_name(&line.run) {
                     continue;
+                }
+                if let Some(before) = lost.get(&line.run) {
+                    left_out(&mut line, *before);
                 }
                 let Ok(text) = serde_json::to_string(&line) else { continue };
                 let text = if torn { format!("\n{text}\n") } else { format!("{text}\n") };
                 let written = files.append(&product, &line.run, &text, MOST_BYTES);
                 torn = written.is_err();
+                if torn {
+                    *lost.entry(line.run).or_default() += 1;
+                } else {
+                    lost.remove(&line.run);
+                }
                 trouble(written);
             }
             Ok(Order::Answer(answer)) => _ = answer.send(()),
@@ -129,6 +141,12 @@ fn write(files: &RunFiles, orders: &Receiver<Order>) {
             trouble(files.sweep(SystemTime::now(), KEPT, MOST_IN_ALL).map(drop));
         }
     }
+}
+
+/// Notes on a line how many before it were left out.
+fn left_out(line: &mut Line, count: u64) {
+    let before = line.fields.get(LEFT_OUT).and_then(serde_json::Value::as_u64).unwrap_or_default();
+    line.fields.insert(LEFT_OUT.to_owned(), before.saturating_add(count).into());
 }
 
 /// Returns whether a run's id can name a file: steps come off a board that other processes write.
@@ -198,6 +216,7 @@ mod tests {
         sink.settle(Duration::from_mins(1));
         let kept = files.read(&product, "run-1");
         assert_eq!(kept.iter().map(|it| it.message.as_str()).collect::<Vec<_>>(), ["2"]);
+        assert_eq!(kept[0].fields["left_out_before"], 1);
     }
 
     #[test]

@@ -254,6 +254,16 @@ fn derived(ledger: &LedgerState, environment: &str, now_ms: i64) -> Result<Regis
     facts.inc_by(ledger.seq);
     let running = scrape.add(Gauge::new("hydromesh_runs_running", "Attempts of steps under way."))?;
     running.set(ledger.running.len() as f64);
+    let took = scrape.gauges(
+        "hydromesh_step_last_seconds",
+        "Real time that the last step of a pipeline took that succeeded.",
+        &["pipeline"],
+    )?;
+    for (pipeline, last) in &ledger.took {
+        if let Some(millis) = last.back() {
+            took.with_label_values(&[&pipeline.to_string()]).set(*millis as f64 / 1_000.0);
+        }
+    }
     Ok(scrape.registry)
 }
 

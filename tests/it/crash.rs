@@ -8,6 +8,7 @@ mod points;
 mod postgres;
 mod rebuilt;
 mod roles;
+mod seen;
 mod signed;
 mod slow;
 mod tampered;

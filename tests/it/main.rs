@@ -8,5 +8,6 @@ mod help;
 mod made;
 mod plan;
 mod policy;
+mod sealed;
 mod story;
 mod support;

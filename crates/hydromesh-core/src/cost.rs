@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{PipelineId, ProductId};
+use crate::ids::{PipelineId, PortId, ProductId};
 use crate::ledger::{Entry, Fact, LedgerState, RunOutcome, Verb};
-use crate::model::{BatchPipeline, Pipeline, Price};
-use crate::plan::{StepKey, Work, stretch};
+use crate::model::{BatchPipeline, Pipeline, Price, Product};
+use crate::plan::{StepKey, Stretch, Work, stretch};
 use crate::time::{Grain, Partition};
 
 /// Runs of a pipeline that say what the next one takes: enough to even out chance, few enough to follow a change.
@@ -53,7 +53,9 @@ pub struct Amount {
 }
 
 impl Amount {
-    fn add(self, other: Self) -> Self {
+    /// Returns both together.
+    #[must_use]
+    pub fn add(self, other: Self) -> Self {
         Self {
             partitions: self.partitions.saturating_add(other.partitions),
             rows: self.rows.saturating_add(other.rows),
@@ -179,13 +181,21 @@ impl Costs {
         if sum.partitions == 0 {
             return None;
         }
-        // Rounded up, so that what takes time never takes none.
-        let share = |of: u64| {
-            let product = u128::from(of) * u128::from(partitions);
-            u64::try_from(product.div_ceil(u128::from(sum.partitions))).unwrap_or(u64::MAX)
+        let share = |all: u64| scaled(all, sum.partitions, partitions);
+        let work_ms = i64::try_from(share(sum.work_ms.unsigned_abs())?).unwrap_or(i64::MAX);
+        Some(Amount { partitions, rows: share(sum.rows)?, work_ms })
+    }
+
+    /// Returns what a change of a product is expected to take that computes so many partitions of each port. It is unknown as soon
+    /// as one of the pipelines that compute them is.
+    #[must_use]
+    pub fn expect_change(&self, product: &Product, partitions: &BTreeMap<PortId, u64>) -> Option<Amount> {
+        let of = |(port, count): (&PortId, &u64)| {
+            let (name, _) = product.pipelines.iter().find(|(_, it)| *it.output() == port.port)?;
+            self.expect(&PipelineId { product: product.id.clone(), name: name.clone() }, *count)
         };
-        let work_ms = i64::try_from(share(sum.work_ms.unsigned_abs())).unwrap_or(i64::MAX);
-        Some(Amount { partitions, rows: share(sum.rows), work_ms })
+        let known: Option<Vec<Amount>> = partitions.iter().filter(|(_, count)| **count > 0).map(of).collect();
+        known.map(|it| it.into_iter().fold(Amount::default(), Amount::add))
     }
 
     /// Returns what partitions of a product are expected to take, from one key to another, and how many chunks they are. It is
@@ -198,7 +208,7 @@ impl Costs {
         from: &str,
         to: &str,
         now_ms: i64,
-    ) -> (Option<Amount>, Vec<(PipelineId, crate::plan::Stretch)>) {
+    ) -> (Option<Amount>, Vec<(PipelineId, Stretch)>) {
         let Some(deployed) = ledger.deployed.get(product) else { return (None, Vec::new()) };
         let batches = deployed.product.pipelines.iter().filter_map(|(name, pipeline)| match pipeline {
             Pipeline::Batch(batch) => {
@@ -225,6 +235,17 @@ impl Costs {
     pub fn backfills(&self, product: &ProductId) -> impl DoubleEndedIterator<Item = &Backfill> {
         self.backfills.get(product).into_iter().flatten()
     }
+}
+
+/// Returns what `wanted` pieces are when `of` pieces are `all`, rounded up so that something never becomes nothing; `None` when there
+/// are none to go by.
+#[must_use]
+pub fn scaled(all: u64, of: u64, wanted: u64) -> Option<u64> {
+    if of == 0 {
+        return None;
+    }
+    let product = u128::from(all) * u128::from(wanted);
+    Some(u64::try_from(product.div_ceil(u128::from(of))).unwrap_or(u64::MAX))
 }
 
 /// Returns how many partitions a piece of work computes: 1 for a whole table, `None` for what goes on for ever and for keys that no

@@ -47,6 +47,7 @@ async fn every_metric_of_the_dashboard_exists() {
         ("hydromesh_gate_decisions_total{outcome=\"allow\"}", 0.0),
         ("hydromesh_runs_total{outcome=\"succeeded\",product=\"commerce/orders\"}", 1.0),
         ("hydromesh_slo_data_age_seconds{port=\"customer_360\",product=\"customer/customer-360\"}", 3600.0),
+        ("hydromesh_step_last_seconds{pipeline=\"commerce/orders:orders-daily\"}", 0.005),
         ("hydromesh_stream_rows_total{kind=\"quarantined\",pipeline=\"customer/activity:activity\"}", 3.0),
         ("hydromesh_stream_watermark_lag_seconds{pipeline=\"customer/activity:activity\"}", 30.0),
         ("hydromesh_drift_statistic{feature=\"spend_7d\",product=\"risk/churn-model\"}", 0.25),
