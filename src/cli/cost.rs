@@ -139,7 +139,7 @@ impl PlanCosts {
     pub fn total(&self) -> Option<String> {
         let known: Vec<&Amount> = self.of.values().flatten().collect();
         let unknown = self.of.len() - known.len();
-        let sum = known.iter().fold(Amount::default(), |sum, it| sum.add(**it));
+        let sum = known.iter().fold(Amount::default(), |sum, it| sum.and(**it));
         match (known.len(), unknown) {
             (0, 0) => None,
             (0, _) => Some("what that takes is unknown: nothing of it has succeeded here yet".to_owned()),

@@ -55,7 +55,7 @@ pub struct Amount {
 impl Amount {
     /// Returns both together.
     #[must_use]
-    pub fn add(self, other: Self) -> Self {
+    pub fn and(self, other: Self) -> Self {
         Self {
             partitions: self.partitions.saturating_add(other.partitions),
             rows: self.rows.saturating_add(other.rows),
@@ -169,7 +169,7 @@ impl Costs {
         };
         // Computed twice, as after a change of its input, it costs twice and is one partition.
         let most = partitions_of(&Work::Partitions { from: asked.from.clone(), to: asked.to.clone() });
-        asked.actual = asked.actual.add(Amount { partitions, rows, work_ms: took_ms.max(0) });
+        asked.actual = asked.actual.and(Amount { partitions, rows, work_ms: took_ms.max(0) });
         asked.actual.partitions = asked.actual.partitions.min(most.unwrap_or(u64::MAX));
     }
 
@@ -177,7 +177,7 @@ impl Costs {
     #[must_use]
     pub fn expect(&self, pipeline: &PipelineId, partitions: u64) -> Option<Amount> {
         let samples = self.samples.get(pipeline)?;
-        let sum = samples.iter().fold(Amount::default(), |sum, it| sum.add(*it));
+        let sum = samples.iter().fold(Amount::default(), |sum, it| sum.and(*it));
         if sum.partitions == 0 {
             return None;
         }
@@ -195,7 +195,7 @@ impl Costs {
             self.expect(&PipelineId { product: product.id.clone(), name: name.clone() }, *count)
         };
         let known: Option<Vec<Amount>> = partitions.iter().filter(|(_, count)| **count > 0).map(of).collect();
-        known.map(|it| it.into_iter().fold(Amount::default(), Amount::add))
+        known.map(|it| it.into_iter().fold(Amount::default(), Amount::and))
     }
 
     /// Returns what partitions of a product are expected to take, from one key to another, and how many chunks they are. It is
@@ -221,7 +221,7 @@ impl Costs {
         let known: Option<Vec<Amount>> =
             stretches.iter().map(|(id, it)| self.expect(id, it.partitions)).collect();
         let sum =
-            known.filter(|it| !it.is_empty()).map(|it| it.into_iter().fold(Amount::default(), Amount::add));
+            known.filter(|it| !it.is_empty()).map(|it| it.into_iter().fold(Amount::default(), Amount::and));
         (sum, stretches)
     }
 
