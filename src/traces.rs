@@ -25,6 +25,8 @@ use crate::outage::Outage;
 
 /// How long a process that ends waits for its last spans to be taken.
 const LAST: Duration = Duration::from_secs(3);
+/// The variables that switch traces on.
+const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
 /// The header by which a trace is told to another process, of W3C Trace Context.
 const HEADER: &str = "traceparent";
 
@@ -82,7 +84,6 @@ pub fn from_environment() -> Result<Option<Traces>, TracesError> {
             });
         }
     }
-    const ENDPOINTS: [&str; 2] = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
     if ENDPOINTS.iter().all(|name| value(name).is_none()) {
         return Ok(None);
     }

@@ -150,7 +150,7 @@ fn find(text: &str, book: &Book, files: &RunFiles) -> Result<Wanted, Failure> {
     let number = text.strip_prefix("run-").unwrap_or(text);
     if let Ok(number) = number.parse::<u64>() {
         let run = format!("run-{number:08}");
-        let known = book.ledger.running.iter().map(|(run, step)| (run, step));
+        let known = book.ledger.running.iter();
         let known = known.chain(book.ledger.runs.iter().map(|it| (&it.run, &it.step)));
         let found =
             known.into_iter().find(|(it, _)| **it == run).map(|(_, step)| step.pipeline.product.clone());

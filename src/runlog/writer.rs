@@ -73,7 +73,7 @@ impl Sink {
         match queue.try_send(Order::Write(Box::new(line))) {
             Ok(()) => _ = missed.remove(&run),
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                *missed.entry(run).or_default() += 1
+                *missed.entry(run).or_default() += 1;
             }
         }
     }

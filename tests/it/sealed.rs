@@ -285,6 +285,6 @@ fn a_controller_opens_the_repositorys_objects_and_its_state_folder_and_nothing_e
     let asked = Command::new("sh").args(["-c", &format!("kill -TERM {process}")]).status().expect("a shell");
     assert!(asked.success());
     assert_eq!(child.wait().expect("ends").code(), Some(0), "{}", told());
-    run(&["status", "--state", text(&state)]).ends_with(0).says("commerce/tempted");
+    run(&["list", "--state", text(&state)]).ends_with(0).says("commerce/tempted");
     tempting.assert_sealed(&trace, &[&tempting.git, &state]);
 }

@@ -107,3 +107,31 @@ fn the_documented_rules_about_what_is_usual_are_read() {
     let rules: Vec<&str> = contract.quality.iter().map(|rule| rule.id.as_str()).collect();
     assert_eq!(rules, ["usual_null_values_email", "usual_row_count"]);
 }
+
+#[test]
+fn a_price_is_read_to_a_millionth_and_what_is_none_is_told() {
+    let priced = |cost: &str| {
+        let text = format!(
+            "apiVersion: hydromesh/v1\nkind: Mesh\nname: m\nenvironments: {{dev: {{ref: main, cost: {cost}}}}}\n"
+        );
+        let file = hydromesh_core::model::Loaded { text: Ok(text), oid: "1".to_owned() };
+        let loaded = load(&[("mesh.yaml".to_owned(), file)].into());
+        let found: Vec<String> = loaded.findings.iter().map(|it| it.message.clone()).collect();
+        (loaded.mesh.environments["dev"].cost.clone(), found.join("; "))
+    };
+    let (price, found) = priced("{per_hour: 0.40, currency: EUR}");
+    let price = price.expect("a price");
+    assert_eq!((price.per_hour_micro, price.currency.as_str(), found.as_str()), (400_000, "EUR", ""));
+    assert_eq!(price.spoken(630_000), "EUR 0.07");
+    for (cost, wanted) in [
+        ("{per_hour: -1, currency: EUR}", "what an hour of one step costs"),
+        ("{currency: EUR}", "what an hour of one step costs"),
+        ("{per_hour: 1, currency: euro}", "`euro` is no currency"),
+        ("{per_hour: 1}", "currency"),
+        ("{per_hour: 1, currency: EUR, per_day: 2}", "per_day"),
+    ] {
+        let (price, found) = priced(cost);
+        assert!(found.contains(wanted), "{cost}: {found}");
+        assert_eq!(price.is_some(), cost.contains("per_day"), "{cost}");
+    }
+}
