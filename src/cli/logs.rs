@@ -151,9 +151,8 @@ fn find(text: &str, book: &Book, files: &RunFiles) -> Result<Wanted, Failure> {
     if let Ok(number) = number.parse::<u64>() {
         let run = format!("run-{number:08}");
         let known = book.ledger.running.iter();
-        let known = known.chain(book.ledger.runs.iter().map(|it| (&it.run, &it.step)));
-        let found =
-            known.into_iter().find(|(it, _)| **it == run).map(|(_, step)| step.pipeline.product.clone());
+        let mut known = known.chain(book.ledger.runs.iter().map(|it| (&it.run, &it.step)));
+        let found = known.find(|(it, _)| **it == run).map(|(_, step)| step.pipeline.product.clone());
         let kept = || files.products().into_iter().find(|product| files.runs(product).contains(&run));
         return match found.or_else(kept) {
             Some(product) => Ok(Wanted::Run(product, run)),
