@@ -17,6 +17,7 @@ pub mod notify;
 pub mod online;
 mod outage;
 pub mod policy;
+pub mod preview;
 pub mod repo;
 pub mod report;
 pub mod runlog;

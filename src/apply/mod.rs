@@ -246,6 +246,7 @@ impl From<LakeError> for StepError {
                 return EngineError::from(datafusion::error::DataFusionError::Execution(message)).into();
             }
             LakeError::Fenced { .. } => (ErrorKind::External, "HM-L002"),
+            LakeError::Unpinned { .. } => (ErrorKind::User, "HM-L006"),
             LakeError::ChainBroken { .. } => (ErrorKind::External, "HM-L003"),
             LakeError::Io { .. }
             | LakeError::Contended { .. }

@@ -8,7 +8,7 @@ use tracing::Instrument as _;
 use super::error::UpError;
 use super::judge::Judge;
 use super::telling::Telling;
-use super::{jobs, ledger};
+use super::{jobs, ledger, preview};
 use crate::apply::Context;
 use crate::clock::Clock;
 use crate::fault::point;
@@ -163,6 +163,10 @@ impl Hands<'_> {
                     self.deferred.push(question);
                     return Ok(None);
                 };
+                let refused = preview::refusal(&question, desired, &control.ledger, self.judge.digest());
+                if let Some(decision) = refused {
+                    return Ok(Some(Event::Decided(decision)));
+                }
                 let environment = &self.context.environment;
                 let part = self.telling.judging(&question);
                 let decision = part

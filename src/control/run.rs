@@ -38,12 +38,13 @@ use crate::notify::Mailer;
 use crate::online::Online;
 use crate::outage::Outage;
 use crate::policy::PolicySet;
+use crate::preview::keep_tidy;
 use crate::repo::CommitInfo;
 use crate::store::{OpenMode, Place, Store, StoreError};
 use crate::work::{Board, Desk, Role, Roles, work_runtime};
 
 /// Memory of all queries together: half of what the smallest machine that we aim at leaves after everything else.
-const QUERY_MEMORY_BYTES: usize = 512 << 20;
+pub(super) const QUERY_MEMORY_BYTES: usize = 512 << 20;
 /// How long the servers may take to end.
 const SERVERS_END: Duration = Duration::from_secs(8);
 /// How often tables are looked at by what ends when nothing is left to do: it looks at all of them once before.
@@ -164,6 +165,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     let (facts, known) = (store.clone(), ledger_shown.clone());
     let copying =
         tokio::spawn(keep_copying(copy.clone(), facts, known, options.clock.clone(), context.epoch));
+    let tidying = tokio::spawn(keep_tidy(state.clone(), options.clock.clone(), options.observe));
     let upward = Upward { ledger: ledger_shown, context, store: store.clone(), mesh: mesh_shown };
     if let Some(forge) = options.forge.clone() {
         tokio::spawn(keep_told(forge, store.clone(), state.clone(), upward.ledger.clone(), shutdown.clone()));
@@ -195,6 +197,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     show_ledger.send_replace(Arc::new(control.ledger));
     watching.stop();
     looking.abort();
+    tidying.abort();
     // Between two commits or within one: the copy itself says how far it goes.
     copying.abort();
     let _ = copying.await;

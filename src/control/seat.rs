@@ -13,7 +13,7 @@ use crate::store::{Lease, OpenMode, Place, Store, StoreError, follow};
 
 /// How long a lease lasts until the loop renews it: catching up with a long ledger, or bringing it along, takes its time. A
 /// process that dies meanwhile is noticed all the same.
-const START_MS: i64 = 120_000;
+pub(super) const START_MS: i64 = 120_000;
 /// How often one that stands by looks whether it may lead.
 const STAND_BY: Duration = Duration::from_secs(1);
 
@@ -64,7 +64,7 @@ pub(super) async fn take(
     Ok(Some(seat))
 }
 
-async fn lead(place: &Place, owner: &str) -> Result<Seat, StoreError> {
+pub(super) async fn lead(place: &Place, owner: &str) -> Result<Seat, StoreError> {
     let store = Store::open_at(place, OpenMode::ReadWrite).await?;
     match lease(&store, owner).await {
         Ok(lease) => Ok(Seat { store, lease, waited: false }),
@@ -144,7 +144,7 @@ async fn bring_along(seat: &Seat, before: &Place) -> Result<Lease, StoreError> {
 }
 
 /// Names this process: machine, process id, and what no other process ever had.
-fn owner() -> String {
+pub(super) fn owner() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = crate::text::line(host.trim(), 100);
     format!("{host}:{}:{}", std::process::id(), uuid::Uuid::new_v4())

@@ -40,6 +40,12 @@ pub enum LakeError {
         .above.0
     )]
     Replaced { address: String, newest: Version, above: Version },
+    #[error(
+        "HM-L006: version {} of {address}, which this preview reads from its parent, is no longer there; begin it again \
+         with `hydromesh apply --refresh`",
+        .version.0
+    )]
+    Unpinned { address: String, version: Version, source: Option<Box<LakeError>> },
     #[error("writer epoch {offered} is stale: the table was committed by epoch {current}")]
     Fenced { offered: u64, current: u64 },
     #[error(

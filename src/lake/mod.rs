@@ -24,6 +24,7 @@ mod iceberg;
 mod iceberg_log;
 mod iceberg_types;
 mod observe;
+mod overlay;
 mod stage;
 mod stats;
 #[cfg(test)]
@@ -65,6 +66,8 @@ pub enum TableFormat {
 #[derive(Debug, Clone)]
 pub struct Lake {
     root: PathBuf,
+    /// The lake below a preview's, see [`Lake::over`].
+    below: Option<PathBuf>,
 }
 
 /// The shape a table is wanted to have.
@@ -119,6 +122,8 @@ pub struct Table {
     format: TableFormat,
     /// The newest version that was ever told of the table, see [`Table::above`].
     above: Option<Version>,
+    /// Its folder in the lake below, see [`Lake::over`].
+    below: Option<PathBuf>,
 }
 
 impl Lake {
@@ -131,7 +136,7 @@ impl Lake {
                 .map_err(|source| LakeError::io("open the lake folder", &root, source))
         })
         .await?;
-        Ok(Lake { root })
+        Ok(Lake { root, below: None })
     }
 
     #[must_use]
@@ -152,7 +157,9 @@ impl Lake {
             }
         }
         let dir = self.root.join(domain).join(port);
-        Ok(Table { address: address.to_owned(), dir, format, above: None })
+        let below = self.below.as_ref().map(|root| root.join(domain).join(port));
+        let above = below.as_ref().map(|_| overlay::ABOVE);
+        Ok(Table { address: address.to_owned(), dir, format, above, below })
     }
 }
 
@@ -179,7 +186,7 @@ impl Table {
     /// of the table that was must never take one of the new table for it.
     #[must_use]
     pub fn above(self, version: Option<Version>) -> Self {
-        Table { above: version, ..self }
+        Table { above: version.max(self.above), ..self }
     }
 
     /// Moves what lies in the table's place out of the way, under a name of its own beside it, and returns where to.
@@ -248,6 +255,13 @@ impl Table {
     }
 
     async fn file_set(&self, at: Option<Version>) -> Result<FileSet, LakeError> {
+        match self.below_at(at) {
+            Some(below) => below.pinned(at).await,
+            None => self.own_file_set(at).await,
+        }
+    }
+
+    async fn own_file_set(&self, at: Option<Version>) -> Result<FileSet, LakeError> {
         match self.format {
             TableFormat::Delta => delta::file_set(self, at).await,
             TableFormat::Iceberg => iceberg::file_set(self, at).await,

@@ -3,6 +3,7 @@
 mod commits;
 mod contents;
 mod others;
+mod over;
 
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use datafusion::{
 use serde_json::json;
 use tempfile::TempDir;
 
-use self::{commits::*, contents::*, others::*};
+use self::{commits::*, contents::*, others::*, over::*};
 use super::*;
 
 const DAY_ONE: i32 = 20_666; // 2026-08-01
@@ -166,6 +167,8 @@ both_formats!(
     a_failed_stream_stages_nothing,
     readers_that_are_not_ours_agree,
     a_look_tells_rows_keys_and_lost_files,
+    a_lake_over_another_reads_what_it_lacks_and_writes_only_its_own,
+    a_pinned_version_that_is_gone_is_told,
     versions_of_a_table_made_anew_go_on_above,
     another_table_in_its_place_is_never_written,
     a_file_that_was_cut_is_noticed,

@@ -30,7 +30,7 @@ use crate::diag::Diagnostic;
 use crate::ids::{PortId, ProductId};
 use crate::ledger::{Alert, Command, Decision, Entry, Fact, LedgerState, RunOutcome};
 use crate::observe::Seen;
-use crate::plan::{Desired, DueWork, StepKey};
+use crate::plan::{Desired, DueWork, NotDue, StepKey};
 use crate::planted::{self, Bug};
 use crate::trust::Verified;
 
@@ -295,6 +295,20 @@ impl Control {
         self.flights.iter().map(|(key, flight)| (key, flight.run.as_str()))
     }
 
+    /// Returns whether nothing is under way or asked, and nothing that is due may begin before time passes.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        self.flights.is_empty()
+            && self.pending.is_none()
+            && self.questions.is_empty()
+            && self.due.steps().all(|step| self.resting.contains_key(&step.key))
+    }
+
+    /// Returns what waits, and why.
+    pub fn waiting(&self) -> impl Iterator<Item = NotDue> {
+        self.due.waiting()
+    }
+
     /// Returns the time of the last event, milliseconds UTC.
     #[must_use]
     pub fn now_ms(&self) -> i64 {
@@ -356,8 +370,11 @@ impl Control {
         self.ask_about_commands();
         self.weigh_challengers();
         self.schedule();
-        self.judge();
-        self.deliver();
+        // A preview wakes nobody: whoever made it is told how it ended.
+        if self.ledger.inherited.is_none() {
+            self.judge();
+            self.deliver();
+        }
     }
 
     fn record(&mut self, fact: Fact) {

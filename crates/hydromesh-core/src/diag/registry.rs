@@ -231,6 +231,7 @@ registry! {
     CHAIN_BROKEN = "HM-L003" Error "a stream's record in its table is not the one that the step continues", "let it start again; it reads the table's own record";
     TABLE_REFUSED = "HM-L004" Error "rows or columns do not fit the table", "correct the query or the contract as the message says";
     TABLE_DAMAGED = "HM-L005" Error "the log of a table is damaged", "a table that can be computed again is; else move its folder away, or put it back from a backup";
+    UNPINNED = "HM-L006" Error "a version that a preview reads from its parent is gone", "begin the preview again with `hydromesh apply --env preview/NAME --refresh`";
 
     AUDIT_FAILED = "HM-Q001" Error "a quality rule failed, so nothing was published", "mend the data or the rule; the last good partition stays visible";
 

@@ -7,6 +7,7 @@ mod asked;
 mod doubt;
 mod earlier;
 mod failed;
+mod inherited;
 mod reading;
 mod records;
 mod state;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use asked::Pause;
 pub use doubt::Alteration;
+pub use inherited::{Inheritance, InheritedPort, OWN_ABOVE};
 pub use reading::Reading;
 pub use records::{
     Attempts, Champion, Deployed, EpisodeRecord, FinishedRun, PortState, ProductVerdict, PublishedPartition,
@@ -88,6 +90,13 @@ pub enum Fact {
     Verified(Verified),
     /// The gate answered.
     Decided(Decision),
+    /// All facts before this one are what a preview has from its parent environment.
+    Inherited {
+        /// The parent environment.
+        parent: String,
+        /// The position of the parent's ledger.
+        position: u64,
+    },
     /// A product's definition became the one that runs.
     Deployed {
         /// Counts the deploys of the product.
@@ -254,6 +263,7 @@ impl Fact {
             Self::Limited { .. } => "limited",
             Self::Verified(_) => "verified",
             Self::Decided(_) => "decided",
+            Self::Inherited { .. } => "inherited",
             Self::Deployed { .. } => "deployed",
             Self::Retired { .. } => "retired",
             Self::RunStarted { .. } => "run_started",

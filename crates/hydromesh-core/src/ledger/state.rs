@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 use super::earlier;
 use super::{
     Alert, AlertKind, AlertState, Alteration, Attempts, Champion, Command, Decision, Deployed, Entry,
-    EpisodeRecord, ErrorKind, Fact, FeatureDrift, FinishedRun, Outcome, Pause, PortState, ProductVerdict,
+    EpisodeRecord, ErrorKind, Fact, FeatureDrift, FinishedRun, Inheritance, Outcome, Pause, PortState,
+    ProductVerdict,
     Published, PublishedPartition, QualityRecord, RuleOutcome, RunOutcome, SeenCommit, StreamState,
 };
 use crate::diag::codes;
@@ -55,6 +56,8 @@ pub struct LedgerState {
     pub verdicts: BTreeMap<ProductId, ProductVerdict>,
     /// How many steps may run at once.
     pub limits: StepLimits,
+    /// What a preview has from its parent; none in any other environment.
+    pub inherited: Option<Arc<Inheritance>>,
     /// What runs.
     pub deployed: BTreeMap<ProductId, Arc<Deployed>>,
     /// The last generation of every product, also of those that left the mesh: one that comes back goes on counting,
@@ -218,8 +221,10 @@ impl LedgerState {
                     since_ms,
                     basis: self.basis(product, print),
                 };
-                self.deployed.insert(id, Arc::new(deployed));
+                self.deployed.insert(id.clone(), Arc::new(deployed));
+                self.take_sides(&id);
             }
+            Fact::Inherited { parent, position } => self.inherit(at_ms, parent, *position),
             Fact::Retired { product, .. } => {
                 self.deployed.remove(product);
                 self.paused.remove(product);

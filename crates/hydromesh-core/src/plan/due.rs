@@ -149,7 +149,9 @@ impl DueWork {
                     self.touch(command.verb.product()).whole = true;
                 }
             }
-            Fact::Opened { .. }
+            // It comes before anything was derived.
+            Fact::Inherited { .. }
+            | Fact::Opened { .. }
             | Fact::CommitSeen { .. }
             | Fact::CommitOutcome { .. }
             | Fact::Limited { .. }

@@ -8,6 +8,7 @@ mod hunt;
 mod kept;
 mod mesh;
 mod oracles;
+mod preview;
 mod signed;
 mod simulation;
 mod steps;
