@@ -10,7 +10,7 @@ use hydromesh_core::ids::{PortId, ProductId};
 use hydromesh_core::ledger::{Entry, Fact, LedgerState, RuleOutcome};
 use hydromesh_core::model::Environment;
 
-use super::{Failure, Format, OUTSIDE, clock, runtime};
+use super::{Failure, Format, OUTSIDE, clock, runtime, state_of};
 use crate::repo::{CommitId, Repository};
 use crate::store::{OpenMode, Place, Store};
 
@@ -23,6 +23,9 @@ pub struct BookArgs {
     /// The state folder of a controller (`hydromesh up --state`).
     #[arg(long, env = "HYDROMESH_STATE", default_value = ".hydromesh", value_name = "FOLDER")]
     pub state: PathBuf,
+    /// A preview of the state folder's environment instead: preview/NAME.
+    #[arg(long, value_name = "preview/NAME")]
+    pub env: Option<String>,
     /// Judge ages and due work as of this instant (RFC 3339) instead of now.
     #[arg(long, value_name = "INSTANT")]
     pub clock: Option<String>,
@@ -94,7 +97,7 @@ impl Book {
     /// # Errors
     /// See [`Book::open`].
     pub fn open_with(args: &BookArgs, visit: impl FnMut(&Entry)) -> Result<Self, Failure> {
-        let mut book = Self::read_with(&args.state, visit)?;
+        let mut book = Self::read_with(&state_of(&args.state, args.env.as_deref())?, visit)?;
         if args.clock.is_some() {
             book.now_ms = clock(args.clock.as_deref())?.now_ms();
         }

@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use super::book::{Book, BookArgs};
 use super::health::{Condition, Health, ending, survey};
 use super::output::{Paint, Table, Tone, ago, instant, plain};
-use super::{DONE, Failure, Format, print, print_json};
+use super::{DONE, Failure, Format, clock, print, print_json};
 use crate::clock::rfc3339;
+use crate::preview::{Note, Shelf};
 
 /// Arguments of `list`.
 #[derive(Debug, Args)]
@@ -15,12 +16,18 @@ pub struct ListArgs {
     /// Only products of this domain.
     #[arg(long, value_name = "DOMAIN")]
     domain: Option<String>,
+    /// The previews of the state folder instead, with age and end.
+    #[arg(long, conflicts_with_all = ["domain", "env"])]
+    previews: bool,
     #[command(flatten)]
     book: BookArgs,
 }
 
 /// Runs the verb.
 pub fn run(args: &ListArgs) -> Result<u8, Failure> {
+    if args.previews {
+        return previews(args);
+    }
     let book = Book::open(&args.book)?;
     let mut conditions = survey(&book);
     if let Some(domain) = &args.domain {
@@ -38,6 +45,37 @@ pub fn run(args: &ListArgs) -> Result<u8, Failure> {
         }
         Format::Human => print(&table(&conditions, &book)),
     }
+    Ok(DONE)
+}
+
+/// Lists previews. One that has expired is there until somebody removes it, and told as such.
+fn previews(args: &ListArgs) -> Result<u8, Failure> {
+    let now_ms = clock(args.book.clock.as_deref())?.now_ms();
+    let notes = Shelf::of(&args.book.state).notes();
+    if args.book.format == Format::Json {
+        let one = |it: &Note| {
+            json!({
+                "preview": it.preview, "parent": it.parent, "ref": it.r#ref, "created": rfc3339(it.created_ms),
+                "expires": rfc3339(it.expires_ms), "expired": it.expires_ms <= now_ms,
+            })
+        };
+        print_json(&json!({"previews": notes.iter().map(one).collect::<Vec<_>>()}));
+        return Ok(DONE);
+    }
+    if notes.is_empty() {
+        eprintln!("hydromesh: there are no previews; `hydromesh apply --env preview/NAME` builds one");
+        return Ok(DONE);
+    }
+    let mut table = Table::new(&["PREVIEW", "OVER", "OF", "BEGAN", "LIVES UNTIL"]);
+    for it in &notes {
+        let end = match it.expires_ms <= now_ms {
+            true => (Tone::Odd, "expired".to_owned()),
+            false => plain(instant(it.expires_ms)),
+        };
+        let name = plain(it.preview.to_string());
+        table.row([name, plain(&it.parent), plain(&it.r#ref), plain(ago(it.created_ms, now_ms)), end]);
+    }
+    print(&table.render(Paint::stdout()));
     Ok(DONE)
 }
 

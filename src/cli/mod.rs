@@ -1,6 +1,7 @@
 //! The command line: one file per verb.
 
 mod alerts;
+mod apply;
 mod ask;
 mod book;
 mod check;
@@ -82,6 +83,8 @@ enum Verb {
     New(new::NewVerb),
     /// Run the controller for a repository and an environment.
     Up(up::UpArgs),
+    /// Build a preview of a branch: what it changes, over what an environment has.
+    Apply(apply::ApplyArgs),
     /// Play the whole story on the example mesh: nothing else needs to be installed.
     Demo(demo::DemoArgs),
     /// Say in one screen how the mesh is: commit, products, runs, alerts.
@@ -160,6 +163,22 @@ pub struct StateArgs {
     pub state: PathBuf,
 }
 
+/// Returns the state folder of an environment: of a preview, its own in its parent's.
+///
+/// # Errors
+/// When the name is that of a preview and none of that name is there.
+pub fn state_of(state: &std::path::Path, environment: Option<&str>) -> Result<PathBuf, Failure> {
+    let Some(name) = environment.filter(|it| crate::preview::is_preview(it)) else {
+        return Ok(state.to_path_buf());
+    };
+    let name = name
+        .parse()
+        .map_err(|error: crate::preview::NameError| Failure::usage(error.to_string()))?;
+    let shelf = crate::preview::Shelf::of(state);
+    shelf.note(&name).map_err(|error| apply::refused(&error))?;
+    Ok(shelf.folder(&name))
+}
+
 /// How a verb ended that did not go well.
 #[derive(Debug)]
 pub struct Failure {
@@ -200,6 +219,7 @@ pub fn main() -> ExitCode {
         Verb::Diff(args) => diff::run(&args),
         Verb::New(verb) => new::run(&verb),
         Verb::Up(args) => up::run(&args),
+        Verb::Apply(args) => apply::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Status(args) => status::run(&args),
         Verb::List(args) => list::run(&args),

@@ -13,7 +13,7 @@ use super::check::read_path;
 use super::cost::PlanCosts;
 use super::gate::Answers;
 use super::output::Paint;
-use super::{DENIED, DONE, FINDINGS, Failure, StateArgs, clock, print, print_json, runtime};
+use super::{DENIED, DONE, FINDINGS, Failure, StateArgs, clock, print, print_json, runtime, state_of};
 use crate::control::replay;
 use crate::store::{OpenMode, Place, Store};
 
@@ -73,7 +73,7 @@ pub fn read_ledger(state: &std::path::Path) -> Result<LedgerState, Failure> {
 /// Runs the verb.
 pub fn run(args: &PlanArgs) -> Result<u8, Failure> {
     let now_ms = clock(args.clock.as_deref())?.now_ms();
-    let ledger = read_ledger(&args.state.state)?;
+    let ledger = read_ledger(&state_of(&args.state.state, Some(&args.state.env))?)?;
     let deployed = ledger.port_prints();
     let reading = read_path(&args.path, args.rev.as_deref(), &deployed)?;
     if !reading.readable {

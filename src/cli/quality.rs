@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::book::{Book, BookArgs};
 use super::output::{Paint, Table, Tone, ago, instant, plain};
-use super::{DONE, Failure, Format, print, print_json};
+use super::{DONE, Failure, Format, print, print_json, state_of};
 use crate::apply::{FailingRows, Sample, samples};
 use crate::report::{Audit, RuleResult, oors};
 
@@ -45,6 +45,9 @@ pub struct QualityArgs {
     /// The state folder of a controller (`hydromesh up --state`).
     #[arg(long, env = "HYDROMESH_STATE", default_value = ".hydromesh", value_name = "FOLDER")]
     state: PathBuf,
+    /// A preview of the state folder's environment instead: preview/NAME.
+    #[arg(long, value_name = "preview/NAME")]
+    env: Option<String>,
     /// Judge ages as of this instant (RFC 3339) instead of now.
     #[arg(long, value_name = "INSTANT")]
     clock: Option<String>,
@@ -131,13 +134,19 @@ impl Audits {
 pub fn run(args: &QualityArgs) -> Result<u8, Failure> {
     let mut audits = Audits { most: args.last, ..Audits::default() };
     let partition = args.partition.as_deref();
-    let of = BookArgs { state: args.state.clone(), clock: args.clock.clone(), format: Format::Human };
+    let state = state_of(&args.state, args.env.as_deref())?;
+    let of = BookArgs {
+        state: state.clone(),
+        env: None,
+        clock: args.clock.clone(),
+        format: Format::Human,
+    };
     let book = Book::open_with(&of, |entry| audits.enter(entry, partition))?;
     let id = book.product(&args.product)?;
     let found: Vec<Audit> =
         audits.by_port.into_iter().filter(|(port, _)| port.product == id).flat_map(|(_, it)| it).collect();
     if args.rows {
-        let kept = samples(&args.state, &id, book.now_ms).map_err(|error| Failure::outside(&error))?;
+        let kept = samples(&state, &id, book.now_ms).map_err(|error| Failure::outside(&error))?;
         let kept = kept.iter().filter(|it| partition.is_none_or(|key| it.partition.as_deref() == Some(key)));
         let text = kept.map(rows_of).collect::<Vec<_>>().join("\n\n");
         if text.is_empty() {

@@ -13,9 +13,10 @@ use hydromesh_core::ledger::ErrorKind;
 use hydromesh_core::model::TableFormat as PortFormat;
 
 use super::book::Book;
-use super::{BUG, DONE, Failure, OUTSIDE, USAGE, print, runtime};
+use super::{BUG, DONE, Failure, OUTSIDE, USAGE, print, runtime, state_of};
 use crate::engine::{Engine, EngineConfig, EngineError};
 use crate::lake::{Lake, TableFormat, Version};
+use crate::preview::lake_below;
 
 /// Memory that one query may hold: 256 MiB; beyond it, it spills to the temporary folder.
 const MEMORY_BYTES: usize = 256 << 20;
@@ -38,6 +39,9 @@ pub struct QueryArgs {
     /// The state folder of a controller (`hydromesh up --state`).
     #[arg(long, env = "HYDROMESH_STATE", default_value = ".hydromesh", value_name = "FOLDER")]
     state: std::path::PathBuf,
+    /// A preview of the state folder's environment instead: preview/NAME.
+    #[arg(long, value_name = "preview/NAME")]
+    env: Option<String>,
     /// How to print.
     #[arg(long, value_enum, default_value = "human")]
     format: RowFormat,
@@ -56,7 +60,8 @@ enum RowFormat {
 
 /// Runs the verb.
 pub fn run(args: &QueryArgs) -> Result<u8, Failure> {
-    let book = Book::read(&args.state)?;
+    let state = state_of(&args.state, args.env.as_deref())?;
+    let book = Book::read(&state)?;
     // Tables that the query cannot mean are not opened: a mesh may have thousands.
     let ports: Vec<PortId> = book
         .ledger
@@ -66,9 +71,12 @@ pub fn run(args: &QueryArgs) -> Result<u8, Failure> {
         .cloned()
         .collect();
     let versions = versions(&book, &ports, &args.as_of)?;
-    let lake = book.lake(&args.state)?;
+    let (lake, below) = (book.lake(&state)?, lake_below(&state));
     let (batches, cut) = runtime()?.block_on(async {
-        let lake = Lake::open(lake).await.map_err(|error| Failure::outside(&error))?;
+        let mut lake = Lake::open(lake).await.map_err(|error| Failure::outside(&error))?;
+        if let Some(below) = &below {
+            lake = lake.over(below);
+        }
         let mut tables: BTreeMap<String, Arc<dyn TableProvider>> = BTreeMap::new();
         for port in &ports {
             let Some(format) = format_of(&book, port) else { continue };

@@ -75,6 +75,9 @@ pub fn run(args: &UpArgs) -> Result<u8, Failure> {
             return Err(Failure::usage(format!("--{name} must be more than 0 seconds")));
         }
     }
+    if crate::preview::is_preview(&args.state.env) {
+        return Err(Failure::usage(format!("`hydromesh apply --env {}` builds a preview", args.state.env)));
+    }
     let options = UpOptions {
         repo: args.repo.clone(),
         environment: args.state.env.clone(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use hydromesh_core::control::{Control, Event, Limits, Question};
 use hydromesh_core::diag::Diagnostic;
 use hydromesh_core::ids::{PortId, ProductId};
-use hydromesh_core::ledger::{Command, Decision, Entry, ErrorKind, Finding, LedgerState, Verb};
+use hydromesh_core::ledger::{Command, Decision, Entry, ErrorKind, Finding, LedgerState, OWN_ABOVE, Verb};
 use hydromesh_core::model::{Environment, Pipeline, StateKind, StreamKind};
 use hydromesh_core::plan::{Bounded, Change, Desired, Newest, NotDue, bound_preview, unbuilt};
 use sha2::{Digest, Sha256};
@@ -73,7 +73,7 @@ pub struct PreviewOptions {
 pub struct Built {
     /// The preview's ledger, folded.
     pub ledger: LedgerState,
-    /// Partitions that were published of each port before this time.
+    /// Publications of each port of its own before this time.
     pub published: BTreeMap<PortId, u64>,
     /// The commit that was built.
     pub commit: CommitInfo,
@@ -139,7 +139,8 @@ async fn build(
         lease = inherit(options, store, lease).await?;
     }
     let known = ledger::replay(store).await?;
-    let published = known.ports.iter().map(|(port, state)| (port.clone(), state.published)).collect();
+    let own = known.ports.iter().filter(|(_, state)| state.version > OWN_ABOVE);
+    let published = own.map(|(port, state)| (port.clone(), state.published)).collect();
     let now_ms = options.clock.now_ms();
     let prints = known.port_prints();
     let (blobs, looked_at) = (watcher.blobs(), commit.clone());

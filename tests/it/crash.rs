@@ -6,6 +6,7 @@ mod hooks;
 mod mesh;
 mod points;
 mod postgres;
+mod previews;
 mod rebuilt;
 mod roles;
 mod seen;

@@ -11,6 +11,7 @@ const VERBS: &[&[&str]] = &[
     &["new", "domain"],
     &["new", "product"],
     &["up"],
+    &["apply"],
     &["status"],
     &["list"],
     &["show"],

@@ -82,6 +82,15 @@ impl World {
         text
     }
 
+    /// Commits files on a branch of its own, on top of its parent or else of the branch that is watched.
+    pub fn branch(&self, branch: &str, parent: Option<&CommitId>, message: &str, files: &Files) -> CommitId {
+        let head = self.head();
+        let (author, email) = ("Mara", "mara@example.com");
+        let parent = Some(parent.unwrap_or(&head));
+        let new = NewCommit { branch, parent, message, author, email, time_ms: self.now_ms };
+        self.repo.commit(new, files).expect("a commit")
+    }
+
     /// Commits files on top of the branch with a signature that is made of the commit's text. The branch never is at an
     /// unsigned one.
     pub fn commit_signed(&self, message: &str, files: &Files, sign: impl Fn(&str) -> String) -> String {
@@ -111,6 +120,11 @@ impl World {
     /// Returns where the branch is.
     pub fn head(&self) -> CommitId {
         self.head.borrow().clone().expect("there is a commit")
+    }
+
+    /// Returns the repository's path.
+    pub fn repository(&self) -> PathBuf {
+        self.repo.path().to_path_buf()
     }
 
     /// Returns a folder of the test's own.
