@@ -171,9 +171,7 @@ pub fn state_of(state: &std::path::Path, environment: Option<&str>) -> Result<Pa
     let Some(name) = environment.filter(|it| crate::preview::is_preview(it)) else {
         return Ok(state.to_path_buf());
     };
-    let name = name
-        .parse()
-        .map_err(|error: crate::preview::NameError| Failure::usage(error.to_string()))?;
+    let name = name.parse().map_err(|error: crate::preview::NameError| Failure::usage(error.to_string()))?;
     let shelf = crate::preview::Shelf::of(state);
     shelf.note(&name).map_err(|error| apply::refused(&error))?;
     Ok(shelf.folder(&name))

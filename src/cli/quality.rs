@@ -135,12 +135,7 @@ pub fn run(args: &QualityArgs) -> Result<u8, Failure> {
     let mut audits = Audits { most: args.last, ..Audits::default() };
     let partition = args.partition.as_deref();
     let state = state_of(&args.state, args.env.as_deref())?;
-    let of = BookArgs {
-        state: state.clone(),
-        env: None,
-        clock: args.clock.clone(),
-        format: Format::Human,
-    };
+    let of = BookArgs { state: state.clone(), env: None, clock: args.clock.clone(), format: Format::Human };
     let book = Book::open_with(&of, |entry| audits.enter(entry, partition))?;
     let id = book.product(&args.product)?;
     let found: Vec<Audit> =

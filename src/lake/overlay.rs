@@ -26,7 +26,13 @@ impl Table {
     /// Returns the table in the lake below, if this version is one of its.
     pub(super) fn below_at(&self, at: Option<Version>) -> Option<Table> {
         let dir = self.below.as_ref().filter(|_| at.is_some_and(|at| at <= ABOVE))?;
-        Some(Table { address: self.address.clone(), dir: dir.clone(), format: self.format, above: None, below: None })
+        Some(Table {
+            address: self.address.clone(),
+            dir: dir.clone(),
+            format: self.format,
+            above: None,
+            below: None,
+        })
     }
 
     /// Returns the files of a version that somebody is pinned to, all of which must be there.

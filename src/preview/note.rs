@@ -23,7 +23,9 @@ pub struct Name(String);
 
 /// Why a text names no preview.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no preview: write `preview/NAME` with a name of 1 to {MOST} characters of a-z, 0-9 and `-`")]
+#[error(
+    "`{0}` is no preview: write `preview/NAME` with a name of 1 to {MOST} characters of a-z, 0-9 and `-`"
+)]
 pub struct NameError(String);
 
 /// Returns whether an environment's name is meant as that of a preview.
@@ -81,7 +83,7 @@ impl From<Name> for String {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
     /// The form of this note.
-    version: u32,
+    pub version: u32,
     /// Which preview it is.
     pub preview: Name,
     /// The parent environment.
@@ -148,8 +150,21 @@ mod tests {
         }
         let long = format!("preview/{}", "x".repeat(41));
         let bad = [
-            "a", "dev", "preview/", "preview", "Preview/a", "preview/A", "preview/..", "preview/../dev",
-            "preview/a/b", "preview/a_b", "preview/.a", "preview/a b", "preview/ä", "preview/a\0", &long,
+            "a",
+            "dev",
+            "preview/",
+            "preview",
+            "Preview/a",
+            "preview/A",
+            "preview/..",
+            "preview/../dev",
+            "preview/a/b",
+            "preview/a_b",
+            "preview/.a",
+            "preview/a b",
+            "preview/ä",
+            "preview/a\0",
+            &long,
         ];
         for text in bad {
             let error = text.parse::<Name>().expect_err(text).to_string();

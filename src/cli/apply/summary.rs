@@ -112,7 +112,8 @@ impl Summary {
         summary.verdicts(ledger);
         if ledger.outcome(&summary.commit) == Some(Outcome::Broken) && summary.refused.is_empty() {
             let errors = built.findings.iter().filter(|it| it.severity == Severity::Error);
-            let line = |it: &hydromesh_core::diag::Diagnostic| format!("{} {}: {}", it.code, it.file, it.message);
+            let line =
+                |it: &hydromesh_core::diag::Diagnostic| format!("{} {}: {}", it.code, it.file, it.message);
             summary.findings = errors.map(line).collect();
         }
         summary.code = summary.weigh(ledger);
@@ -138,9 +139,11 @@ impl Summary {
             }
         }
         if ledger.outcome(&self.commit) == Some(Outcome::Held) && self.refused.is_empty() {
-            let why = ledger.outcomes.iter().rev().find(|(commit, product, ..)| {
-                *commit == self.commit && product.is_none()
-            });
+            let why = ledger
+                .outcomes
+                .iter()
+                .rev()
+                .find(|(commit, product, ..)| *commit == self.commit && product.is_none());
             self.findings.extend(why.map(|(.., why)| why.clone()));
         }
     }
@@ -241,7 +244,11 @@ impl Port {
                 (_, false) => "computed now".to_owned(),
                 (count, true) => format!("{count} computed now"),
             };
-            let _ = write!(what, ", {} ({computed})", counted(usize::try_from(self.rows).unwrap_or(usize::MAX), "row"));
+            let _ = write!(
+                what,
+                ", {} ({computed})",
+                counted(usize::try_from(self.rows).unwrap_or(usize::MAX), "row")
+            );
         }
         if self.left_out > 0 {
             let left_out = counted(usize::try_from(self.left_out).unwrap_or(usize::MAX), "earlier partition");
@@ -273,25 +280,36 @@ fn port(built: &Built, id: &ProductId, pipeline: &Pipeline, own: &BTreeSet<PortI
     let there: Vec<_> = state
         .into_iter()
         .flat_map(|state| state.partitions.iter())
-        .filter(|(key, it)| Some(it.published.data.as_str()) == data && cut.is_none_or(|cut| **key >= cut.start))
+        .filter(|(key, it)| {
+            Some(it.published.data.as_str()) == data && cut.is_none_or(|cut| **key >= cut.start)
+        })
         .map(|(_, it)| it)
         .collect();
-    let failed = ledger.failed.iter().filter(|(step, _)| {
-        step.pipeline.product == *id && step.pipeline.name == *pipeline.name()
-    });
-    let waits = built.waiting.iter().filter(|it| {
-        it.pipeline.product == *id && it.pipeline.name == *pipeline.name() && !it.held
-    });
+    let failed = ledger
+        .failed
+        .iter()
+        .filter(|(step, _)| step.pipeline.product == *id && step.pipeline.name == *pipeline.name());
+    let waits = built
+        .waiting
+        .iter()
+        .filter(|it| it.pipeline.product == *id && it.pipeline.name == *pipeline.name() && !it.held);
     let bounded = built.bounded.get(&port);
     Some(Port {
         partitioned: cut.is_some(),
         partitions: there.len(),
-        computed: state.map_or(0, |it| it.published).saturating_sub(built.published.get(&port).copied().unwrap_or(0)),
+        computed: state
+            .map_or(0, |it| it.published)
+            .saturating_sub(built.published.get(&port).copied().unwrap_or(0)),
         rows: there.iter().map(|it| it.published.rows).sum(),
         version: state.filter(|_| !there.is_empty()).map(|it| it.version),
         from: cut.map(|cut| cut.start.clone()),
         left_out: bounded.map_or(0, |it| it.left_out),
-        reads_part_of: deployed.product.reads().filter(|it| built.bounded.contains_key(it)).cloned().collect(),
+        reads_part_of: deployed
+            .product
+            .reads()
+            .filter(|it| built.bounded.contains_key(it))
+            .cloned()
+            .collect(),
         failed: failed.map(|(step, it)| format!("{step}: {}: {}", it.code, it.message)).collect(),
         waits: waits.map(|it| waiting(&it.why, it.until_ms)).collect(),
         port,

@@ -24,7 +24,10 @@ fn daily(condition: &str) -> Files {
 fn top() -> Files {
     let swap = |text: Vec<u8>| {
         let text = String::from_utf8(text).expect("UTF-8");
-        let text = text.replace("{name: sales, version: 1.0.0, contractId: shop/sales.sales}", "{name: daily, version: 1.0.0, contractId: shop/daily.daily}");
+        let text = text.replace(
+            "{name: sales, version: 1.0.0, contractId: shop/sales.sales}",
+            "{name: daily, version: 1.0.0, contractId: shop/daily.daily}",
+        );
         let text = text.replace("COUNT(*) AS sales FROM sales", "SUM(sales) AS sales FROM daily");
         text.into_bytes()
     };
@@ -34,7 +37,8 @@ fn top() -> Files {
 fn apply(world: &World, state: &State<'_>, name: &str, more: &[&str]) -> Ran {
     let (repo, env, reference) =
         (world.repository(), format!("preview/{name}"), format!("refs/heads/{name}"));
-    let mut args = vec!["apply", "--repo", text(&repo), "--ref", &reference, "--env", &env, "--format", "json"];
+    let mut args =
+        vec!["apply", "--repo", text(&repo), "--ref", &reference, "--env", &env, "--format", "json"];
     args.extend(more);
     state.ask(&args)
 }

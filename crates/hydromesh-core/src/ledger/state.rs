@@ -9,8 +9,8 @@ use super::earlier;
 use super::{
     Alert, AlertKind, AlertState, Alteration, Attempts, Champion, Command, Decision, Deployed, Entry,
     EpisodeRecord, ErrorKind, Fact, FeatureDrift, FinishedRun, Inheritance, Outcome, Pause, PortState,
-    ProductVerdict,
-    Published, PublishedPartition, QualityRecord, RuleOutcome, RunOutcome, SeenCommit, StreamState,
+    ProductVerdict, Published, PublishedPartition, QualityRecord, RuleOutcome, RunOutcome, SeenCommit,
+    StreamState,
 };
 use crate::diag::codes;
 use crate::ids::{PipelineId, PortId, ProductId};

@@ -63,7 +63,8 @@ impl Preview {
             Effect::Decide(question) => {
                 let change: Change = serde_json::from_value(question.change.clone()).expect("a change");
                 let desired = self.control.desired().expect("a commit");
-                let refused = desired.mesh.products.get(&question.product).and_then(|it| unbuilt(&change, it));
+                let refused =
+                    desired.mesh.products.get(&question.product).and_then(|it| unbuilt(&change, it));
                 let finding = |port: &PortId| Finding {
                     rule: "not-in-a-preview".to_owned(),
                     message: port.to_string(),
@@ -158,7 +159,11 @@ fn a_preview_computes_what_differs_and_its_readers_and_nothing_twice() {
     let tree = edited("commerce/orders", |orders| orders.rows = "scan, without tests".to_owned());
     let computed = preview.apply(&tree, None);
     let built: BTreeSet<&str> = computed.keys().map(String::as_str).collect();
-    let readers = ["commerce/daily-revenue.daily_revenue", "commerce/orders.orders", "customer/customer-360.customer_360"];
+    let readers = [
+        "commerce/daily-revenue.daily_revenue",
+        "commerce/orders.orders",
+        "customer/customer-360.customer_360",
+    ];
     assert_eq!(built, readers.into());
     assert!(computed.values().all(|keys| keys.len() == 7), "a week of each: {computed:?}");
     assert_eq!(preview.apply(&tree, None), BTreeMap::new(), "all of it is there");
@@ -169,10 +174,16 @@ fn a_preview_computes_what_differs_and_its_readers_and_nothing_twice() {
     assert_eq!(version(own, "customer/customers"), version(parents, "customer/customers"));
     let profile = &own.ports[&port_of(&id("customer/customer-360"))];
     let read = &profile.partitions.values().next().expect("computed").published.inputs;
-    assert_eq!(read.get(&port_of(&id("customer/customers"))).copied(), version(parents, "customer/customers"));
+    assert_eq!(
+        read.get(&port_of(&id("customer/customers"))).copied(),
+        version(parents, "customer/customers")
+    );
     assert_eq!(own.own_ports(&id("customer/customers")), []);
     assert_eq!(preview.alerts, 0);
-    assert_eq!(own.inherited.as_ref().map(|it| (it.parent.as_str(), it.position)), Some(("dev", parents.seq)));
+    assert_eq!(
+        own.inherited.as_ref().map(|it| (it.parent.as_str(), it.position)),
+        Some(("dev", parents.seq))
+    );
 }
 
 #[test]
@@ -195,9 +206,13 @@ fn the_bound_stays_until_it_is_changed_and_days_that_end_are_added() {
 fn nothing_of_the_old_definition_is_shown_and_a_change_that_is_taken_back_shows_the_parents_again() {
     let world = parent();
     let mut preview = Preview::of(world.ledger(), world.now_ms);
-    let tree = edited("support/articles", |it| it.columns[1].expression = "trim(article_files.body)".to_owned());
+    let tree =
+        edited("support/articles", |it| it.columns[1].expression = "trim(article_files.body)".to_owned());
     let computed = preview.apply(&tree, None);
-    assert_eq!(computed.keys().collect::<Vec<_>>(), ["support/article-search.article_search", "support/articles.articles"]);
+    assert_eq!(
+        computed.keys().collect::<Vec<_>>(),
+        ["support/article-search.article_search", "support/articles.articles"]
+    );
     let tree = edited("commerce/orders", |orders| orders.rows = "scan, without tests".to_owned());
     preview.apply(&tree, Some(Newest::Last(1)));
     let ledger = &preview.control.ledger;
