@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::{Epoch, Fact, LedgerState, PortState, PublishedPartition};
 use crate::ids::{PortId, ProductId};
+use crate::model::Pipeline;
 use crate::plan::dependency_order;
 
 /// Versions of the tables that a preview makes itself are above this one, so that a version says whose table it is of. No
@@ -62,7 +63,7 @@ impl LedgerState {
         }
         for (pipeline, stream) in &self.streams {
             let Some(deployed) = self.deployed.get(&pipeline.product) else { continue };
-            let Some(port) = deployed.product.pipelines.get(&pipeline.name).map(|it| it.output()) else {
+            let Some(port) = deployed.product.pipelines.get(&pipeline.name).map(Pipeline::output) else {
                 continue;
             };
             let port = deployed.product.port(port);

@@ -54,7 +54,9 @@ impl Preview {
         for (port, key) in self.computed.drain(..) {
             computed.entry(port).or_default().push(key);
         }
-        computed.values_mut().for_each(|keys| keys.sort());
+        for keys in computed.values_mut() {
+            keys.sort();
+        }
         computed
     }
 
@@ -260,7 +262,9 @@ fn readers_leave_out_what_their_input_leaves_out() {
     let mut desired = mesh::desired(&orders, "c", &preview.control.ledger.port_prints());
     for spec in ["commerce/daily-revenue", "customer/customer-360"] {
         let print = desired.prints.get_mut(&id(spec)).expect("there");
-        print.ports.values_mut().for_each(|port| port.data.push('x'));
+        for port in print.ports.values_mut() {
+            port.data.push('x');
+        }
     }
     let bounded = bound_preview(&mut desired, &preview.control.ledger, None, preview.now_ms);
     let bounds: BTreeSet<&str> = bounded.values().map(|it| it.from.as_str()).collect();
