@@ -97,10 +97,11 @@ pub async fn preview(options: PreviewOptions, shutdown: CancellationToken) -> Re
         None => PolicySet::embedded(),
     };
     create(&options.folder)?;
-    let (watcher, commit) = head(&options).await?;
     let place = Place::of(&options.folder, &options.environment, &StateKind::Sqlite)?;
+    // Before anything that takes time: what is led is not removed, however soon it expires.
     let seat = lead(&place, &owner()).await?;
     let (store, lease) = (seat.store, seat.lease);
+    let (watcher, commit) = head(&options).await?;
     let built = build(&options, central, watcher, commit, &store, lease, &shutdown).await;
     store.close().await;
     built

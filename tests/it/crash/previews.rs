@@ -105,7 +105,8 @@ fn a_preview_builds_what_a_branch_changes_and_reads_the_rest_as_it_was() {
 
     // Only what the next push moves is computed.
     let sql = "SELECT country, SUM(sales) + 1 AS sales FROM daily GROUP BY country\n";
-    world.branch("north", Some(&first), "Count one more", &file("domains/shop/top/top.sql", sql));
+    let second =
+        world.branch("north", Some(&first), "Count one more", &file("domains/shop/top/top.sql", sql));
     let summary = apply(&world, &state, "north", &[]).ends_with(0).json();
     assert_eq!(built(&summary), [(DAILY, 8, 0, 16), (TOP, 1, 1, 2)], "{summary:#}");
     assert_eq!(state.contents(), after);
@@ -119,7 +120,9 @@ fn a_preview_builds_what_a_branch_changes_and_reads_the_rest_as_it_was() {
     let previews = state.json(&["list", "--previews"]).expect("listed");
     assert_eq!(previews["previews"][0]["preview"], "preview/north");
 
-    // Begun again, it reads what the parent has now.
+    // Begun again, with the branch brought up to date, it reads what the parent has now.
+    let sales = file("domains/shop/sales/sales.sql", &without);
+    world.branch("north", Some(&second), "Follow main", &sales);
     let summary = apply(&world, &state, "north", &["--refresh"]).ends_with(0).json();
     assert_eq!(built(&summary), [(DAILY, 7, 7, 7), (TOP, 1, 1, 1)], "{summary:#}");
     assert_eq!(rows(&state, &of_sales, &north), json!([{"n": 2}]));
