@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hydromesh_core::control::{Control, Event, Limits, Question};
+use hydromesh_core::control::{Control, Event, Left, Limits, Question};
 use hydromesh_core::diag::Diagnostic;
 use hydromesh_core::ids::{PortId, ProductId};
 use hydromesh_core::ledger::{Command, Decision, Entry, ErrorKind, Finding, LedgerState, OWN_ABOVE, Verb};
@@ -18,8 +18,10 @@ use tokio_util::sync::CancellationToken;
 use super::hands::Hands;
 use super::judge::Judge;
 use super::ledger;
-use super::run::{QUERY_MEMORY_BYTES, UpError, WorkThreads, create};
+use super::error::UpError;
+use super::run::{QUERY_MEMORY_BYTES, WorkThreads, create};
 use super::seat::{START_MS, lead, owner};
+use super::telling::Telling;
 use super::watch::Watcher;
 use crate::apply::Context;
 use crate::clock::Clock;
@@ -192,6 +194,7 @@ async fn build(
         changed: true,
         deployed: false,
         outage: Outage::default(),
+        telling: Telling::default(),
     };
     let opening = control.open(now_ms, lease.epoch, env!("CARGO_PKG_VERSION"));
     hands.perform(&mut control, opening).await?;
@@ -224,7 +227,8 @@ async fn turn(
     let mut tick = tokio::time::interval(TICK);
     let mut renew = tokio::time::interval(RENEW);
     let mut arrived = Vec::new();
-    while !control.is_at_rest() {
+    // What failed is tried again by the next one.
+    while control.left(control.now_ms()) != Left::Nothing {
         tokio::select! {
             () = shutdown.cancelled() => {
                 hands.desk.stop();
@@ -283,6 +287,7 @@ fn settle(options: &PreviewOptions, desired: &mut Desired) -> Result<Environment
         lake_format: parent.lake_format,
         allow_commands: parent.allow_commands.clone(),
         limits: parent.limits.clone(),
+        cost: parent.cost.clone(),
         ..quiet
     };
     environments.insert(options.environment.clone(), settings.clone());
@@ -302,6 +307,7 @@ fn quiet(reference: &str) -> Environment {
         mail_from: None,
         allow_commands: Vec::new(),
         limits: hydromesh_core::model::StepLimits::default(),
+        cost: None,
     }
 }
 

@@ -295,15 +295,6 @@ impl Control {
         self.flights.iter().map(|(key, flight)| (key, flight.run.as_str()))
     }
 
-    /// Returns whether nothing is under way or asked, and nothing that is due may begin before time passes.
-    #[must_use]
-    pub fn is_at_rest(&self) -> bool {
-        self.flights.is_empty()
-            && self.pending.is_none()
-            && self.questions.is_empty()
-            && self.due.steps().all(|step| self.resting.contains_key(&step.key))
-    }
-
     /// Returns what waits, and why.
     pub fn waiting(&self) -> impl Iterator<Item = NotDue> {
         self.due.waiting()

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::mesh::{self, Tree, example, id, port_of};
 use super::world::{DAY_MS, World};
-use crate::control::{Control, Effect, Event, Limits};
+use crate::control::{Control, Effect, Event, Left, Limits};
 use crate::ids::PortId;
 use crate::ledger::{Decision, Entry, Fact, Finding, LedgerState, OWN_ABOVE, Outcome, Published, RunOutcome};
 use crate::model::Pipeline;
@@ -49,7 +49,7 @@ impl Preview {
             let effects = self.control.step(self.now_ms, std::mem::take(&mut events));
             events = effects.into_iter().flat_map(|effect| self.perform(effect)).collect();
         }
-        assert!(self.control.is_at_rest());
+        assert_eq!(self.control.left(self.control.now_ms()), Left::Nothing);
         let mut computed: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (port, key) in self.computed.drain(..) {
             computed.entry(port).or_default().push(key);
@@ -154,7 +154,8 @@ fn version(ledger: &LedgerState, product: &str) -> Option<i64> {
 fn a_preview_computes_what_differs_and_its_readers_and_nothing_twice() {
     let world = parent();
     let mut preview = Preview::of(world.ledger(), world.now_ms);
-    assert!(preview.control.is_at_rest(), "the parent has nothing to do here");
+    let left = preview.control.left(preview.control.now_ms());
+    assert_eq!(left, Left::Nothing, "the parent has nothing to do here");
     assert_eq!(preview.apply(&example(), None), BTreeMap::new(), "nothing differs");
 
     // Another row of an input: its readers' rows are others too, but for the one that is read by nobody here.
