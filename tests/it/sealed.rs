@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::support::{Repo, copy, example, hydromesh, run, text};
 
 /// What may be asked for beside repository and state folder: each for a reason that has nothing to do with the mesh.
-const SYSTEM: [(&str, &str); 14] = [
+const SYSTEM: [(&str, &str); 17] = [
     // The loader finds the C library and its kin.
     ("/etc/ld.so.cache", "loader"),
     ("/etc/ld.so.preload", "loader"),
@@ -30,6 +30,11 @@ const SYSTEM: [(&str, &str); 14] = [
     // Whether the state folder is on a disk whose locks can be trusted.
     ("/proc/self/mountinfo", "state folder"),
     ("/proc/self/mounts", "state folder"),
+    // Who holds the lease is named by machine and process.
+    ("/proc/sys/kernel/hostname", "lease"),
+    // The machine's time zone, which libraries look for whoever asks for the time.
+    ("/etc/localtime", "libraries"),
+    ("/usr/share/zoneinfo/", "libraries"),
 ];
 
 /// Calls that open files, begin programs, or reach out.
@@ -60,7 +65,7 @@ impl Seen {
                     seen.files.extend(asked(call));
                     let result = call.rsplit_once(" = ").map(|(_, result)| result).unwrap_or_default();
                     if let Some((_, path)) = result.split_once('<') {
-                        seen.files.insert(PathBuf::from(path.trim_end_matches('>')));
+                        seen.files.insert(of_itself(Path::new(path.trim_end_matches('>'))));
                     }
                 }
                 _ => {}
@@ -87,6 +92,17 @@ impl Seen {
         };
         let is_ours = |path: &Path| allowed.iter().any(|folder| path.starts_with(folder));
         self.files.iter().filter(|path| !is_system(path) && !is_ours(path)).collect()
+    }
+}
+
+/// Returns the path with `self` for the number of a process under `/proc`: the link leads each to itself.
+fn of_itself(path: &Path) -> PathBuf {
+    let text = path.to_string_lossy();
+    match text.strip_prefix("/proc/").and_then(|rest| rest.split_once('/')) {
+        Some((number, rest)) if number.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Path::new("/proc/self").join(rest)
+        }
+        _ => path.to_owned(),
     }
 }
 
