@@ -15,6 +15,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
 use serde_json::Value;
 
+use super::Messages;
 use super::world::{PATIENCE, State, World};
 use crate::support::{hydromesh, text};
 
@@ -86,6 +87,7 @@ fn a_mesh_at_work_is_seen_from_outside() {
         .knowing("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.address)
         .knowing("OTEL_SERVICE_NAME", "the-mesh")
         .knowing("OTEL_BSP_SCHEDULE_DELAY", "200");
+    state.produce(Messages::new(world.now_ms).part(0));
     state.start_as("control,stream,serve");
     state.start_beside("work");
     state.wait("a ledger", |state| state.json(&["status"]).map(drop));
@@ -236,6 +238,7 @@ fn a_mesh_at_work_is_seen_from_outside() {
 fn whoever_follows_a_run_is_told_its_end() {
     let world = World::new("20d");
     let mut state = world.state("followed");
+    state.produce(Messages::new(world.now_ms).part(0));
     state.start_as("control,stream,serve");
     state.start_beside("work");
     state.settle();
@@ -245,7 +248,8 @@ fn whoever_follows_a_run_is_told_its_end() {
             && runs.iter().any(|it| it["product"] == "shop/daily")
     );
     // The stream's run goes on until it is stopped; its lines say what it commits, and then that it was stopped.
-    let follows = runs.iter().find(|it| it["product"] == "shop/events").expect("it follows")["run"].clone();
+    let follows =
+        runs.iter().rev().find(|it| it["product"] == "shop/events").expect("it follows")["run"].clone();
     let follows = follows.as_str().expect("a run");
     let words = world.folder("words");
     let mut follower = follow(&state, follows, &words.join("one"));
