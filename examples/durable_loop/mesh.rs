@@ -7,8 +7,8 @@ use hydromesh_core::ids::{PortId, ProductId};
 use hydromesh_core::ledger::{Decision, Fact, LedgerState, Published};
 use hydromesh_core::model::{
     Access, BackfillOrder, BatchPipeline, Bounds, Column, ColumnShape, Contract, InputPort, InputSource,
-    LogicalType, Mesh, OutputPort, Partitioning, Pipeline, Product, QueryShape, Retry, Sla, SlaKind,
-    SourceColumn, SqlText, TableFormat,
+    LogicalType, Mesh, OutputPort, Partitioning, Pipeline, Product, QueryShape, RetirePolicy, Retry, Sla,
+    SlaKind, SourceColumn, SqlText, TableFormat,
 };
 use hydromesh_core::plan::{Desired, Work, dependency_order, partition_bounds_ms, print_mesh};
 use hydromesh_core::spread::InOrder;
@@ -129,6 +129,7 @@ fn product(spec: &Spec) -> Product {
         pipelines: [(text("make"), Pipeline::Batch(made))].into(),
         files: BTreeMap::new(),
         folder: format!("domains/{id}"),
+        retire: RetirePolicy::Keep,
         id,
     }
 }

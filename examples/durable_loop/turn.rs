@@ -80,7 +80,7 @@ impl Loop {
                     }
                     Effect::Decide(question) => answers.push(Event::Decided(allow(&question))),
                     Effect::Start(start) => self.waiting.push((Instant::now(), start)),
-                    Effect::Deliver { .. } | Effect::Cancel { .. } => {
+                    Effect::Deliver { .. } | Effect::Cancel { .. } | Effect::Dispose(_) => {
                         return Err("something is wrong with the bench's mesh".into());
                     }
                     Effect::Publish => {}

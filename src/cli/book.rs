@@ -189,6 +189,7 @@ impl Book {
             })
             .filter_map(|(_, id, ..)| id.clone())
             .chain(self.ledger.deployed.keys().cloned())
+            .chain(self.ledger.retired.keys().cloned())
             .collect();
         ids.sort();
         ids.dedup();

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use hydromesh_core::ids::ProductId;
-use hydromesh_core::ledger::{Deployed, ErrorKind, Outcome, Pause, RunOutcome};
-use hydromesh_core::model::{PipelineKind, Product, SlaKind};
+use hydromesh_core::ledger::{Deployed, Ending, ErrorKind, Outcome, Pause, RunOutcome};
+use hydromesh_core::model::{PipelineKind, Product, SlaKind, TableEnd};
 use hydromesh_core::plan::{DueStep, DueWork, NotDue, Progress, StepKey, Work};
 use serde::Serialize;
 
@@ -36,6 +36,8 @@ pub enum Health {
     Working,
     /// Nothing to do.
     Ok,
+    /// It left the mesh.
+    Retired,
 }
 
 impl Health {
@@ -52,6 +54,7 @@ impl Health {
             Self::Waiting => "waiting",
             Self::Working => "working",
             Self::Ok => "ok",
+            Self::Retired => "retired",
         }
     }
 
@@ -62,6 +65,7 @@ impl Health {
             Self::Failing | Self::Late | Self::Denied | Self::Broken => Tone::Bad,
             Self::Held | Self::Paused | Self::Waiting => Tone::Odd,
             Self::Working => Tone::Plain,
+            Self::Retired => Tone::Faint,
             Self::Ok => Tone::Good,
         }
     }
@@ -249,6 +253,9 @@ fn judge(
         Some((Outcome::Held, why)) => return (Health::Held, why.to_owned()),
         _ => {}
     }
+    if let Some(why) = retired_text(book, id) {
+        return (Health::Retired, why);
+    }
     if let Some(pause) = book.ledger.pause_of(id, book.now_ms) {
         return (Health::Paused, pause_text(pause));
     }
@@ -265,6 +272,30 @@ fn judge(
         Some(step) => (Health::Working, format!("due: {}", step.reason)),
         None => (Health::Ok, String::new()),
     }
+}
+
+/// Says what becomes of the tables of a product that left the mesh, and what holds that up.
+#[must_use]
+pub fn retired_text(book: &Book, id: &ProductId) -> Option<String> {
+    let retired = book.ledger.retired.get(id).filter(|_| !book.ledger.deployed.contains_key(id))?;
+    let ends = retired.due().is_some();
+    if let Some(pause) = book.ledger.pause_of(id, book.now_ms).filter(|_| ends) {
+        return Some(format!("{}; held: {}", retired.text(), pause_text(pause)));
+    }
+    let decision = book.ledger.newest_decision(id, "drop");
+    let denied = decision.filter(|it| ends && !it.allow && it.fingerprint == retired.deployed.print.all);
+    Some(match denied.and_then(|it| it.violations.first()) {
+        Some(rule) => format!("{}; denied by {}: {}", retired.text(), rule.rule, rule.message),
+        None => retired.text(),
+    })
+}
+
+/// Returns whether a product left for ever: nothing of it is there any more.
+#[must_use]
+pub fn is_past(book: &Book, id: &ProductId) -> bool {
+    let ended = |it: &Ending| it.how == TableEnd::Drop && it.done.is_some();
+    !book.ledger.deployed.contains_key(id)
+        && book.ledger.retired.get(id).and_then(|it| it.ending.as_ref()).is_some_and(ended)
 }
 
 /// Says who paused a product, why and until when.

@@ -1,10 +1,12 @@
 //! `hydromesh list`.
 
+use std::fmt::Write as _;
+
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::book::{Book, BookArgs};
-use super::health::{Condition, Health, ending, survey};
+use super::health::{Condition, Health, ending, is_past, survey};
 use super::output::{Paint, Table, Tone, ago, instant, plain};
 use super::{DONE, Failure, Format, clock, print, print_json};
 use crate::clock::rfc3339;
@@ -30,6 +32,8 @@ pub fn run(args: &ListArgs) -> Result<u8, Failure> {
     }
     let book = Book::open(&args.book)?;
     let mut conditions = survey(&book);
+    // What was dropped is only history.
+    conditions.retain(|it| !is_past(&book, &it.id));
     if let Some(domain) = &args.domain {
         conditions.retain(|it| it.id.domain.as_str() == domain);
     }
@@ -104,6 +108,9 @@ fn table(conditions: &[Condition<'_>], book: &Book) -> String {
     let mut text = table.render(Paint::stdout());
     if conditions.iter().any(|it| it.health < Health::Working) {
         text.push_str("\n\n`hydromesh why-not PRODUCT` says what is in the way of those that are not ok.");
+    }
+    for it in conditions.iter().filter(|it| it.health == Health::Retired) {
+        let _ = write!(text, "\n{} {}", it.id, it.why);
     }
     text
 }

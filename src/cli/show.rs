@@ -6,7 +6,7 @@ use std::path::Path;
 
 use clap::Args;
 use hydromesh_core::ids::{PortId, ProductId};
-use hydromesh_core::ledger::{Deployed, PortState, RuleOutcome};
+use hydromesh_core::ledger::{Deployed, PortState, Retirement, RuleOutcome};
 use hydromesh_core::model::{
     Classification, InputSource, LogicalType, OutputPort, Pipeline, Price, Product, QualitySeverity, SlaKind,
 };
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::book::{Book, BookArgs};
 use super::cost::{backfill_json, backfill_spoken};
-use super::health::{Condition, kind_name, survey};
+use super::health::{Condition, Health, kind_name, survey};
 use super::list::condition_json;
 use super::output::{Paint, Table, Tone, ago, counted, instant, plain, short};
 use super::query::format_of;
@@ -99,7 +99,12 @@ fn readers(book: &Book, id: &ProductId) -> Vec<String> {
 
 fn as_json(book: &Book, condition: &Condition<'_>, asked: &Asked) -> Value {
     let mut value = condition_json(condition);
-    let Some(deployed) = condition.deployed else { return value };
+    let Some(deployed) = condition.deployed else {
+        if let (Value::Object(map), Some(retired)) = (&mut value, book.ledger.retired.get(&condition.id)) {
+            map.insert("retired".into(), retirement(retired));
+        }
+        return value;
+    };
     let product = &deployed.product;
     let ports: Vec<Value> = product
         .outputs
@@ -131,6 +136,7 @@ fn as_json(book: &Book, condition: &Condition<'_>, asked: &Asked) -> Value {
         map.insert("title".into(), json!(product.title));
         map.insert("owners".into(), json!(product.owners));
         map.insert("tier".into(), json!(product.tier));
+        map.insert("retire".into(), json!(product.retire));
         map.insert("version".into(), json!(product.version));
         map.insert("generation".into(), json!(deployed.generation));
         map.insert("commit".into(), json!(deployed.commit));
@@ -149,6 +155,18 @@ fn as_json(book: &Book, condition: &Condition<'_>, asked: &Asked) -> Value {
         map.insert("quarantined".into(), Value::Object(set_aside.collect()));
     }
     value
+}
+
+fn retirement(retired: &Retirement) -> Value {
+    let done = retired.ending.as_ref().and_then(|it| it.done.as_ref());
+    json!({
+        "at": rfc3339(retired.at_ms),
+        "commit": retired.commit,
+        "decision": retired.decision,
+        "policy": retired.deployed.product.retire,
+        "tables_end": retired.due().map(|(how, at_ms)| json!({"how": how, "at": rfc3339(at_ms)})),
+        "tables_ended": done.map(|(at_ms, archive)| json!({"at": rfc3339(*at_ms), "archive": archive})),
+    })
 }
 
 fn inputs(product: &Product) -> Vec<String> {
@@ -172,6 +190,10 @@ fn human(book: &Book, condition: &Condition<'_>, asked: &Asked) -> String {
     if !condition.why.is_empty() {
         let _ = writeln!(text, "  {}", condition.why);
     }
+    if condition.health == Health::Retired {
+        let _ = write!(text, "  what led to this: `hydromesh why {}`", condition.id);
+        return text;
+    }
     let Some(deployed) = condition.deployed else {
         let _ = write!(text, "  not deployed; see `hydromesh why-not {}`", condition.id);
         return text;
@@ -188,6 +210,10 @@ fn human(book: &Book, condition: &Condition<'_>, asked: &Asked) -> String {
     };
     line("owners", &product.owners.join(", "));
     line("tier", &product.tier.to_string());
+    if let Some((how, after)) = product.retire.end() {
+        let after = if after.is_zero() { String::new() } else { format!(" {after} later") };
+        line("retire", &format!("when it leaves the mesh, its tables are {}{after}", how.done()));
+    }
     line("runbook", product.runbook.as_deref().unwrap_or_default());
     let made: Vec<String> = product
         .pipelines

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use clap::Args;
+use hydromesh_core::ids::ProductId;
 use hydromesh_core::ledger::{AlertState, Outcome};
 use serde_json::json;
 
 use super::book::{Book, BookArgs};
-use super::health::{Health, survey};
+use super::health::{Health, is_past, survey};
 use super::output::{Paint, Tone, ago, counted, short};
 use super::{DONE, Failure, Format, print, print_json};
 use crate::clock::rfc3339;
@@ -24,7 +25,8 @@ pub struct StatusArgs {
 pub fn run(args: &StatusArgs) -> Result<u8, Failure> {
     let book = Book::open(&args.book)?;
     let running = book.is_led;
-    let conditions = survey(&book);
+    let mut conditions = survey(&book);
+    conditions.retain(|it| !is_past(&book, &it.id));
     let mut counts: BTreeMap<Health, usize> = BTreeMap::new();
     for it in &conditions {
         *counts.entry(it.health).or_default() += 1;
@@ -108,6 +110,19 @@ pub fn run(args: &StatusArgs) -> Result<u8, Failure> {
         text.push('\n');
     }
     for it in troubled {
+        let word = paint.text(it.health.tone(), &format!("{:<8}", it.health.word()));
+        let _ = writeln!(text, "{word} {}: {}", it.id, it.why);
+    }
+    // What stays for ever needs nobody's attention.
+    let leaving = |id: &ProductId| {
+        book.ledger.retired.get(id).is_some_and(|it| it.due().is_some() || it.under_way().is_some())
+    };
+    let leave: Vec<_> =
+        conditions.iter().filter(|it| it.health == Health::Retired && leaving(&it.id)).collect();
+    if !leave.is_empty() {
+        text.push('\n');
+    }
+    for it in leave {
         let word = paint.text(it.health.tone(), &format!("{:<8}", it.health.word()));
         let _ = writeln!(text, "{word} {}: {}", it.id, it.why);
     }

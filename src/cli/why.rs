@@ -2,13 +2,13 @@
 
 use clap::Args;
 use hydromesh_core::ids::ProductId;
-use hydromesh_core::ledger::{Decision, ErrorKind, Outcome};
+use hydromesh_core::ledger::{Decision, ErrorKind, Outcome, Retirement};
 use hydromesh_core::plan::{StepKey, Work, due_steps, no_place, upstream_ports};
 use serde::Serialize;
 use serde_json::json;
 
 use super::book::{Book, BookArgs};
-use super::health::{pause_text, survey};
+use super::health::{pause_text, retired_text, survey};
 use super::output::{Paint, Tone, ago, counted, instant, short};
 use super::{DONE, Failure, Format, print, print_json};
 
@@ -88,7 +88,12 @@ fn answer(args: &WhyArgs, id: &ProductId, reasons: &[Reason], otherwise: &str) -
 fn story(book: &Book, id: &ProductId) -> Vec<Reason> {
     let mut reasons = Vec::new();
     let Some(deployed) = book.ledger.deployed.get(id) else {
-        reasons.push(reason("commit", Tone::Odd, "it is not deployed"));
+        match (book.ledger.retired.get(id), retired_text(book, id)) {
+            (Some(retired), Some(text)) => {
+                reasons.push(gone(book, id, retired, text));
+            }
+            _ => reasons.push(reason("commit", Tone::Odd, "it is not deployed")),
+        }
         reasons.extend(obstacles(book, id));
         return reasons;
     };
@@ -174,6 +179,19 @@ fn story(book: &Book, id: &ProductId) -> Vec<Reason> {
     }
     reasons.extend(obstacles(book, id));
     reasons
+}
+
+/// Says that a product left, by whose commit, and what becomes of its tables.
+fn gone(book: &Book, id: &ProductId, retired: &Retirement, text: String) -> Reason {
+    let commit = book.ledger.commits.iter().find(|it| it.commit == retired.commit);
+    let by = commit.map_or_else(String::new, |it| format!(" \"{}\" by {}", it.message, it.author));
+    let text = format!("it {text} (commit {}{by})", short(&retired.commit));
+    let told = reason("commit", Tone::Odd, text);
+    match (retired.due(), book.ledger.pause_of(id, book.now_ms)) {
+        (Some(_), None) => told.next(format!("to hold that: hydromesh pause {id}")),
+        (Some(_), Some(_)) => told.next(format!("hydromesh resume {id}")),
+        (None, _) => told,
+    }
 }
 
 fn short_digest(decision: &Decision) -> &str {

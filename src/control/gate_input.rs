@@ -40,11 +40,13 @@ impl<'a> GateInputs<'a> {
     #[must_use]
     pub fn document(&self, question: &Question, policy_digest: &str, now_ms: i64) -> Value {
         let id = &question.product;
-        let deployed = self.ledger.deployed.get(id).map(|deployed| &deployed.product);
+        // What is retired is judged as it runs, and the end of its tables as it ran last.
+        let ran = self.ledger.retired.get(id).filter(|_| question.action == "drop").map(|it| &it.deployed);
+        let ran = self.ledger.deployed.get(id).or(ran);
+        let deployed = ran.map(|deployed| &deployed.product);
         let desired = self.desired.mesh.products.get(id);
-        // What is retired is judged as it runs.
         let Some(product) = desired.or(deployed) else { return json!({"apiVersion": "hydromesh/v1"}) };
-        let base = self.ledger.deployed.get(id).map(|deployed| deployed.commit.as_str());
+        let base = ran.map(|deployed| deployed.commit.as_str());
         json!({
             "apiVersion": "hydromesh/v1",
             "kind": "DeployGateInput",

@@ -1,7 +1,10 @@
 //! Performs the effects that core decides.
 
-use hydromesh_core::control::{Control, Effect, Event, Question};
-use hydromesh_core::ledger::{Alert, Entry, Fact, RunOutcome};
+use hydromesh_core::control::{Control, Disposal, Disposed, Effect, Event, Question};
+use hydromesh_core::ledger::{Alert, Entry, Fact, LedgerState, RunOutcome};
+use hydromesh_core::model::TableEnd;
+use hydromesh_core::time::day_of;
+use serde_json::json;
 use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
@@ -10,8 +13,9 @@ use super::judge::Judge;
 use super::telling::Telling;
 use super::{jobs, ledger, preview};
 use crate::apply::Context;
-use crate::clock::Clock;
+use crate::clock::{Clock, rfc3339};
 use crate::fault::point;
+use crate::lake::{Leave, Version};
 use crate::notify::{History, MailContext, Mailer, first_message_id};
 use crate::outage::Outage;
 use crate::policy::PolicySet;
@@ -186,9 +190,36 @@ impl Hands<'_> {
             }
             Effect::Cancel { run } => return Ok(self.desk.cancel(&run).await?),
             Effect::Deliver { outbox, to, alert } => self.deliver(control, outbox, to, alert),
+            Effect::Dispose(disposal) => self.dispose(control, disposal),
             Effect::Publish => self.changed = true,
         }
         Ok(None)
+    }
+
+    /// Takes tables away, off the loop; the answer comes as an event.
+    fn dispose(&self, control: &Control, disposal: Disposal) {
+        let (lake, events) = (self.context.lake.clone(), self.events.clone());
+        let leave = leaving(&control.ledger, &disposal);
+        tokio::spawn(async move {
+            let Disposal { product, seq, how, at_ms, tables } = disposal;
+            let addresses =
+                tables.into_iter().map(|(port, version)| (port.to_string(), Version(version))).collect();
+            let mark = format!("{}-{seq}", day_of(at_ms));
+            let result = match lake.leave(addresses, leave, &mark).await {
+                Ok(left) => {
+                    let to = left.archive.as_deref().map(|at| format!(" to {at}")).unwrap_or_default();
+                    tracing::info!(%product, tables = left.tables, "tables are {}{to}", how.done());
+                    Ok(Disposed { tables: left.tables, archive: left.archive })
+                }
+                Err(error) => {
+                    let why = crate::text::chain(&error);
+                    tracing::warn!(%product, "its tables could not be {}, tried again: {why}", how.done());
+                    Err(why)
+                }
+            };
+            // When the loop is gone, the next controller does it again.
+            let _ = events.send(Event::Disposed { product, seq, result }).await;
+        });
     }
 
     /// Hands a message to the mailer, off the loop; its answer comes as an event.
@@ -223,4 +254,27 @@ impl Hands<'_> {
             let _ = events.send(event).await;
         });
     }
+}
+
+/// Returns how tables leave; an archive says what it holds and how it is put back.
+fn leaving(ledger: &LedgerState, disposal: &Disposal) -> Leave {
+    if disposal.how == TableEnd::Drop {
+        return Leave::Dropped;
+    }
+    let retired = ledger.retired.get(&disposal.product);
+    Leave::Archived(json!({
+        "product": disposal.product,
+        "archived": rfc3339(disposal.at_ms),
+        "left": retired.map(|it| json!({"at": rfc3339(it.at_ms), "commit": it.commit})),
+        "deployed": retired.map(|it| json!({
+            "commit": it.deployed.commit, "generation": it.deployed.generation, "decision": it.deployed.decision,
+        })),
+        "definition": retired.map(|it| &it.deployed.product),
+        "tables": disposal.tables,
+        "to_put_back": format!(
+            "while no controller runs and {} is not deployed, move each folder beside this file back to <lake>/{}/; \
+             tables in the Iceberg format are read there and nowhere else",
+            disposal.product, disposal.product.domain
+        ),
+    }))
 }

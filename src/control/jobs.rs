@@ -28,12 +28,15 @@ pub(super) fn job(start: Start, ledger: &LedgerState) -> Option<Job> {
             products.insert(id, deployed.product.clone());
         }
     }
-    let versions = ledger
+    let mut versions: BTreeMap<_, _> = ledger
         .ports
         .iter()
         .filter(|(port, _)| products.contains_key(&port.product))
         .map(|(port, state)| (port.clone(), state.version))
         .collect();
+    // A table that takes the place of one that was dropped or archived counts on from it.
+    let gone = ledger.gone.iter().filter(|(port, _)| port.product == *id);
+    versions.extend(gone.map(|(port, gone)| (port.clone(), gone.version)));
     let models = ledger.models.get(id).cloned().unwrap_or_default();
     let print = deployed.print.clone();
     let output =

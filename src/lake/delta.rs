@@ -126,15 +126,20 @@ async fn first_base(table: &Table) -> Result<i64, LakeError> {
             Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(0),
             read => read.map_err(|source| LakeError::io("read", &first, source))?,
         };
-        for line in text.lines() {
-            let action: Value = serde_json::from_str(line)?;
-            if let Some(base) = action.pointer("/metaData/configuration").and_then(|it| it.get(BASE)) {
-                return Ok(base.as_str().and_then(|base| base.parse().ok()).unwrap_or(0));
-            }
-        }
-        Ok(0)
+        base_in(&text)
     })
     .await
+}
+
+/// Returns what is added to versions, from the text of the commit that made a table.
+pub(super) fn base_in(first: &str) -> Result<i64, LakeError> {
+    for line in first.lines() {
+        let action: Value = serde_json::from_str(line)?;
+        if let Some(base) = action.pointer("/metaData/configuration").and_then(|it| it.get(BASE)) {
+            return Ok(base.as_str().and_then(|base| base.parse().ok()).unwrap_or(0));
+        }
+    }
+    Ok(0)
 }
 
 fn partition_of(snapshot: &EagerSnapshot) -> Option<String> {

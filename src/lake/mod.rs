@@ -23,6 +23,7 @@ mod hash;
 mod iceberg;
 mod iceberg_log;
 mod iceberg_types;
+mod leave;
 mod observe;
 mod overlay;
 mod stage;
@@ -51,6 +52,7 @@ use crate::fault::point;
 pub use self::{
     commit::{Checkpoint, CommitMeta, Outcome, PublishMode, Published, Version, Writer},
     error::LakeError,
+    leave::{Leave, Left},
     stage::{Staged, StagedFile},
 };
 

@@ -38,6 +38,10 @@ pub(crate) enum Bug {
     CommandTwice,
     /// What somebody else did to a table is not mended.
     AlterationIgnored,
+    /// Tables of a product that left end at once, whatever it said.
+    EndedTooEarly,
+    /// A product that comes back does not keep its tables.
+    ReturnIgnored,
     /// The store takes appends of a writer that another has taken over from.
     #[cfg(test)]
     StaleWriter,

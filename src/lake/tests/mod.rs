@@ -2,6 +2,7 @@
 
 mod commits;
 mod contents;
+mod leave;
 mod others;
 mod over;
 
@@ -22,7 +23,7 @@ use datafusion::{
 use serde_json::json;
 use tempfile::TempDir;
 
-use self::{commits::*, contents::*, others::*, over::*};
+use self::{commits::*, contents::*, leave::*, others::*, over::*};
 use super::*;
 
 const DAY_ONE: i32 = 20_666; // 2026-08-01
@@ -173,6 +174,11 @@ both_formats!(
     another_table_in_its_place_is_never_written,
     a_file_that_was_cut_is_noticed,
     a_torn_log_is_told_of_and_never_written_to,
+    a_dropped_table_is_gone_with_what_is_beside_it,
+    a_drop_goes_on_where_it_stopped,
+    an_archived_table_can_be_put_back,
+    a_table_that_took_the_place_never_leaves_with_the_old_one,
+    nothing_outside_the_lake_leaves,
 );
 
 #[tokio::test]

@@ -47,7 +47,7 @@ impl Control {
     fn weigh_command(&self, command: &Command) -> Result<Option<Question>, String> {
         let id = command.verb.product();
         let Some(deployed) = self.ledger.deployed.get(id) else {
-            return Err(format!("{id} is not deployed"));
+            return self.weigh_of_retired(command);
         };
         let partitions = match &command.verb {
             Verb::Backfill { from, to, .. } if from > to => return Err(format!("{from} comes after {to}")),
@@ -97,6 +97,22 @@ impl Control {
                 "command": command.id,
             }),
         }))
+    }
+
+    /// Returns whether something may be asked about a product that is not deployed: to hold the end of its tables, and to let go.
+    fn weigh_of_retired(&self, command: &Command) -> Result<Option<Question>, String> {
+        let id = command.verb.product();
+        let ends = self.ledger.retired.get(id).is_some_and(|retired| retired.due().is_some());
+        match &command.verb {
+            Verb::Pause { until_ms: Some(until_ms), .. } if ends && *until_ms <= self.now_ms => {
+                Err("the pause would be over already".to_owned())
+            }
+            Verb::Resume { .. } if ends && self.ledger.pause_of(id, self.now_ms).is_none() => {
+                Err(format!("{id} is not paused"))
+            }
+            Verb::Pause { .. } | Verb::Resume { .. } if ends => Ok(None),
+            _ => Err(format!("{id} is not deployed")),
+        }
     }
 
     /// Returns how many partitions of each port lie within a range and have ended.

@@ -122,6 +122,7 @@ impl Control {
             self.print_around(&desired, &BTreeMap::new())
         };
         self.desired = Some(desired);
+        self.endings.touch();
         if emptied && !self.ledger.deployed.is_empty() {
             let why = "it would retire every product; delete domains one by one if that is meant".to_owned();
             return self.conclude_commit(&commit, Outcome::Held, why);

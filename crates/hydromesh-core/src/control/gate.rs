@@ -66,6 +66,7 @@ impl Control {
         match about.1 {
             "backfill" => self.command_decided(&asked.question, &decision),
             "promote" => self.promotion_decided(&asked.question, &decision),
+            "drop" => self.ending_decided(&decision),
             _ => self.change_decided(decision),
         }
     }
@@ -74,7 +75,7 @@ impl Control {
     fn note_decision(&mut self, decision: Decision) -> Decision {
         let known = self.ledger.newest_decision(&decision.product, &decision.action).filter(|known| {
             // A product that stays denied is asked about again and again; that is one decision, not hundreds.
-            matches!(decision.action.as_str(), "deploy" | "retire")
+            matches!(decision.action.as_str(), "deploy" | "retire" | "drop")
                 && known.commit == decision.commit
                 && known.fingerprint == decision.fingerprint
                 && known.policy_digest == decision.policy_digest

@@ -14,6 +14,7 @@ mod left;
 mod line;
 mod models;
 mod outbox;
+mod retire;
 mod room;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,8 @@ pub use left::Left;
 use line::Lines;
 use outbox::Handed;
 pub use outbox::outbox_id;
+use retire::Endings;
+pub use retire::{Disposal, Disposed};
 use work::{Flight, Rest};
 
 /// Limits of one controller, where its environment does not say.
@@ -113,6 +116,15 @@ pub enum Event {
         /// What was found.
         seen: Seen,
     },
+    /// The end of a retired product's tables was done, or was not.
+    Disposed {
+        /// The product.
+        product: ProductId,
+        /// The place in the ledger of the end that it is about.
+        seq: u64,
+        /// What was done; why not, for people.
+        result: Result<Disposed, String>,
+    },
     /// Someone asked for something.
     Asked(Command),
     /// A message was accepted.
@@ -160,6 +172,8 @@ pub enum Effect {
         /// What.
         alert: Alert,
     },
+    /// Take the tables of a retired product away; answered by [`Event::Disposed`]. Doing it again changes nothing.
+    Dispose(Disposal),
     /// What the site shows has changed.
     Publish,
 }
@@ -169,7 +183,7 @@ pub enum Effect {
 pub struct Question {
     /// The product.
     pub product: ProductId,
-    /// `deploy`, `backfill`, `retire`, `promote`.
+    /// `deploy`, `backfill`, `retire`, `drop`, `promote`.
     pub action: String,
     /// The commit.
     pub commit: String,
@@ -216,6 +230,8 @@ pub struct Control {
     ask_again_ms: i64,
     /// Commands to ask the gate about, in order of arrival.
     commands: VecDeque<String>,
+    /// Of the tables of products that left.
+    endings: Endings,
     /// Products with a model about which nothing was decided.
     unweighed: BTreeSet<ProductId>,
     due: DueWork,
@@ -265,6 +281,7 @@ impl Control {
             questions: BTreeMap::new(),
             ask_again_ms: i64::MAX,
             commands,
+            endings: Endings::default(),
             unweighed,
             due: DueWork::default(),
             flights: BTreeMap::new(),
@@ -347,6 +364,7 @@ impl Control {
             Event::Progress { run, facts } => self.progress(&run, facts),
             Event::Finished { run, facts, outcome, took_ms } => self.finished(&run, facts, outcome, took_ms),
             Event::Observed { port, published, seen } => self.observed(&port, published, &seen),
+            Event::Disposed { product, seq, result } => self.disposed(&product, seq, result),
             Event::Asked(command) => self.asked(command),
             Event::Sent { outbox, episode, transition, to, receipt } => {
                 self.sent(outbox, episode, transition, to, receipt);
@@ -360,6 +378,7 @@ impl Control {
         self.ask_again();
         self.ask_about_commands();
         self.weigh_challengers();
+        self.end_tables();
         self.schedule();
         // A preview wakes nobody: whoever made it is told how it ended.
         if self.ledger.inherited.is_none() {
@@ -374,6 +393,7 @@ impl Control {
             self.due.note(&self.ledger, &entry.fact);
         }
         self.ledger.apply(&entry);
+        self.endings.note(&self.ledger, &entry.fact);
         match &entry.fact {
             // What was answered may be a pause or a cancel.
             Fact::Deployed { .. } | Fact::Altered { .. } | Fact::CommandAnswered { .. } => {

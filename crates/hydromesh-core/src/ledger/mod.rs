@@ -10,6 +10,7 @@ mod failed;
 mod inherited;
 mod reading;
 mod records;
+mod retired;
 mod state;
 
 use std::collections::BTreeMap;
@@ -24,12 +25,13 @@ pub use records::{
     Attempts, Champion, Deployed, EpisodeRecord, FinishedRun, PortState, ProductVerdict, PublishedPartition,
     QualityRecord, RuleOutcome, SeenCommit, StreamState,
 };
+pub use retired::{Ending, Gone, Retirement};
 pub use state::LedgerState;
 
 use crate::band::Band;
 use crate::checkpoint::CheckpointRecord;
 use crate::ids::{PipelineId, PortId, ProductId};
-use crate::model::{Product, QualitySeverity, StepLimits};
+use crate::model::{Product, QualitySeverity, StepLimits, TableEnd};
 use crate::plan::{Print, StepKey};
 use crate::trust::Verified;
 
@@ -110,7 +112,7 @@ pub enum Fact {
         /// What it depends on, hashed.
         print: Print,
     },
-    /// A product left the mesh; its tables stay.
+    /// A product left the mesh; its tables stay until their end begins, if it does.
     Retired {
         /// The product.
         product: ProductId,
@@ -118,6 +120,27 @@ pub enum Fact {
         commit: String,
         /// The decision.
         decision: String,
+    },
+    /// The end of the tables of a product that left begins: whatever comes back starts from nothing.
+    TablesEnding {
+        /// The product.
+        product: ProductId,
+        /// What is done to them.
+        how: TableEnd,
+        /// The decision.
+        decision: String,
+    },
+    /// The tables of a product that left are gone from where they were.
+    TablesEnded {
+        /// The product.
+        product: ProductId,
+        /// What was done to them.
+        how: TableEnd,
+        /// How many there were, side tables among them.
+        tables: u64,
+        /// Folder of the archive, relative to the lake, if there was anything to archive.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        archive: Option<String>,
     },
     /// An attempt of a step began.
     RunStarted {
@@ -266,6 +289,8 @@ impl Fact {
             Self::Inherited { .. } => "inherited",
             Self::Deployed { .. } => "deployed",
             Self::Retired { .. } => "retired",
+            Self::TablesEnding { .. } => "tables_ending",
+            Self::TablesEnded { .. } => "tables_ended",
             Self::RunStarted { .. } => "run_started",
             Self::RunFinished { .. } => "run_finished",
             Self::Published(_) => "published",

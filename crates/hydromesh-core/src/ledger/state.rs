@@ -8,9 +8,9 @@ use sha2::{Digest, Sha256};
 use super::earlier;
 use super::{
     Alert, AlertKind, AlertState, Alteration, Attempts, Champion, Command, Decision, Deployed, Entry,
-    EpisodeRecord, ErrorKind, Fact, FeatureDrift, FinishedRun, Inheritance, Outcome, Pause, PortState,
-    ProductVerdict, Published, PublishedPartition, QualityRecord, RuleOutcome, RunOutcome, SeenCommit,
-    StreamState,
+    EpisodeRecord, ErrorKind, Fact, FeatureDrift, FinishedRun, Gone, Inheritance, Outcome, Pause, PortState,
+    ProductVerdict, Published, PublishedPartition, QualityRecord, Retirement, RuleOutcome, RunOutcome,
+    SeenCommit, StreamState,
 };
 use crate::diag::codes;
 use crate::ids::{PipelineId, PortId, ProductId};
@@ -65,6 +65,10 @@ pub struct LedgerState {
     pub generations: BTreeMap<ProductId, u64>,
     /// What is visible.
     pub ports: BTreeMap<PortId, Arc<PortState>>,
+    /// Products that left the mesh, until they come back.
+    pub retired: BTreeMap<ProductId, Arc<Retirement>>,
+    /// Tables that are gone and were not made anew.
+    pub gone: BTreeMap<PortId, Gone>,
     /// Runs begun and not ended, by run id.
     pub running: BTreeMap<String, StepKey>,
     /// Sum of input versions of each of them when it began.
@@ -221,15 +225,15 @@ impl LedgerState {
                     since_ms,
                     basis: self.basis(product, print),
                 };
+                self.return_of(&id);
                 self.deployed.insert(id.clone(), Arc::new(deployed));
                 self.take_sides(&id);
             }
             Fact::Inherited { parent, position } => self.inherit(at_ms, parent, *position),
-            Fact::Retired { product, .. } => {
-                self.deployed.remove(product);
-                self.paused.remove(product);
-                self.altered.retain(|port, _| port.product != *product);
-                self.failed.retain(|step, _| step.pipeline.product != *product);
+            Fact::Retired { product, commit, decision } => self.retire(at_ms, product, commit, decision),
+            Fact::TablesEnding { product, how, decision } => self.begin_ending(at_ms, product, *how, decision),
+            Fact::TablesEnded { product, archive, .. } => {
+                self.end_tables(at_ms, product, archive.as_deref());
             }
             Fact::RunStarted { run, step, .. } => {
                 self.running.insert(run.clone(), step.clone());
@@ -297,12 +301,12 @@ impl LedgerState {
                 };
                 self.streams.insert(epoch.pipeline.clone(), stream);
                 self.altered.remove(&epoch.port);
-                let port = Arc::make_mut(self.ports.entry(epoch.port.clone()).or_default());
-                port.version = port.version.max(epoch.version);
-                port.rows_version = port.version;
                 // A stream never ends well, so that its commits are what says that it goes on.
                 let pipeline = &epoch.pipeline;
                 self.failed.retain(|step, _| step.pipeline != *pipeline || step.work != Work::Follow);
+                let port = self.port_mut(&epoch.port);
+                port.version = port.version.max(epoch.version);
+                port.rows_version = port.version;
                 port.newest_data_ms = port.newest_data_ms.max(epoch.newest_event_ms);
                 keep(&mut port.publishes, (at_ms, epoch.newest_event_ms), KEEP_PUBLISHES);
             }
@@ -473,7 +477,13 @@ impl LedgerState {
             if same { before.rows_version } else { published.version }
         });
         let nulls = self.nulls_of(published);
-        let port = Arc::make_mut(self.ports.entry(published.port.clone()).or_default());
+        if let Some(altered) = self.altered.get_mut(&published.port) {
+            altered.remove(&key);
+            if altered.is_empty() {
+                self.altered.remove(&published.port);
+            }
+        }
+        let port = self.port_mut(&published.port);
         port.version = port.version.max(published.version);
         port.rows_version = port.rows_version.max(rows_version);
         port.published += 1;
@@ -486,12 +496,6 @@ impl LedgerState {
             unsure: false,
             nulls,
         };
-        if let Some(altered) = self.altered.get_mut(&published.port) {
-            altered.remove(&key);
-            if altered.is_empty() {
-                self.altered.remove(&published.port);
-            }
-        }
         if let Some(replaced) = port.partitions.insert(key, Arc::new(partition)) {
             earlier::keep_whole(port, replaced, published);
         }

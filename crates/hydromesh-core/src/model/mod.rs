@@ -5,6 +5,7 @@ mod load;
 mod pipeline;
 pub mod read;
 mod resolve;
+mod retire;
 mod shape;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ pub use pipeline::{
     EmbeddingPipeline, EventSource, FeaturePipeline, Late, LateBeyond, Partitioning, Pipeline, PipelineKind,
     RetrainOn, Retry, Schedule, SqlText, StreamPipeline, TrainGate, Trainer, TrainingPipeline,
 };
+pub use retire::{RetirePolicy, TableEnd};
 pub use shape::{ColumnShape, Influence, QueryShape, SourceColumn};
 
 use crate::aggregate::AggFunction;
@@ -199,6 +201,9 @@ pub struct Product {
     pub files: BTreeMap<String, String>,
     /// Folder in the repository, such as `domains/commerce/orders`.
     pub folder: String,
+    /// What becomes of its tables once it has left the mesh.
+    #[serde(default, skip_serializing_if = "RetirePolicy::is_default")]
+    pub retire: RetirePolicy,
 }
 
 /// What an input port reads.

@@ -141,6 +141,7 @@ impl Resolver<'_> {
             pipelines,
             files: draft.files.clone(),
             folder: draft.folder.clone(),
+            retire: raw.retire,
         };
         (product, self.found)
     }

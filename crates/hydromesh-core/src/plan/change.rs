@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Desired, Print, ended_partitions};
 use crate::ids::{PortId, ProductId};
-use crate::ledger::{Deployed, LedgerState};
+use crate::ledger::{Deployed, LedgerState, Retirement};
 use crate::model::{Contract, LogicalType, Pipeline, Product};
+use crate::time::day_of;
 
 /// What a commit would change, and what would have to be computed for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -57,7 +58,7 @@ pub enum ChangeKind {
     Create,
     /// Data is computed again.
     Update,
-    /// The product leaves the mesh; its tables stay.
+    /// The product leaves the mesh; what becomes of its tables is its own to say.
     Retire,
 }
 
@@ -93,7 +94,10 @@ pub fn plan(
         }
         let partitions = to_compute(product, print, deployed.map(AsRef::as_ref), now_ms);
         let (kind, reasons) = match deployed {
-            None => (ChangeKind::Create, vec!["new product".to_owned()]),
+            None => {
+                let comes_back = ledger.retired.get(id).map(|retired| returning(retired));
+                (ChangeKind::Create, vec![comes_back.unwrap_or_else(|| "new product".to_owned())])
+            }
             Some(deployed) => compare(deployed, product, print),
         };
         changes.push(Change {
@@ -104,12 +108,12 @@ pub fn plan(
             partitions,
         });
     }
-    for id in ledger.deployed.keys() {
+    for (id, deployed) in &ledger.deployed {
         if !desired.mesh.products.contains_key(id) && !desired.broken.contains_key(id) {
             changes.push(Change {
                 product: id.clone(),
                 kind: ChangeKind::Retire,
-                reasons: vec!["no longer in the mesh; its tables stay".to_owned()],
+                reasons: vec![format!("no longer in the mesh; {}", after_leaving(&deployed.product, now_ms))],
                 fingerprint: String::new(),
                 partitions: BTreeMap::new(),
             });
@@ -120,6 +124,36 @@ pub fn plan(
         commit: desired.commit.clone(),
         changes,
         broken: desired.broken.keys().cloned().collect(),
+    }
+}
+
+/// Says what becomes of the tables of a product that leaves now.
+fn after_leaving(product: &Product, now_ms: i64) -> String {
+    match product.retire.end() {
+        None => "its tables stay".to_owned(),
+        Some((how, after)) if after.is_zero() => format!("its tables are {}", how.done()),
+        Some((how, after)) => {
+            let day = day_of(now_ms.saturating_add(after.millis()));
+            format!("its tables are {} on {day}, unless it comes back before", how.done())
+        }
+    }
+}
+
+/// Says what a product finds that comes back.
+fn returning(retired: &Retirement) -> String {
+    let Some(ending) = &retired.ending else {
+        return match retired.due() {
+            None => "comes back to its tables".to_owned(),
+            Some((how, at_ms)) => {
+                format!("comes back to its tables, which are not {} on {}", how.done(), day_of(at_ms))
+            }
+        };
+    };
+    let began = format!("comes back and starts from nothing; its tables were {}", ending.how.done());
+    match &ending.done {
+        Some((at_ms, Some(archive))) => format!("{began} on {} to {archive}", day_of(*at_ms)),
+        Some((at_ms, None)) => format!("{began} on {}", day_of(*at_ms)),
+        None => format!("comes back and starts from nothing; its tables are being {}", ending.how.done()),
     }
 }
 

@@ -113,6 +113,9 @@ impl DueWork {
         match fact {
             Fact::Deployed { product, .. } => _ = self.redeployed.insert(product.id.clone()),
             Fact::Retired { product, .. } => _ = self.redeployed.insert(product.clone()),
+            Fact::TablesEnding { product, .. } | Fact::TablesEnded { product, .. } => {
+                self.touch(product).whole = true;
+            }
             Fact::Published(published) => {
                 let key = published.partition.clone().unwrap_or_default();
                 self.touch(&published.port.product).published.push((published.port.clone(), key));

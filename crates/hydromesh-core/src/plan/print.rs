@@ -237,11 +237,16 @@ pub fn print_mesh(
 /// Begins the hash of a product with what it says of itself, whatever it reads.
 fn definition(product: &Product) -> Sha256 {
     let ports = product.outputs.values().map(|port| (&port.name, &port.contract, port.format, &port.access));
-    hashing(&[
+    let mut hasher = hashing(&[
         &json(&ports.collect::<Vec<_>>()),
         &json(&(&product.version, &product.status, product.tier, &product.owners, &product.runbook)),
         &json(&product.pipelines.values().map(settings).collect::<Vec<_>>()),
-    ])
+    ]);
+    // Whoever says nothing of it has the hash of before.
+    if !product.retire.is_default() {
+        add(&mut hasher, &json(&product.retire));
+    }
+    hasher
 }
 
 fn note_reads(

@@ -1,7 +1,7 @@
 //! When a step that failed is tried again.
 
 use super::{NotDue, StepKey, Work};
-use crate::ledger::{Attempts, ErrorKind, LedgerState, Pause};
+use crate::ledger::{Attempts, Ending, ErrorKind, LedgerState, Pause};
 use crate::model::{Pipeline, Retry};
 use crate::time::Span;
 
@@ -43,6 +43,12 @@ pub(super) fn paused_by(key: &StepKey, pause: &Pause) -> NotDue {
     };
     let why = format!("{}; {end}", pause.text());
     NotDue { pipeline: key.pipeline.clone(), why, until_ms: pause.until_ms, held: true }
+}
+
+/// Returns why a step waits whose product came back while its earlier tables are taken away.
+pub(super) fn ending_first(key: &StepKey, ending: &Ending) -> NotDue {
+    let why = format!("its earlier tables are being {}; it starts from nothing after that", ending.how.done());
+    NotDue { pipeline: key.pipeline.clone(), why, until_ms: None, held: true }
 }
 
 /// Returns why a step that failed is not tried again now, if it is not.

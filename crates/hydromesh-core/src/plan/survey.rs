@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::grid::Grid;
-use super::retry::{hold_back, paused_by, retry_of};
+use super::retry::{ending_first, hold_back, paused_by, retry_of};
 use super::{DueStep, NotDue, StepKey, Work, upstream_ports};
 use crate::ids::{PipelineId, PipelineName, PortId, ProductId};
 use crate::ledger::{AlertKind, Deployed, LedgerState};
@@ -322,7 +322,8 @@ impl<'a> Survey<'a> {
         let pipeline = deployed.product.pipelines.get(&key.pipeline.name);
         let paused = self.ledger.pause_of(&key.pipeline.product, self.now_ms);
         let paused = paused.filter(|_| !planted::is(Bug::PauseIgnored));
-        let held = paused.map(|pause| paused_by(&key, pause)).or_else(|| {
+        let ending = self.ledger.ending_of(&key.pipeline.product).map(|ending| ending_first(&key, ending));
+        let held = ending.or_else(|| paused.map(|pause| paused_by(&key, pause))).or_else(|| {
             let (_, attempts) = attempts?;
             let retry = retry_of(pipeline, &key.work);
             hold_back(self.ledger, self.now_ms, &key, attempts, &retry)

@@ -12,7 +12,7 @@ mod watermark;
 
 pub use cron::{Cron, CronError};
 pub use interval::{Interval, IntervalSet};
-pub use partition::{Grain, Partition, PartitionError};
+pub use partition::{Grain, Partition, PartitionError, day_of};
 pub use partition_set::PartitionSet;
 pub use span::{Span, SpanError, SpanUnit};
 pub use watermark::{SourceProgress, Watermark};

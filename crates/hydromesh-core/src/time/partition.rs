@@ -51,6 +51,13 @@ impl FromStr for Grain {
     }
 }
 
+/// Returns the UTC day of an instant, such as `2026-12-30`.
+#[must_use]
+pub fn day_of(at_ms: Millis) -> String {
+    DateTime::from_timestamp_millis(at_ms)
+        .map_or_else(|| "a day beyond the calendar".to_owned(), |at| at.date_naive().to_string())
+}
+
 /// Why a partition could not be read or combined.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PartitionError {

@@ -69,8 +69,15 @@ pub const FAULTS: [Fault; 10] = [
 ];
 
 /// Effects with the chance of a fault, in percent: rare ones are hit more often.
-const EFFECTS: [(&str, usize); 6] =
-    [("append", 2), ("decide", 6), ("start", 5), ("cancel", 40), ("deliver", 20), ("publish", 1)];
+const EFFECTS: [(&str, usize); 7] = [
+    ("append", 2),
+    ("decide", 6),
+    ("start", 5),
+    ("cancel", 40),
+    ("deliver", 20),
+    ("publish", 1),
+    ("dispose", 60),
+];
 
 fn column(effect: &Effect) -> usize {
     match effect {
@@ -80,6 +87,7 @@ fn column(effect: &Effect) -> usize {
         Effect::Cancel { .. } => 3,
         Effect::Deliver { .. } => 4,
         Effect::Publish => 5,
+        Effect::Dispose(_) => 6,
     }
 }
 
@@ -88,14 +96,14 @@ fn column(effect: &Effect) -> usize {
 fn applies(fault: Fault, column: usize) -> bool {
     match fault {
         Fault::Fails => column != 5,
-        Fault::AnswerLost | Fault::AnswerTwice | Fault::AnswerLate => matches!(column, 1 | 2 | 4),
+        Fault::AnswerLost | Fault::AnswerTwice | Fault::AnswerLate => matches!(column, 1 | 2 | 4 | 6),
         _ => true,
     }
 }
 
 /// How often each fault met each effect.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Matrix([[u64; 6]; 10]);
+pub struct Matrix([[u64; 7]; 10]);
 
 impl Matrix {
     pub fn add(&mut self, other: &Self) {

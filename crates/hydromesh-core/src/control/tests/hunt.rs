@@ -21,7 +21,7 @@ use crate::planted::{self, Bug};
 /// Turns of one world: long enough for several commits to meet several faults.
 const TURNS: usize = 2_000;
 
-const BUGS: [Bug; 18] = [
+const BUGS: [Bug; 20] = [
     Bug::EffectBeforeFact,
     Bug::DeniedIsAllowed,
     Bug::NobodyIsHeld,
@@ -38,6 +38,8 @@ const BUGS: [Bug; 18] = [
     Bug::RefusedIsLost,
     Bug::CommandTwice,
     Bug::AlterationIgnored,
+    Bug::EndedTooEarly,
+    Bug::ReturnIgnored,
     Bug::StaleWriter,
     Bug::StaleCommit,
 ];

@@ -8,7 +8,7 @@ use crate::model::{
     Access, Available, BackfillOrder, BatchPipeline, BatchSchedule, Bounds, ByPromise, Chunking,
     Classification, Column, ColumnShape, Contract, Domain, DriftRule, EmbeddingPipeline, Environment,
     EventSource, FeaturePipeline, InputPort, InputSource, Late, LateBeyond, LogicalType, Mesh, OutputPort,
-    Partitioning, Pipeline, Product, QueryShape, RetrainOn, Retry, Route, Schedule, Sla, SlaKind,
+    Partitioning, Pipeline, Product, QueryShape, RetirePolicy, RetrainOn, Retry, Route, Schedule, Sla, SlaKind,
     SourceColumn, SqlText, StateKind, StepLimits, StreamKind, StreamPipeline, TableFormat, TrainGate,
     Trainer, TrainingPipeline,
 };
@@ -57,6 +57,7 @@ pub struct Spec {
     pub retry: Retry,
     pub timeout: Option<Span>,
     pub pool: Option<&'static str>,
+    pub retire: RetirePolicy,
     /// Stands for whatever is no data: description, owners.
     pub version: String,
     /// It does not check.
@@ -97,6 +98,7 @@ impl Spec {
             retry: Retry::default(),
             timeout: None,
             pool: None,
+            retire: RetirePolicy::Keep,
             version: "1.0.0".to_owned(),
             broken: false,
             files: "1".to_owned(),
@@ -410,6 +412,7 @@ fn product(spec: &Spec) -> Product {
         pipelines: [(made.name().clone(), made)].into(),
         files: [(format!("domains/{}/data/rows.csv", spec.id), spec.files.clone())].into(),
         folder: format!("domains/{}", spec.id),
+        retire: spec.retire,
     }
 }
 

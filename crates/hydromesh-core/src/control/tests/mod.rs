@@ -2,6 +2,7 @@
 
 mod asked;
 mod cases;
+mod ends;
 mod faults;
 mod found;
 mod hunt;

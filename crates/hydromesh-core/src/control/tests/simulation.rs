@@ -8,7 +8,7 @@ use super::mesh::{self, Made, Tree, example, span};
 use super::world::{DAY_MS, HOUR_MS, MINUTE_MS, World};
 use crate::ids::{PortId, ProductId};
 use crate::ledger::{ErrorKind, LedgerState, Verb};
-use crate::model::{BackfillOrder, LogicalType};
+use crate::model::{BackfillOrder, LogicalType, RetirePolicy};
 
 /// The example with a short history: what matters are the interleavings.
 fn small() -> Tree {
@@ -16,6 +16,12 @@ fn small() -> Tree {
     for spec in tree.values_mut() {
         spec.start = "2026-10-26";
         spec.chunk = spec.chunk.map(|_| span("3d"));
+        spec.retire = match spec.id.to_string().as_str() {
+            "commerce/daily-revenue" => RetirePolicy::Drop { after: span("2h") },
+            "support/article-search" => RetirePolicy::Archive { after: span("0s") },
+            "risk/churn-model" => RetirePolicy::Drop { after: span("1d") },
+            _ => RetirePolicy::Keep,
+        };
     }
     tree
 }
@@ -288,7 +294,12 @@ impl Simulation {
                     it.logical = if number { LogicalType::Number } else { LogicalType::String };
                 }),
                 7 => with(tree, &product, |spec| spec.broken ^= true),
-                8 => _ = tree.remove(&product),
+                8 if column < 4 => _ = tree.remove(&product),
+                // One that nobody reads may leave.
+                8 => {
+                    let unread = ["commerce/daily-revenue", "support/article-search", "risk/churn-model"];
+                    _ = tree.remove(&mesh::id(unread[column % unread.len()]));
+                }
                 9 => _ = tree.insert(product.clone(), small().remove(&product).expect("of the example")),
                 10 => with(tree, &product, |spec| spec.version.push_str(".1")),
                 11 if column == 1 => with(tree, &product, |spec| spec.order = BackfillOrder::NewestFirst),

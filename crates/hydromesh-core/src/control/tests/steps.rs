@@ -89,7 +89,7 @@ impl World {
             .filter_map(|port| Some((port.clone(), versions.get(&port)?.version)))
             .collect();
         let port = product.port(product.pipelines[&start.key.pipeline.name].output());
-        let above = versions.get(&port).map_or(0, |state| state.version);
+        let above = self.at_work.control.ledger.known_version(&port).unwrap_or(0);
         let altered = self.at_work.control.ledger.altered_at(&port);
         let left = match (&start.key.work, &product.pipelines[&start.key.pipeline.name]) {
             (Work::Partitions { from, to }, Pipeline::Batch(batch)) => {

@@ -269,6 +269,13 @@ impl World {
                 let receipt = "250 ok".to_owned();
                 self.answer(Event::Sent { outbox, episode, transition, to, receipt }, fault);
             }
+            Effect::Dispose(disposal) => {
+                let (product, seq) = (disposal.product.clone(), disposal.seq);
+                // What was moved away before the disk refused stays away.
+                let moved = self.dispose(&disposal, if fails { 0 } else { usize::MAX });
+                let result = if fails { Err("disk full".to_owned()) } else { Ok(moved) };
+                self.answer(Event::Disposed { product, seq, result }, fault);
+            }
             Effect::Publish => {}
         }
     }
@@ -345,6 +352,10 @@ impl World {
                 let about = (product.id.clone(), "deploy".to_owned(), print.all.clone());
                 assert!(self.decided.contains(&about), "P2: {} is deployed without an allow", product.id);
                 self.note_checked(&product.id, print);
+            }
+            Fact::TablesEnding { product, how, .. } => self.check_end(entry.at_ms, product, *how),
+            Fact::TablesEnded { product, .. } => {
+                assert!(self.durable.ending_of(product).is_some(), "the tables of {product} end twice");
             }
             Fact::Retired { product, .. } => {
                 let about = (product.clone(), "retire".to_owned(), String::new());

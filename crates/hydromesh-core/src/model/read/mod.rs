@@ -8,6 +8,7 @@ mod learning;
 mod pipeline;
 mod product;
 mod quality;
+mod retire;
 mod servers;
 mod sla;
 mod usual;

@@ -1,8 +1,9 @@
 //! Open Data Product Standard v0.9 to v1.1.
 
 use super::custom::Custom;
+use super::retire::retire;
 use crate::diag::{Spot, codes};
-use crate::model::{Access, TableFormat};
+use crate::model::{Access, RetirePolicy, TableFormat};
 use crate::syntax::{Map, Node, NodeKind, Sink};
 
 const VERSIONS: &[&str] = &["v1.1.0", "v1.0.0", "v0.9.0"];
@@ -34,6 +35,8 @@ pub struct RawProduct {
     pub inputs: Vec<RawPort>,
     /// Output ports in order.
     pub outputs: Vec<RawPort>,
+    /// What becomes of its tables once it has left the mesh.
+    pub retire: RetirePolicy,
 }
 
 /// What feeds an external input.
@@ -96,6 +99,7 @@ pub fn product(document: &Node, sink: &Sink) -> RawProduct {
         description: map.opt("description").map(|node| describe(node, sink)).unwrap_or_default(),
         tier,
         runbook: custom.text("hydromesh.runbook").map(|(text, _)| text),
+        retire: custom.get("hydromesh.retire").and_then(|node| retire(&map, node)).unwrap_or_default(),
         owners: map.opt("team").map(|team| team_mails(team, &map)).unwrap_or_default(),
         ..RawProduct::default()
     };
