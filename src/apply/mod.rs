@@ -9,6 +9,7 @@ mod embed;
 mod follow;
 mod inputs;
 mod sample;
+mod tend;
 #[cfg(test)]
 pub(crate) mod testing;
 mod train;
@@ -110,6 +111,9 @@ pub struct Job {
     /// contract asks what is usual.
     #[serde(default)]
     pub earlier: History,
+    /// The first partition that the contract of the port still keeps, if it gave some up.
+    #[serde(default)]
+    pub kept_from: Option<String>,
 }
 
 impl Job {
@@ -312,6 +316,7 @@ pub async fn perform(context: &Context, job: &Job, reporter: &Reporter) -> End {
         Work::Train => train::run(context, job, reporter, &train::Followed).await,
         Work::Drift => drift::run(context, job, &train::Followed).await,
         Work::Embed => embed::run(context, job, reporter).await,
+        Work::Tend => tend::run(context, job).await,
     };
     match result {
         Ok(done) => End { facts: done.facts, outcome: RunOutcome::Succeeded { rows: done.rows } },

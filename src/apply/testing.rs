@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use hydromesh_core::model::{Environment, StateKind, StepLimits, StreamKind, TableFormat};
+use hydromesh_core::model::{Environment, Maintenance, StateKind, StepLimits, StreamKind, TableFormat};
 
 use super::{Blobs, Context};
 use crate::clock::Clock;
@@ -32,6 +32,7 @@ pub async fn context(folder: &Path, blobs: Arc<dyn Blobs>) -> Context {
             allow_commands: Vec::new(),
             limits: StepLimits::default(),
             cost: None,
+            maintenance: Maintenance::default(),
         },
         state: folder.to_owned(),
         lake: Arc::new(Lake::open(folder.join("lake")).await.expect("a lake")),

@@ -355,6 +355,7 @@ pub fn promise(kind: &SlaKind) -> String {
         SlaKind::DataAge(most) => format!("data at most {} old", words(most)),
         SlaKind::Heartbeat(most) => format!("a publication at least every {}", words(most)),
         SlaKind::QualityPassRate(percent) => format!("at least {percent} % of quality rules hold"),
+        SlaKind::Other { property, value } if property == "retention" => format!("to keep data for {value}"),
         SlaKind::Other { property, value } => format!("{property} {value} (not evaluated)"),
     }
 }

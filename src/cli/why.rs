@@ -90,7 +90,7 @@ fn story(book: &Book, id: &ProductId) -> Vec<Reason> {
     let Some(deployed) = book.ledger.deployed.get(id) else {
         match (book.ledger.retired.get(id), retired_text(book, id)) {
             (Some(retired), Some(text)) => {
-                reasons.push(gone(book, id, retired, text));
+                reasons.push(gone(book, id, retired, &text));
             }
             _ => reasons.push(reason("commit", Tone::Odd, "it is not deployed")),
         }
@@ -182,7 +182,7 @@ fn story(book: &Book, id: &ProductId) -> Vec<Reason> {
 }
 
 /// Says that a product left, by whose commit, and what becomes of its tables.
-fn gone(book: &Book, id: &ProductId, retired: &Retirement, text: String) -> Reason {
+fn gone(book: &Book, id: &ProductId, retired: &Retirement, text: &str) -> Reason {
     let commit = book.ledger.commits.iter().find(|it| it.commit == retired.commit);
     let by = commit.map_or_else(String::new, |it| format!(" \"{}\" by {}", it.message, it.author));
     let text = format!("it {text} (commit {}{by})", short(&retired.commit));

@@ -42,9 +42,10 @@ pub(super) fn job(start: Start, ledger: &LedgerState) -> Option<Job> {
     let output =
         deployed.product.pipelines.get(&start.key.pipeline.name).map(|it| deployed.product.port(it.output()));
     let altered = output.as_ref().map_or(0, |port| ledger.altered_at(port));
+    let kept_from = output.as_ref().and_then(|port| ledger.kept_from(port)).map(str::to_owned);
     let afresh = output.is_some_and(|port| ledger.altered.contains_key(&port));
     let earlier = earlier(&start, ledger, deployed);
-    Some(Job { start, products, print, versions, models, altered, afresh, earlier })
+    Some(Job { start, products, print, versions, models, altered, afresh, earlier, kept_from })
 }
 
 /// Returns what the rules of the contract compare a step's rows with.

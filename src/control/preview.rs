@@ -15,10 +15,10 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::error::UpError;
 use super::hands::Hands;
 use super::judge::Judge;
 use super::ledger;
-use super::error::UpError;
 use super::run::{QUERY_MEMORY_BYTES, WorkThreads, create};
 use super::seat::{START_MS, lead, owner};
 use super::telling::Telling;
@@ -308,6 +308,7 @@ fn quiet(reference: &str) -> Environment {
         allow_commands: Vec::new(),
         limits: hydromesh_core::model::StepLimits::default(),
         cost: None,
+        maintenance: hydromesh_core::model::Maintenance::default(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a commit carries, and the one judgement both formats make before committing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -57,6 +57,8 @@ pub enum PublishMode {
     /// Removes every file of this partition (`YYYY-MM-DD` for a date) and adds the staged ones.
     ReplacePartition(String),
     ReplaceAll,
+    /// Removes every file of these partitions and adds nothing: they are no longer known, not even as empty.
+    RemovePartitions(BTreeSet<String>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

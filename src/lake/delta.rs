@@ -392,7 +392,7 @@ pub(super) async fn publish(
         return Ok(Published { version, outcome: Outcome::AlreadyCommitted });
     }
     let next = version_of(snapshot)?.0 + 1;
-    let operation = DeltaOperation::Write {
+    let write = || DeltaOperation::Write {
         mode: if *mode == PublishMode::Append { SaveMode::Append } else { SaveMode::Overwrite },
         partition_by: staged.partition_by.clone().map(|by| vec![by]),
         predicate: match (mode, &staged.partition_by) {
@@ -401,6 +401,10 @@ pub(super) async fn publish(
             }
             _ => None,
         },
+    };
+    let operation = match mode {
+        PublishMode::RemovePartitions(_) => DeltaOperation::Delete { predicate: None },
+        _ => write(),
     };
     let mut actions = vec![commit_info(&operation, meta.at_ms, Some(meta))?, epoch_action(meta.writer())];
     actions.push(match &meta.checkpoint {
@@ -436,6 +440,10 @@ fn replaces(mode: &PublishMode, partition_by: Option<&str>, file: &Remove) -> bo
         PublishMode::ReplacePartition(value) => {
             let values = file.partition_values.as_ref();
             partition_by.and_then(|by| values?.get(by)?.as_deref()) == Some(value)
+        }
+        PublishMode::RemovePartitions(gone) => {
+            let values = file.partition_values.as_ref();
+            partition_by.and_then(|by| values?.get(by)?.as_ref()).is_some_and(|value| gone.contains(value))
         }
     }
 }

@@ -380,6 +380,9 @@ async fn file_updates(
         PublishMode::ReplacePartition(value) => {
             by.and_then(|by| partition_value(file, by)).as_ref() == Some(value)
         }
+        PublishMode::RemovePartitions(gone) => {
+            by.and_then(|by| partition_value(file, by)).is_some_and(|value| gone.contains(&value))
+        }
     });
     let mut wanted: BTreeSet<String> = kept.iter().map(|file| file.file_path().clone()).collect();
     wanted.extend(files.iter().map(|file| file.file_path().clone()));

@@ -54,6 +54,24 @@ impl Lake {
     }
 }
 
+impl Lake {
+    /// Returns the addresses of the tables beside a port's own (`<port>__...`), such as what was set aside.
+    ///
+    /// # Errors
+    /// When the folder cannot be looked at.
+    pub async fn beside(&self, address: &str) -> Result<Vec<String>, LakeError> {
+        let bad =
+            || LakeError::BadAddress { address: address.to_owned(), why: "expected domain/product.port" };
+        let (domain, port) = address.split_once('/').ok_or_else(bad)?;
+        let (root, domain, port) = (self.root.clone(), domain.to_owned(), port.to_owned());
+        fs::blocking(move || {
+            let found = beside(&root, &domain, &port)?.into_iter().filter(|name| *name != port);
+            Ok(found.map(|name| format!("{domain}/{name}")).collect())
+        })
+        .await
+    }
+}
+
 fn leave(
     root: &Path,
     tables: &BTreeMap<String, Version>,
@@ -80,6 +98,7 @@ fn leave(
     // Of an earlier try.
     let begun = real_folder(&target)?;
     if folders.is_empty() && !begun {
+        check_mounted(root)?;
         return Ok(Left::default());
     }
     make_folders(root, &place)?;
@@ -102,6 +121,17 @@ fn leave(
     }
     let archive = (left > 0).then(|| place.to_string_lossy().into_owned());
     Ok(Left { tables: left, archive })
+}
+
+/// Fails when there is nothing in the lake at all, not even an empty domain: tables that are out of sight have not left.
+fn check_mounted(root: &Path) -> Result<(), LakeError> {
+    let entries = std::fs::read_dir(root).map_err(|source| LakeError::io("list", root, source))?;
+    let mut names = entries.flatten().map(|entry| entry.file_name());
+    if names.any(|name| !name.to_string_lossy().starts_with('.')) {
+        return Ok(());
+    }
+    let why = "nothing is there: taken for a disk that is not mounted";
+    Err(LakeError::io("find tables in", root, std::io::Error::other(why)))
 }
 
 /// Returns the names of the folders of a port's tables, its own before those beside it.

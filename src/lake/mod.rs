@@ -40,7 +40,10 @@ use std::{
 };
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use datafusion::{catalog::TableProvider, execution::SendableRecordBatchStream};
+use datafusion::{
+    catalog::TableProvider, execution::SendableRecordBatchStream,
+    physical_plan::stream::RecordBatchStreamAdapter,
+};
 
 use self::{
     commit::retry_limit,
@@ -381,6 +384,24 @@ impl Table {
             staged.files.push(stage::write_empty(plan, value.clone()).await?);
         }
         Ok(())
+    }
+
+    /// Removes all partitions before one from what the newest version shows, in one commit that carries `meta`; earlier versions
+    /// stay as they are. Returns the version, or nothing where there are no such partitions.
+    ///
+    /// # Errors
+    /// See [`Table::publish`].
+    pub async fn remove_before(&self, from: &str, meta: &CommitMeta) -> Result<Option<Version>, LakeError> {
+        let shown = self.partitions(None).await?.into_keys();
+        let gone: std::collections::BTreeSet<String> = shown.filter(|key| key.as_str() < from).collect();
+        if gone.is_empty() {
+            return Ok(None);
+        }
+        let schema = self.file_set(None).await?.schema;
+        let nothing = RecordBatchStreamAdapter::new(schema, futures::stream::empty());
+        let staged = self.stage(meta, Box::pin(nothing)).await?;
+        let published = self.publish(staged, PublishMode::RemovePartitions(gone), meta).await?;
+        Ok(Some(published.version))
     }
 
     /// Deletes staged files that will not be published. Files a commit refers to are left alone.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use hydromesh_core::ledger::{Alert, AlertKind, AlertState, EpisodeRecord};
-use hydromesh_core::model::{Environment, StateKind, StepLimits, StreamKind, TableFormat};
+use hydromesh_core::model::{Environment, Maintenance, StateKind, StepLimits, StreamKind, TableFormat};
 
 use super::facts::Facts;
 use super::*;
@@ -25,6 +25,7 @@ fn settings(smtp: Option<&str>) -> Environment {
         allow_commands: Vec::new(),
         limits: StepLimits::default(),
         cost: None,
+        maintenance: Maintenance::default(),
     }
 }
 

@@ -139,6 +139,7 @@ impl World {
             altered: 0,
             afresh: false,
             earlier: BTreeMap::new(),
+            kept_from: None,
         };
         let context = Context {
             environment: "dev".to_owned(),

@@ -208,6 +208,7 @@ impl World {
             altered: 0,
             afresh: false,
             earlier: BTreeMap::new(),
+            kept_from: None,
         };
         Self { folder, context, job, clicks: Clicks::of(&reading) }
     }

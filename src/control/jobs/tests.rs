@@ -14,6 +14,8 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+mod tends;
+
 use super::*;
 use crate::apply::{Blobs, Context, Reporter, perform, samples, testing};
 use crate::clock::Clock;
@@ -155,9 +157,12 @@ impl World {
 
     async fn step(&mut self, from: &str, to: &str, text: String) -> Told {
         *self.file.0.lock().expect("a lock") = text;
+        self.work(Work::Partitions { from: from.to_owned(), to: to.to_owned() }).await
+    }
+
+    async fn work(&mut self, work: Work) -> Told {
         self.runs += 1;
         let run = format!("run-{}", self.runs);
-        let work = Work::Partitions { from: from.to_owned(), to: to.to_owned() };
         let pipeline: PipelineId = "shop/visits:make".parse().expect("an id");
         let key = StepKey { pipeline, work };
         let start = Start {

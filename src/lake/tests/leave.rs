@@ -35,6 +35,9 @@ pub(super) async fn a_dropped_table_is_gone_with_what_is_beside_it(format: Table
     assert!(matches!(other.state().await.unwrap(), TableState::Known(_)), "another port's table stays");
     assert!(!lake.root().join(".dropped").exists());
     assert_eq!(lake.leave(known(version.0), Leave::Dropped, "7").await.unwrap(), Left::default(), "once");
+    std::fs::remove_dir_all(lake.root().join("commerce")).unwrap();
+    let unmounted = lake.leave(known(version.0), Leave::Dropped, "7").await.unwrap_err();
+    assert!(unmounted.to_string().contains("find tables in"), "{unmounted}");
 }
 
 pub(super) async fn a_drop_goes_on_where_it_stopped(format: TableFormat) {
@@ -44,7 +47,8 @@ pub(super) async fn a_drop_goes_on_where_it_stopped(format: TableFormat) {
     let away = lake.root().join(".dropped/7");
     std::fs::create_dir_all(&away).unwrap();
     std::fs::rename(table.location(), away.join("orders.orders")).unwrap();
-    let log = away.join("orders.orders").join(if format == TableFormat::Delta { "_delta_log" } else { "metadata" });
+    let log =
+        away.join("orders.orders").join(if format == TableFormat::Delta { "_delta_log" } else { "metadata" });
     std::fs::remove_dir_all(log).unwrap();
     let left = lake.leave(known(version.0), Leave::Dropped, "7").await.unwrap();
     assert_eq!(left.tables, 1);
@@ -107,4 +111,28 @@ pub(super) async fn nothing_outside_the_lake_leaves(format: TableFormat) {
     std::os::unix::fs::symlink(elsewhere.path(), lake.root().join("commerce")).unwrap();
     assert!(lake.leave(known(version.0), Leave::Dropped, "7").await.is_err());
     assert!(elsewhere.path().join("orders.orders").exists());
+}
+
+pub(super) async fn partitions_are_removed_from_the_newest_version_alone(format: TableFormat) {
+    let (_folder, table) = new_table(format, &by_day()).await;
+    let meta = |key: &str| CommitMeta::new(key, 1, NOON);
+    let days = vec![wide_rows(DAY_ONE, 9, 1), wide_rows(DAY_ONE + 1, 7, 2), wide_rows(DAY_ONE + 2, 5, 3)];
+    let first = put(&table, days, PublishMode::Append, &meta("three days")).await.unwrap().version;
+    let gone = table.remove_before("2026-08-03", &meta("kept from 3 August")).await.unwrap().unwrap();
+    assert!(gone > first);
+    assert_eq!(table.partitions(None).await.unwrap().keys().collect::<Vec<_>>(), ["2026-08-03"]);
+    assert_eq!(number(&table, None, "SELECT count(*) FROM t").await, 5);
+    assert_eq!(number(&table, Some(first), "SELECT count(*) FROM t").await, 21);
+    assert_eq!(table.remove_before("2026-08-03", &meta("once more")).await.unwrap(), None);
+    assert_eq!(table.sweep(i64::MAX).await.unwrap(), 0, "earlier versions have the files");
+    // A writer that another has taken over from removes nothing, and neither does the same commit again.
+    let stale = CommitMeta::new("stale", 0, NOON);
+    let refused = table.remove_before("2026-08-04", &stale).await.unwrap_err();
+    assert!(matches!(refused, LakeError::Fenced { .. }), "{refused}");
+    let last = table.remove_before("2026-08-04", &meta("all of it")).await.unwrap();
+    assert!(last > Some(gone));
+    assert_eq!(number(&table, None, "SELECT count(*) FROM t").await, 0);
+    let day = vec![wide_rows(DAY_ONE + 3, 4, 4)];
+    let _ = put(&table, day, PublishMode::Append, &meta("the next day")).await.unwrap();
+    assert_eq!(number(&table, None, "SELECT count(*) FROM t").await, 4);
 }

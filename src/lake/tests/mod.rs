@@ -179,6 +179,7 @@ both_formats!(
     an_archived_table_can_be_put_back,
     a_table_that_took_the_place_never_leaves_with_the_old_one,
     nothing_outside_the_lake_leaves,
+    partitions_are_removed_from_the_newest_version_alone,
 );
 
 #[tokio::test]

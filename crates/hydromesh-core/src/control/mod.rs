@@ -16,6 +16,7 @@ mod models;
 mod outbox;
 mod retire;
 mod room;
+mod tend;
 #[cfg(test)]
 mod tests;
 mod troubles;
@@ -44,6 +45,7 @@ use outbox::Handed;
 pub use outbox::outbox_id;
 use retire::Endings;
 pub use retire::{Disposal, Disposed};
+use tend::Tending;
 use work::{Flight, Rest};
 
 /// Limits of one controller, where its environment does not say.
@@ -232,6 +234,8 @@ pub struct Control {
     commands: VecDeque<String>,
     /// Of the tables of products that left.
     endings: Endings,
+    /// Tables that are due to be looked after.
+    tending: Tending,
     /// Products with a model about which nothing was decided.
     unweighed: BTreeSet<ProductId>,
     due: DueWork,
@@ -282,6 +286,7 @@ impl Control {
             ask_again_ms: i64::MAX,
             commands,
             endings: Endings::default(),
+            tending: Tending::default(),
             unweighed,
             due: DueWork::default(),
             flights: BTreeMap::new(),
@@ -378,10 +383,15 @@ impl Control {
         self.ask_again();
         self.ask_about_commands();
         self.weigh_challengers();
-        self.end_tables();
+        // A preview wakes nobody, and looks after nobody's tables: whoever made it is told how it ended.
+        let whole = self.ledger.inherited.is_none();
+        if whole {
+            self.end_tables();
+            self.look_after_tables();
+        }
         self.schedule();
-        // A preview wakes nobody: whoever made it is told how it ended.
-        if self.ledger.inherited.is_none() {
+        if whole {
+            self.tend();
             self.judge();
             self.deliver();
         }
@@ -394,6 +404,7 @@ impl Control {
         }
         self.ledger.apply(&entry);
         self.endings.note(&self.ledger, &entry.fact);
+        self.tending.note(&entry.fact);
         match &entry.fact {
             // What was answered may be a pause or a cancel.
             Fact::Deployed { .. } | Fact::Altered { .. } | Fact::CommandAnswered { .. } => {

@@ -112,7 +112,9 @@ impl Control {
         for (id, retired) in &self.ledger.retired {
             if let Some(ending) = retired.under_way() {
                 match self.endings.out.get(id) {
-                    Some(again_ms) if *again_ms > self.now_ms => self.endings.look_ms = self.endings.look_ms.min(*again_ms),
+                    Some(again_ms) if *again_ms > self.now_ms => {
+                        self.endings.look_ms = self.endings.look_ms.min(*again_ms);
+                    }
                     _ => begun.push(disposal(id, ending)),
                 }
                 continue;
@@ -152,7 +154,8 @@ impl Control {
             return Some(pause.until_ms.map_or(Stays::Held, Stays::Until));
         }
         // What the head asks for has to be known: it may bring the product back, and not be through the gate yet.
-        let head = self.desired.as_deref().filter(|it| self.ledger.head.as_deref() == Some(it.commit.as_str()));
+        let head =
+            self.desired.as_deref().filter(|it| self.ledger.head.as_deref() == Some(it.commit.as_str()));
         let wanted = |id: &ProductId| {
             head.is_none_or(|head| head.mesh.products.contains_key(id) || head.broken.contains_key(id))
         };
@@ -186,7 +189,8 @@ impl Control {
         self.endings.touched = true;
         let id = &decision.product;
         let Some(retired) = self.ledger.retired.get(id) else { return };
-        let Some((how, _)) = retired.due().filter(|_| retired.deployed.print.all == decision.fingerprint) else {
+        let Some((how, _)) = retired.due().filter(|_| retired.deployed.print.all == decision.fingerprint)
+        else {
             return;
         };
         if !decision.allow {

@@ -203,7 +203,8 @@ impl Control {
 
     /// Returns the due steps of a pipeline that nothing in flight collides with, no more than may begin beside that.
     pub(super) fn startable(&self, pipeline: &PipelineId) -> impl Iterator<Item = &DueStep> {
-        let flights: Vec<&StepKey> = self.flights_of(pipeline).collect();
+        // Whoever looks after its table is in nobody's way.
+        let flights: Vec<&StepKey> = self.flights_of(pipeline).filter(|key| key.work != Work::Tend).collect();
         let concurrency = self.due.steps_of(pipeline).next().map_or(1, |step| step.concurrency.max(1));
         let room = usize::try_from(concurrency).unwrap_or(1).saturating_sub(flights.len());
         let follows = |step: &DueStep| step.key.work == Work::Follow;
@@ -228,7 +229,7 @@ impl Control {
     }
 
     /// Begins a step; returns whether it did.
-    fn start(&mut self, step: DueStep) -> bool {
+    pub(super) fn start(&mut self, step: DueStep) -> bool {
         let DueStep { key, reason, attempt, .. } = step;
         let Some(basis) = Basis::of(&self.ledger, &key) else { return false };
         let (generation, decision) = (basis.deployed.generation, basis.deployed.decision.clone());
@@ -239,7 +240,9 @@ impl Control {
             attempt,
             decision: decision.clone(),
         });
-        self.lines.began(self.lane_of(&key), key.pipeline.clone(), self.ledger.seq);
+        if key.work != Work::Tend {
+            self.lines.began(self.lane_of(&key), key.pipeline.clone(), self.ledger.seq);
+        }
         let bounds = self.ledger.bounds_of(&key.pipeline).cloned().unwrap_or_default();
         let flight = Flight {
             run: run.clone(),

@@ -74,8 +74,11 @@ impl LedgerState {
             Work::Partitions { from, to } => (from.as_str(), to.as_str()),
             Work::Whole | Work::Embed | Work::Train => ALL,
             // A stream's commits tell themselves where to go on.
-            Work::Follow | Work::Drift => NONE,
+            Work::Follow | Work::Drift | Work::Tend => NONE,
         };
+        if step.work == Work::Tend {
+            return;
+        }
         let Some(deployed) = self.deployed.get(&step.pipeline.product) else {
             return self.doubt_product(&step.pipeline.product);
         };

@@ -12,6 +12,7 @@ mod reading;
 mod records;
 mod retired;
 mod state;
+mod tended;
 
 use std::collections::BTreeMap;
 
@@ -27,6 +28,7 @@ pub use records::{
 };
 pub use retired::{Ending, Gone, Retirement};
 pub use state::LedgerState;
+pub use tended::Kept;
 
 use crate::band::Band;
 use crate::checkpoint::CheckpointRecord;
@@ -262,6 +264,25 @@ pub enum Fact {
         /// What the next hop answered, or the file's name.
         receipt: String,
     },
+    /// The contract of a port does not keep partitions any longer: from here on nobody counts on them.
+    Expired {
+        /// The port.
+        port: PortId,
+        /// The first partition that is kept.
+        before: String,
+    },
+    /// A table was looked after.
+    Tended {
+        /// The port.
+        port: PortId,
+        /// The run.
+        run: String,
+        /// Files that no version had, removed.
+        files: u64,
+        /// The version that lacks what its contract does not keep, if there is one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        version: Option<i64>,
+    },
     /// Someone asked for something.
     Command(Command),
     /// A command was answered.
@@ -304,6 +325,8 @@ impl Fact {
             Self::Promoted { .. } => "promoted",
             Self::Alert(_) => "alert",
             Self::Sent { .. } => "sent",
+            Self::Expired { .. } => "expired",
+            Self::Tended { .. } => "tended",
             Self::Command(_) => "command",
             Self::CommandAnswered { .. } => "command_answered",
         }

@@ -8,9 +8,9 @@ use sha2::{Digest, Sha256};
 use super::earlier;
 use super::{
     Alert, AlertKind, AlertState, Alteration, Attempts, Champion, Command, Decision, Deployed, Entry,
-    EpisodeRecord, ErrorKind, Fact, FeatureDrift, FinishedRun, Gone, Inheritance, Outcome, Pause, PortState,
-    ProductVerdict, Published, PublishedPartition, QualityRecord, Retirement, RuleOutcome, RunOutcome,
-    SeenCommit, StreamState,
+    EpisodeRecord, ErrorKind, Fact, FeatureDrift, FinishedRun, Gone, Inheritance, Kept, Outcome, Pause,
+    PortState, ProductVerdict, Published, PublishedPartition, QualityRecord, Retirement, RuleOutcome,
+    RunOutcome, SeenCommit, StreamState,
 };
 use crate::diag::codes;
 use crate::ids::{PipelineId, PortId, ProductId};
@@ -67,6 +67,10 @@ pub struct LedgerState {
     pub ports: BTreeMap<PortId, Arc<PortState>>,
     /// Products that left the mesh, until they come back.
     pub retired: BTreeMap<ProductId, Arc<Retirement>>,
+    /// When the table of each pipeline was last looked after.
+    pub tended: BTreeMap<PipelineId, i64>,
+    /// From where ports keep partitions whose contract says so.
+    pub kept: BTreeMap<PortId, Kept>,
     /// Tables that are gone and were not made anew.
     pub gone: BTreeMap<PortId, Gone>,
     /// Runs begun and not ended, by run id.
@@ -231,7 +235,9 @@ impl LedgerState {
             }
             Fact::Inherited { parent, position } => self.inherit(at_ms, parent, *position),
             Fact::Retired { product, commit, decision } => self.retire(at_ms, product, commit, decision),
-            Fact::TablesEnding { product, how, decision } => self.begin_ending(at_ms, product, *how, decision),
+            Fact::TablesEnding { product, how, decision } => {
+                self.begin_ending(at_ms, product, *how, decision);
+            }
             Fact::TablesEnded { product, archive, .. } => {
                 self.end_tables(at_ms, product, archive.as_deref());
             }
@@ -347,6 +353,8 @@ impl LedgerState {
                     }
                 }
             }
+            Fact::Expired { port, before } => self.expire(at_ms, port, before),
+            Fact::Tended { port, version, .. } => self.tended(port, *version),
             Fact::Command(command) => {
                 self.pending.insert(command.id.clone(), command.clone());
             }
@@ -409,7 +417,9 @@ impl LedgerState {
             RunOutcome::Succeeded { .. } => {
                 self.succeeded += 1;
                 self.repaired(step);
-                if step.work != Work::Follow {
+                if step.work == Work::Tend {
+                    self.tended.insert(step.pipeline.clone(), at_ms);
+                } else if step.work != Work::Follow {
                     keep(self.took.entry(step.pipeline.clone()).or_default(), took_ms, KEEP_TOOK);
                 }
             }
@@ -483,6 +493,8 @@ impl LedgerState {
                 self.altered.remove(&published.port);
             }
         }
+        let is_kept =
+            self.kept_from(&published.port).is_none_or(|from| key.is_empty() || key.as_str() >= from);
         let port = self.port_mut(&published.port);
         port.version = port.version.max(published.version);
         port.rows_version = port.rows_version.max(rows_version);
@@ -496,7 +508,10 @@ impl LedgerState {
             unsure: false,
             nulls,
         };
-        if let Some(replaced) = port.partitions.insert(key, Arc::new(partition)) {
+        // A step that began before its contract gave the partition up.
+        if !is_kept {
+            port.partitions.remove(&key);
+        } else if let Some(replaced) = port.partitions.insert(key, Arc::new(partition)) {
             earlier::keep_whole(port, replaced, published);
         }
         keep(&mut port.publishes, (at_ms, published.data_time_ms), KEEP_PUBLISHES);

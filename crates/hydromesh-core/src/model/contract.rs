@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::read::length;
 use crate::time::Span;
 
 /// One data contract; one schema object per port.
@@ -34,6 +35,17 @@ impl Contract {
             _ => None,
         });
         ages.min()
+    }
+
+    /// Returns how long its data is kept, if it says (`retention`).
+    #[must_use]
+    pub fn retention(&self) -> Option<Span> {
+        let kept = self.slas.iter().filter_map(|sla| match &sla.kind {
+            SlaKind::Other { property, value } if property == "retention" => length(value, None),
+            _ => None,
+        });
+        // What has to be kept for anybody's sake is kept.
+        kept.max()
     }
 }
 

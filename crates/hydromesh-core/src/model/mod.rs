@@ -78,6 +78,9 @@ pub struct Environment {
     /// What an hour of one step costs, if somebody says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<Price>,
+    /// What is done to its tables without anybody's asking.
+    #[serde(default, skip_serializing_if = "Maintenance::is_default")]
+    pub maintenance: Maintenance,
 }
 
 /// What an hour of one step costs, of an environment.
@@ -87,6 +90,31 @@ pub struct Price {
     pub per_hour_micro: u64,
     /// Its code, such as `EUR` (ISO 4217).
     pub currency: String,
+}
+
+/// What is done to tables without anybody's asking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Maintenance {
+    /// How often at most each table is looked after; never without one.
+    pub every: Option<Span>,
+    /// How old files are that no version of a table has, before they are removed.
+    pub unused: Span,
+}
+
+impl Default for Maintenance {
+    fn default() -> Self {
+        let days = |count| Span::from_millis(count * SpanUnit::Day.millis());
+        // A week is longer than anything that is under way.
+        Self { every: Some(days(1)), unused: days(7) }
+    }
+}
+
+impl Maintenance {
+    /// Returns whether nothing is said.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How many steps that end by themselves may run at once in an environment. What follows a topic is not counted.

@@ -288,6 +288,8 @@ impl Table<'_> {
         until_ms: &mut Option<i64>,
     ) -> Vec<Stale> {
         let mut found: Vec<Stale> = Vec::new();
+        // What is not kept any longer is not computed again, nor is what would be made of it.
+        let range = range.start.max(self.kept_from(grid))..range.end;
         if range.is_empty() {
             return found;
         }
@@ -330,6 +332,13 @@ impl Table<'_> {
         self.rests_on.iter().fold(found, |found, (input, survey)| {
             found.into_iter().flat_map(|stale| apart(stale, input, survey)).collect()
         })
+    }
+
+    /// Returns the first position that its own table and the inputs keep of which it reads the same partition alone.
+    fn kept_from(&self, grid: &Grid) -> i64 {
+        let ports = self.rests_on.iter().map(|(input, _)| input).chain([&self.port]);
+        let kept = ports.filter_map(|port| grid.index(self.survey.ledger.kept_from(port)?));
+        kept.max().unwrap_or(i64::MIN)
     }
 
     /// Returns why a whole output is to be computed, if it is.

@@ -3,7 +3,7 @@
 use chrono_tz::Tz;
 
 use crate::model::Partitioning;
-use crate::time::{Partition, PartitionSet};
+use crate::time::{Partition, PartitionSet, Span};
 
 /// Returns the zone of a pipeline's calendar.
 ///
@@ -26,4 +26,12 @@ pub fn ended_partitions(partitioning: &Partitioning, now_ms: i64) -> PartitionSe
         Ok(first) => PartitionSet::complete_at(first, now_ms, zone(partitioning)),
         Err(_) => PartitionSet::empty(partitioning.every),
     }
+}
+
+/// Returns the first partition that is still kept when data is kept so long after its partition has ended; none while everything is.
+#[must_use]
+pub fn first_kept(partitioning: &Partitioning, retention: Span, now_ms: i64) -> Option<String> {
+    let over = ended_partitions(partitioning, now_ms.saturating_sub(retention.millis()));
+    let last = over.last()?.index();
+    Some(Partition::from_index(partitioning.every, last + 1).to_string())
 }

@@ -144,6 +144,13 @@ impl DueWork {
                     self.touch(&reader);
                 }
             }
+            // Once for each partition of the calendar; readers do not compute the same partitions either.
+            Fact::Expired { port, .. } | Fact::Tended { port, version: Some(_), .. } => {
+                self.touch(&port.product).whole = true;
+                for reader in self.readers_of(&port.product) {
+                    self.touch(&reader).whole = true;
+                }
+            }
             // They come by hand, so rarely.
             Fact::Altered { port, .. } => self.touch(&port.product).whole = true,
             // It may be about any partition.
@@ -164,6 +171,7 @@ impl DueWork {
             | Fact::Quarantined { .. }
             | Fact::Sent { .. }
             | Fact::Command(_)
+            | Fact::Tended { .. }
             | Fact::Verified(_) => {}
         }
     }

@@ -21,7 +21,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use calendar::{ended_partitions, partition_bounds_ms};
+pub use calendar::{ended_partitions, first_kept, partition_bounds_ms};
 pub use change::{Change, ChangeKind, Plan, admit, plan};
 pub use due::{DueStep, DueWork, NotDue, Refreshed, due_steps};
 pub use order::{dependency_order, upstream_ports};
@@ -83,6 +83,8 @@ pub enum Work {
     Train,
     /// Comparing features with the training snapshot.
     Drift,
+    /// Looking after its table.
+    Tend,
 }
 
 impl StepKey {
@@ -111,6 +113,7 @@ impl fmt::Display for StepKey {
             Work::Embed => f.write_str("embed"),
             Work::Train => f.write_str("train"),
             Work::Drift => f.write_str("drift"),
+            Work::Tend => f.write_str("tend"),
         }
     }
 }
@@ -132,6 +135,7 @@ impl std::str::FromStr for StepKey {
             "embed" => Work::Embed,
             "train" => Work::Train,
             "drift" => Work::Drift,
+            "tend" => Work::Tend,
             range => {
                 let (from, to) = range.split_once("..").ok_or_else(fail)?;
                 Work::Partitions { from: from.to_owned(), to: to.to_owned() }

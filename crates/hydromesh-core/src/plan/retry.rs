@@ -15,7 +15,8 @@ const DISK_MS: i64 = 60_000;
 pub fn retry_of(pipeline: Option<&Pipeline>, work: &Work) -> Retry {
     match (pipeline, work) {
         (Some(Pipeline::Batch(batch)), _) => batch.retry.clone(),
-        (_, Work::Follow) => Retry { attempts: u32::MAX, ..Retry::default() },
+        // Control tries again in its own time.
+        (_, Work::Follow | Work::Tend) => Retry { attempts: u32::MAX, ..Retry::default() },
         (_, Work::Drift) => {
             // From its own rhythm to an hour.
             Retry { attempts: u32::MAX, from: Span::from_millis(600_000), to: Span::from_millis(3_600_000) }
@@ -47,7 +48,8 @@ pub(super) fn paused_by(key: &StepKey, pause: &Pause) -> NotDue {
 
 /// Returns why a step waits whose product came back while its earlier tables are taken away.
 pub(super) fn ending_first(key: &StepKey, ending: &Ending) -> NotDue {
-    let why = format!("its earlier tables are being {}; it starts from nothing after that", ending.how.done());
+    let why =
+        format!("its earlier tables are being {}; it starts from nothing after that", ending.how.done());
     NotDue { pipeline: key.pipeline.clone(), why, until_ms: None, held: true }
 }
 

@@ -130,6 +130,7 @@ impl World {
             altered: 0,
             afresh: false,
             earlier: BTreeMap::new(),
+            kept_from: None,
         }
     }
 

@@ -19,7 +19,11 @@ impl World {
                 continue;
             }
             let ending = self.durable.ending_of(&disposal.product).map(|ending| ending.seq);
-            assert_eq!(ending, Some(disposal.seq), "{port} is taken away, and its end is not what the ledger says");
+            assert_eq!(
+                ending,
+                Some(disposal.seq),
+                "{port} is taken away, and its end is not what the ledger says"
+            );
             self.lake.remove(port);
             found += 1;
         }
@@ -29,7 +33,10 @@ impl World {
 
     /// Asserts that the tables of a product may end now, from the facts alone.
     pub fn check_end(&self, at_ms: i64, product: &ProductId, how: TableEnd) {
-        assert!(!self.durable.deployed.contains_key(product), "the tables of {product} end while it is deployed");
+        assert!(
+            !self.durable.deployed.contains_key(product),
+            "the tables of {product} end while it is deployed"
+        );
         let mut says = None;
         for entry in &self.entries {
             match &entry.fact {
@@ -43,7 +50,9 @@ impl World {
                 _ => {}
             }
         }
-        let Some((Some(left_ms), policy)) = says else { panic!("{product} did not leave, or its tables end twice") };
+        let Some((Some(left_ms), policy)) = says else {
+            panic!("{product} did not leave, or its tables end twice")
+        };
         let (wanted, after) = policy.end().expect("its tables stay");
         assert_eq!(how, wanted, "{product}");
         assert!(at_ms >= left_ms + after.millis(), "the tables of {product} end before their time");
@@ -51,7 +60,9 @@ impl World {
         let reader = self.durable.deployed.values().find(|it| it.print.reads.keys().any(reads));
         assert_eq!(reader.map(|it| it.product.id.to_string()), None, "somebody reads {product}");
         let decided = self.entries.iter().rev().find_map(|entry| match &entry.fact {
-            Fact::Decided(decision) if decision.product == *product && decision.action == "drop" => Some(decision),
+            Fact::Decided(decision) if decision.product == *product && decision.action == "drop" => {
+                Some(decision)
+            }
             _ => None,
         });
         assert!(decided.is_some_and(|it| it.allow), "P2: the tables of {product} end without an allow");
@@ -84,7 +95,10 @@ fn tables_are_dropped_when_their_time_has_come_and_not_before() {
     let (mut world, product, port) = world(RetirePolicy::Drop { after: span("30d") });
     let since = world.entries.len();
     world.commit(|tree| _ = tree.remove(&product));
-    assert_eq!(why(&world, &product), "no longer in the mesh; its tables are dropped on 2026-12-01, unless it comes back before");
+    assert_eq!(
+        why(&world, &product),
+        "no longer in the mesh; its tables are dropped on 2026-12-01, unless it comes back before"
+    );
     world.pass(29 * DAY_MS, DAY_MS);
     assert!(world.lake.contains_key(&port));
     assert_eq!(kinds(&world, since), [""; 0]);
@@ -127,10 +141,18 @@ fn after_an_archive_a_product_starts_from_nothing_above_its_old_versions() {
     let since = world.entries.len();
     world.commit(|tree| *tree = before);
     let told = why(&world, &product);
-    assert!(told.starts_with("comes back and starts from nothing; its tables were archived on 2026-11-01 to .archive/"), "{told}");
+    assert!(
+        told.starts_with(
+            "comes back and starts from nothing; its tables were archived on 2026-11-01 to .archive/"
+        ),
+        "{told}"
+    );
     world.pass(HOUR_MS, HOUR_MS);
     let state = &world.ledger().ports[&port];
-    assert!(state.partitions.values().all(|it| it.published.version > version), "I19: no version is given twice");
+    assert!(
+        state.partitions.values().all(|it| it.published.version > version),
+        "I19: no version is given twice"
+    );
     assert!(state.published > published, "looks from before do not count");
     assert_eq!(world.backfilled(since)["commerce/daily-revenue"], 90);
     let data = world.ledger().deployed[&product].print.ports[&port.port].data.clone();
@@ -185,9 +207,7 @@ fn a_pause_holds_the_end_and_a_denial_is_asked_about_again() {
     world.pass(DAY_MS, HOUR_MS);
     assert!(world.lake.contains_key(&port), "the gate denies it");
     let asked = |world: &World| {
-        let about = |entry: &&crate::ledger::Entry| {
-            matches!(&entry.fact, Fact::Decided(it) if it.action == "drop" && it.product == product)
-        };
+        let about = |entry: &&crate::ledger::Entry| matches!(&entry.fact, Fact::Decided(it) if it.action == "drop" && it.product == product);
         world.entries.iter().filter(about).count()
     };
     assert_eq!(asked(&world), 1, "the same denial again is no new fact");

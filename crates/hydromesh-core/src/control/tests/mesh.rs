@@ -7,10 +7,10 @@ use crate::ids::{PortId, ProductId};
 use crate::model::{
     Access, Available, BackfillOrder, BatchPipeline, BatchSchedule, Bounds, ByPromise, Chunking,
     Classification, Column, ColumnShape, Contract, Domain, DriftRule, EmbeddingPipeline, Environment,
-    EventSource, FeaturePipeline, InputPort, InputSource, Late, LateBeyond, LogicalType, Mesh, OutputPort,
-    Partitioning, Pipeline, Product, QueryShape, RetirePolicy, RetrainOn, Retry, Route, Schedule, Sla, SlaKind,
-    SourceColumn, SqlText, StateKind, StepLimits, StreamKind, StreamPipeline, TableFormat, TrainGate,
-    Trainer, TrainingPipeline,
+    EventSource, FeaturePipeline, InputPort, InputSource, Late, LateBeyond, LogicalType, Maintenance, Mesh,
+    OutputPort, Partitioning, Pipeline, Product, QueryShape, RetirePolicy, RetrainOn, Retry, Route, Schedule,
+    Sla, SlaKind, SourceColumn, SqlText, StateKind, StepLimits, StreamKind, StreamPipeline, TableFormat,
+    TrainGate, Trainer, TrainingPipeline,
 };
 use crate::plan::{Desired, PortPrint, dependency_order, print_mesh};
 use crate::spread::InOrder;
@@ -58,6 +58,8 @@ pub struct Spec {
     pub timeout: Option<Span>,
     pub pool: Option<&'static str>,
     pub retire: RetirePolicy,
+    /// How long its contract keeps data.
+    pub retention: Option<&'static str>,
     /// Stands for whatever is no data: description, owners.
     pub version: String,
     /// It does not check.
@@ -99,6 +101,7 @@ impl Spec {
             timeout: None,
             pool: None,
             retire: RetirePolicy::Keep,
+            retention: None,
             version: "1.0.0".to_owned(),
             broken: false,
             files: "1".to_owned(),
@@ -250,13 +253,16 @@ fn contract(spec: &Spec) -> Contract {
         description: String::new(),
         columns: spec.columns.iter().map(column).collect(),
         quality: Vec::new(),
-        slas: spec
-            .promise
-            .map(|most| Sla { id: "latency".to_owned(), kind: SlaKind::DataAge(most), target: 0.99, line: 0 })
+        slas: [("latency", spec.promise.map(SlaKind::DataAge)), ("retention", spec.retention.map(retention))]
             .into_iter()
+            .filter_map(|(id, kind)| Some(Sla { id: id.to_owned(), kind: kind?, target: 0.99, line: 0 }))
             .collect(),
         file: format!("domains/{}/port.odcs.yaml", spec.id),
     }
+}
+
+fn retention(value: &str) -> SlaKind {
+    SlaKind::Other { property: "retention".to_owned(), value: value.to_owned() }
 }
 
 fn raw_contract(table: &str) -> Contract {
@@ -462,6 +468,7 @@ fn environment(tree: &Tree) -> Environment {
         allow_commands: Vec::new(),
         limits,
         cost: None,
+        maintenance: Maintenance::default(),
     }
 }
 

@@ -14,5 +14,6 @@ mod signed;
 mod simulation;
 mod steps;
 mod story;
+mod tends;
 mod turns;
 mod world;

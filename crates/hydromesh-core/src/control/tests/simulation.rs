@@ -16,6 +16,9 @@ fn small() -> Tree {
     for spec in tree.values_mut() {
         spec.start = "2026-10-26";
         spec.chunk = spec.chunk.map(|_| span("3d"));
+        if spec.id == mesh::id("commerce/orders") {
+            spec.retention = Some("4d");
+        }
         spec.retire = match spec.id.to_string().as_str() {
             "commerce/daily-revenue" => RetirePolicy::Drop { after: span("2h") },
             "support/article-search" => RetirePolicy::Archive { after: span("0s") },

@@ -57,6 +57,8 @@ pub struct Running {
     above: i64,
     /// The last change of its table by somebody else that was known then.
     altered: u64,
+    /// The first partition that its table keeps.
+    kept_from: Option<String>,
     /// Partitions left to publish.
     left: VecDeque<Option<String>>,
     pub cancelled: bool,
@@ -77,7 +79,9 @@ impl World {
                 other.start.key
             );
         }
-        self.started.push(start.clone());
+        if start.key.work != Work::Tend {
+            self.started.push(start.clone());
+        }
         // The shell ends a step whose product was retired in the same breath before it begins.
         let Some(deployed) = self.at_work.control.ledger.deployed.get(&start.key.pipeline.product) else {
             return self.tell_end(&start.run, Fate::Told, Vec::new(), RunOutcome::Cancelled);
@@ -112,7 +116,20 @@ impl World {
         let epoch = self.at_work.epoch;
         let fate = Fate::Told;
         let cancelled = false;
-        let running = Running { start, product, print, epoch, inputs, above, altered, left, cancelled, fate };
+        let kept_from = self.at_work.control.ledger.kept_from(&port).map(str::to_owned);
+        let running = Running {
+            start,
+            product,
+            print,
+            epoch,
+            inputs,
+            above,
+            altered,
+            kept_from,
+            left,
+            cancelled,
+            fate,
+        };
         self.at_work.running.insert(running.start.run.clone(), running);
     }
 
@@ -153,6 +170,16 @@ impl World {
         if running.start.key.work == Work::Drift {
             let facts = vec![self.drift(&id)];
             self.finish(run, facts, RunOutcome::Succeeded { rows: 0 });
+            return true;
+        }
+        if running.start.key.work == Work::Tend {
+            let running = self.at_work.running.remove(run).expect("looked up above");
+            let facts = self.tend(&running);
+            self.at_work.running.insert(run.to_owned(), running);
+            match facts {
+                Some(facts) => self.finish(run, facts, RunOutcome::Succeeded { rows: 0 }),
+                None => self.fenced(run),
+            }
             return true;
         }
         let Some(partition) = running.left.pop_front() else {
@@ -296,6 +323,27 @@ impl World {
             }));
         }
         Some(facts)
+    }
+
+    /// Removes what the contract does not keep from a table, in one commit, unless a newer writer has committed.
+    fn tend(&mut self, running: &Running) -> Option<Vec<Fact>> {
+        let pipeline = &running.product.pipelines[&running.start.key.pipeline.name];
+        let port = running.product.port(pipeline.output());
+        let run = running.start.run.clone();
+        let table = self.lake.get_mut(&port);
+        let mut version = None;
+        if let (Some(from), Some(table)) = (&running.kept_from, table)
+            && table.partitions.first_key_value().is_some_and(|(key, _)| key < from)
+        {
+            if running.epoch < table.fence && !planted::is(Bug::StaleCommit) {
+                return None;
+            }
+            table.fence = table.fence.max(running.epoch);
+            table.version += 1;
+            table.partitions = table.partitions.split_off(from);
+            version = Some(table.version);
+        }
+        Some(vec![Fact::Tended { port, run, files: 0, version }])
     }
 
     /// Returns a table, made when it is not there; it counts on from the version that is known of it.

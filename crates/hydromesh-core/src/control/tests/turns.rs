@@ -25,7 +25,7 @@ fn began(world: &World, since: usize) -> Vec<String> {
     let entries = world.entries[since..].iter();
     entries
         .filter_map(|entry| match &entry.fact {
-            Fact::RunStarted { step, .. } if step.work != Work::Follow => {
+            Fact::RunStarted { step, .. } if !matches!(step.work, Work::Follow | Work::Tend) => {
                 Some(step.pipeline.product.name.to_string())
             }
             _ => None,

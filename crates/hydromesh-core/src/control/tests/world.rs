@@ -99,7 +99,7 @@ pub struct World {
     pub chaos: Option<Chaos>,
 
     // What the tests look at.
-    /// Steps begun, in order.
+    /// Steps begun, in order; without maintenance.
     pub started: Vec<Start>,
     /// Contracts that a deployed reader was checked against: reader, port, column, type.
     checked: BTreeMap<ProductId, Vec<(PortId, String, crate::model::LogicalType)>>,

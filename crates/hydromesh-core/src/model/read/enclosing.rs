@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 
 use super::own_head;
+use super::pipeline::parse_span;
 use super::product::{is_mail, read_tier};
 use crate::diag::{Diagnostic, codes};
 use crate::ids::DomainName;
-use crate::model::{Domain, Environment, Mesh, Price, Route, StateKind, StepLimits, StreamKind, TableFormat};
+use crate::model::{
+    Domain, Environment, Maintenance, Mesh, Price, Route, StateKind, StepLimits, StreamKind, TableFormat,
+};
 use crate::syntax::{Map, Node, Sink};
+use crate::time::Span;
 
 /// The tier of a domain that does not say: worth a mail, not worth waking anyone.
 const DEFAULT_TIER: u8 = 2;
@@ -127,6 +131,7 @@ fn environment(name: &str, node: &Node, sink: &Sink, names: &[&str]) -> Environm
     }
     let limits = map.map("limits").map(limits).unwrap_or_default();
     let cost = map.map("cost").and_then(price);
+    let maintenance = map.opt("maintenance").map(|node| maintenance(&map, node)).unwrap_or_default();
     map.finish();
     Environment {
         r#ref,
@@ -140,6 +145,7 @@ fn environment(name: &str, node: &Node, sink: &Sink, names: &[&str]) -> Environm
         allow_commands,
         limits,
         cost,
+        maintenance,
     }
 }
 
@@ -161,6 +167,40 @@ fn price(map: Map<'_>) -> Option<Price> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 10^12")]
     let micro = |price: f64| (price * 1e6).round() as u64;
     Some(Price { per_hour_micro: micro(per_hour?), currency: currency.filter(is_code)? })
+}
+
+/// `maintenance: off`, or `{every, unused}`.
+fn maintenance(parent: &Map<'_>, node: &Node) -> Maintenance {
+    let mut said = Maintenance::default();
+    if let Some(text) = node.text() {
+        if matches!(text.as_str(), "off" | "false") {
+            said.every = None;
+        } else {
+            parent.bad_choice("maintenance", node.at, &text, &["off", "{every: 1d, unused: 7d}"]);
+        }
+        return said;
+    }
+    let map = Map::new(node, parent.sink());
+    let day = Span::from_millis(86_400_000);
+    if let Some(every) = map.text("every").and_then(|text| parse_span(&map, "every", &text)) {
+        if every.is_zero() {
+            let message = "`every: 0s` would never end; `maintenance: off` does nothing";
+            map.sink().tell(codes::BAD_VALUE, map.spot("every"), message);
+        } else {
+            said.every = Some(every);
+        }
+    }
+    if let Some(unused) = map.text("unused").and_then(|text| parse_span(&map, "unused", &text)) {
+        if unused < day {
+            let message =
+                "`unused` is a day at least: a step under way may still publish files that no version has";
+            map.sink().tell(codes::BAD_VALUE, map.spot("unused"), message);
+        } else {
+            said.unused = unused;
+        }
+    }
+    map.finish();
+    said
 }
 
 /// `limits: {steps, per_product, pools: {NAME: STEPS}}`.
@@ -295,7 +335,36 @@ pub fn humanise(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::misfit_of_address;
+    use super::*;
+    use crate::syntax::parse;
+
+    fn read(text: &str) -> (Maintenance, Vec<(String, String)>) {
+        let (documents, _) = parse("mesh.yaml", &format!("maintenance: {text}\n"));
+        let sink = Sink::new("mesh.yaml");
+        let map = Map::new(&documents[0], &sink);
+        let said = map.opt("maintenance").map(|node| maintenance(&map, node)).expect("it is there");
+        (said, sink.into_found().into_iter().map(|it| (it.code.id().to_owned(), it.message)).collect())
+    }
+
+    #[test]
+    fn an_environment_says_how_often_tables_are_looked_after() {
+        let span = |text: &str| text.parse::<Span>().expect("a span");
+        let daily = Maintenance::default();
+        assert_eq!((daily.every, daily.unused), (Some(span("1d")), span("7d")));
+        assert_eq!(read("off"), (Maintenance { every: None, ..daily }, vec![]));
+        let weekly = Maintenance { every: Some(span("7d")), unused: span("30d") };
+        assert_eq!(read("{every: 7d, unused: 30d}"), (weekly, vec![]));
+        for (text, code, says) in [
+            ("of", "HM-Y010", "allowed are off"),
+            ("{every: 0s}", "HM-M023", "`maintenance: off` does nothing"),
+            ("{unused: 1h}", "HM-M023", "a day at least"),
+            ("{evry: 1d}", "HM-Y007", "unknown key `evry`"),
+        ] {
+            let (said, told) = read(text);
+            assert_eq!(said, daily, "{text}");
+            assert!(told.len() == 1 && told[0].0 == code && told[0].1.contains(says), "{text}: {told:?}");
+        }
+    }
 
     #[test]
     fn an_address_of_a_server_holds_no_password_that_is_not_a_secret() {

@@ -17,6 +17,7 @@ pub use contract::{contract, declared_id};
 pub use enclosing::{domain, humanise, implied_domain, mesh};
 pub use pipeline::{Around, RawPipeline, SqlFile, pipeline};
 pub use product::{Feed, RawPort, RawProduct, product};
+pub(super) use sla::length;
 
 use crate::syntax::Map;
 

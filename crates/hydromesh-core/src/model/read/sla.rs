@@ -79,6 +79,8 @@ fn kind(map: &Map<'_>, property: &str, value: Option<&Node>, unit: Option<&str>)
             Some(span) => SlaKind::Heartbeat(span),
             None => unclear("a length of time such as `1d`"),
         },
+        // Kept as it is written; `Contract::retention` reads it.
+        "retention" if length(&text, unit).is_none() => unclear("a length of time such as `90d`"),
         "qualityPassRate" => {
             let number = text.trim().trim_end_matches('%').trim().parse::<f64>().ok();
             match number.filter(|percent| (0.0..=100.0).contains(percent)) {
@@ -91,7 +93,7 @@ fn kind(map: &Map<'_>, property: &str, value: Option<&Node>, unit: Option<&str>)
 }
 
 /// A length of time as the standard's users write it: `4` with a unit beside it, `4h`, `4 hours`.
-fn length(text: &str, unit: Option<&str>) -> Option<Span> {
+pub fn length(text: &str, unit: Option<&str>) -> Option<Span> {
     let text = text.trim();
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, suffix) = text.split_at(digits);
