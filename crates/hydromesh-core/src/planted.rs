@@ -24,6 +24,8 @@ pub(crate) enum Bug {
     DueForgotten,
     /// A partition begins before what it rests on is published.
     BlockedBegins,
+    /// Newer rows of an input touch the partition of the same position, and not all that read it.
+    WindowForgotten,
     /// Steps of a paused product begin.
     PauseIgnored,
     /// Steps may take as long as they like.

@@ -205,14 +205,11 @@ impl Control {
     pub(super) fn startable(&self, pipeline: &PipelineId) -> impl Iterator<Item = &DueStep> {
         // Whoever looks after its table is in nobody's way.
         let flights: Vec<&StepKey> = self.flights_of(pipeline).filter(|key| key.work != Work::Tend).collect();
-        let concurrency = self.due.steps_of(pipeline).next().map_or(1, |step| step.concurrency.max(1));
+        let first = self.due.steps_of(pipeline).next();
+        let concurrency = first.map_or(1, |step| step.concurrency.max(1));
         let room = usize::try_from(concurrency).unwrap_or(1).saturating_sub(flights.len());
-        let follows = |step: &DueStep| step.key.work == Work::Follow;
-        let room = if self.due.steps_of(pipeline).next().is_some_and(follows) {
-            room
-        } else {
-            room.min(self.room_of(&pipeline.product))
-        };
+        let follows = first.is_some_and(|step| step.key.work == Work::Follow);
+        let room = if follows { room } else { room.min(self.room_of(&pipeline.product)) };
         let begins = move |step: &&DueStep| {
             !self.rests(&step.key) && !flights.iter().any(|key| key.overlaps(&step.key))
         };

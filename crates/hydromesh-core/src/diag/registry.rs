@@ -164,6 +164,8 @@ registry! {
     UNSUPPORTED = "HM-M026" Error "this is not supported yet", "leave it out, or use what the message names";
     UNKNOWN_POOL = "HM-M027" Error "a pipeline names a pool that no environment has", "add it to `limits: {pools: {NAME: STEPS}}` of an environment in mesh.yaml, or correct the name";
     BAD_SCHEDULE = "HM-M028" Error "a schedule has no meaning for its pipeline", "leave it out, give a cron, or add the promise that the message names";
+    NOT_CUT = "HM-M032" Error "a pipeline picks partitions where there are none", "leave the port out of `inputs`, or cut both tables by `partition`";
+    BAD_WINDOW = "HM-M033" Error "a window over an input cannot be meant", "write `from` and `to` in the units that the message names, so that partitions of the input lie between them";
 
     ODCS_VERSION = "HM-C001" Error "the standard's version is not supported", "use apiVersion v3.2.0 (v3.0 and v3.1 are read too; product files: v1.1.0)";
     SCHEMA_COUNT = "HM-C002" Error "a port's contract must hold exactly one schema object", "split the contract: one file, one port, one object";

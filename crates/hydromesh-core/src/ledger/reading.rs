@@ -4,23 +4,42 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{LedgerState, PortState};
 use crate::ids::{PortId, ProductId};
-use crate::model::Product;
-use crate::plan::Print;
+use crate::model::{BatchPipeline, Pipeline, Product};
+use crate::plan::{Mapping, Print};
 
 /// How a port reads an input.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Reading<'a> {
     state: &'a PortState,
     /// What it reads of the input is defined as when it was planned.
     stands: bool,
     /// A partition rests on that partition of the input alone.
-    pub aligned: bool,
+    aligned: bool,
+    /// The partitions that it reads, where its pipeline says so.
+    mappings: Vec<Mapping>,
 }
 
 impl Reading<'_> {
+    /// Returns whether it is known which partitions of the input a partition reads.
+    #[must_use]
+    pub fn is_exact(&self) -> bool {
+        self.aligned || !self.mappings.is_empty()
+    }
+
     /// Returns the newest version of the input that matters to a partition.
     #[must_use]
     pub fn newest(&self, key: &str) -> i64 {
+        if !self.mappings.is_empty() {
+            let windows = self.mappings.iter().filter_map(|mapping| Some((mapping, mapping.keys(key)?)));
+            let read = windows.flat_map(|(mapping, (from, to))| {
+                let all = self.state.partitions.range(from..=to);
+                // Another calendar, before the input was cut anew, left others.
+                all.filter(|(key, _)| mapping.input_index(key).is_some())
+            });
+            let versions =
+                read.map(|(_, it)| if self.stands { it.rows_version } else { it.published.version });
+            return versions.max().unwrap_or(0);
+        }
         match (self.aligned, self.stands) {
             (true, true) => self.state.partitions.get(key).map_or(0, |it| it.rows_version),
             (true, false) => self.state.partitions.get(key).map_or(0, |it| it.published.version),
@@ -44,7 +63,18 @@ impl LedgerState {
         // Without the definition that it was planned over, any new version may matter.
         let stands = deployed.basis.get(input) == self.basis_of(input, &deployed.print).as_ref();
         let aligned = deployed.print.aligned.contains(&(port.port.clone(), input.clone()));
-        Some(Reading { state, stands, aligned })
+        let by = deployed.product.pipelines.values().find(|pipeline| *pipeline.output() == port.port);
+        let mappings = match by {
+            Some(Pipeline::Batch(batch)) if !aligned => self.mappings(&deployed.product, batch, input),
+            _ => Vec::new(),
+        };
+        Some(Reading { state, stands, aligned, mappings })
+    }
+
+    /// Returns which partitions of an input, as it is deployed, a pipeline says that it reads.
+    pub(crate) fn mappings(&self, product: &Product, batch: &BatchPipeline, input: &PortId) -> Vec<Mapping> {
+        let upstream = self.deployed.get(&input.product);
+        upstream.map_or_else(Vec::new, |upstream| Mapping::of(product, batch, input, &upstream.product))
     }
 
     pub(super) fn basis(&self, product: &Product, print: &Print) -> BTreeMap<PortId, String> {

@@ -9,7 +9,7 @@ use super::{Alert, AlertState, ErrorKind, Outcome, Published, RunOutcome, Stream
 use crate::band::Band;
 use crate::checkpoint::CheckpointRecord;
 use crate::ids::PortId;
-use crate::model::{Product, QualitySeverity};
+use crate::model::{Pipeline, Product, QualitySeverity};
 use crate::plan::{Print, StepKey};
 
 /// A commit that was seen.
@@ -62,6 +62,20 @@ pub struct Deployed {
     /// What it reads of each input, hashed, as it was deployed then: while that stands, a new definition of an input
     /// brings nothing new.
     pub basis: BTreeMap<PortId, String>,
+}
+
+impl Deployed {
+    /// Returns whether a partition of some output may rest on some partitions of an input alone.
+    #[must_use]
+    pub fn rests_on(&self, input: &PortId) -> bool {
+        let declared = || {
+            self.product.pipelines.values().any(|pipeline| match pipeline {
+                Pipeline::Batch(batch) => !self.product.windows_of(batch, input).is_empty(),
+                _ => false,
+            })
+        };
+        self.print.aligned.iter().any(|(_, port)| port == input) || declared()
+    }
 }
 
 /// What is visible of a port.

@@ -2,11 +2,13 @@
 
 mod contract;
 mod load;
+mod picks;
 mod pipeline;
 pub mod read;
 mod resolve;
 mod retire;
 mod shape;
+mod window;
 
 use std::collections::BTreeMap;
 
@@ -24,6 +26,7 @@ pub use pipeline::{
 };
 pub use retire::{RetirePolicy, TableEnd};
 pub use shape::{ColumnShape, Influence, QueryShape, SourceColumn};
+pub use window::InputWindow;
 
 use crate::aggregate::AggFunction;
 use crate::ids::{DomainName, PipelineName, PortId, PortName, ProductId};
@@ -303,6 +306,26 @@ impl Product {
             InputSource::Port { port } => Some(port),
             InputSource::Files { .. } | InputSource::Topic { .. } => None,
         })
+    }
+
+    /// Returns how one of its output ports is cut, if a batch pipeline fills it by partitions.
+    #[must_use]
+    pub fn cut_of(&self, port: &PortName) -> Option<&Partitioning> {
+        self.pipelines.values().find_map(|pipeline| match pipeline {
+            Pipeline::Batch(batch) if batch.output == *port => batch.partition.as_ref(),
+            _ => None,
+        })
+    }
+
+    /// Returns which partitions of an input a pipeline says that it reads: one window for each name that the input has here,
+    /// and none where it goes by a name without one, because it is read as a whole then.
+    #[must_use]
+    pub fn windows_of<'a>(&'a self, batch: &'a BatchPipeline, port: &PortId) -> Vec<&'a InputWindow> {
+        let named = self
+            .inputs
+            .values()
+            .filter(|input| matches!(&input.source, InputSource::Port { port: source } if source == port));
+        named.map(|input| batch.inputs.get(&input.name)).collect::<Option<_>>().unwrap_or_default()
     }
 
     /// Returns the files of the product's folder that match a glob relative to it, with their blob ids, in order.

@@ -1,7 +1,10 @@
 //! How a product is made and when.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
+use super::InputWindow;
 use crate::ids::{PipelineName, PortId, PortName};
 use crate::tile::ViewSpec;
 use crate::time::{Grain, Span};
@@ -159,6 +162,9 @@ pub struct BatchPipeline {
     pub sql: SqlText,
     /// How the output is cut; the whole table is rewritten without one.
     pub partition: Option<Partitioning>,
+    /// Which partitions of its inputs a partition of the output reads, by input port; of the others it reads all.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub inputs: BTreeMap<PortName, InputWindow>,
     /// When it runs; when inputs change without one.
     pub schedule: Option<BatchSchedule>,
     /// Late rows reopen partitions this far back.

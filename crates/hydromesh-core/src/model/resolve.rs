@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::load::{Draft, Findings, related};
+use super::picks::misfit;
 use super::read::{Feed, RawPort, humanise};
 use super::{
     Available, BatchPipeline, BatchSchedule, Contract, EventSource, InputPort, InputSource, Mesh, OutputPort,
@@ -332,6 +333,7 @@ impl Resolver<'_> {
             let Some(pipeline) = &raw.pipeline else { continue };
             self.columns(pipeline, &raw.spots, inputs, outputs);
             self.pool(pipeline, &raw.spots);
+            self.windows(pipeline, &raw.window_spots, inputs);
             self.queries(pipeline, inputs);
             if pipelines.contains_key(pipeline.name()) {
                 let message = format!("a second pipeline is named `{}`", pipeline.name());
@@ -371,6 +373,23 @@ impl Resolver<'_> {
         let diagnostic = Diagnostic::new(codes::UNKNOWN_POOL, self.draft.pipeline_file.clone(), at, message)
             .suggest(pool, pools.into_iter().map(String::as_str));
         self.tell(diagnostic);
+    }
+
+    /// Partitions can be picked where there are some, and a window holds at least one of them.
+    fn windows(
+        &mut self,
+        pipeline: &Pipeline,
+        spots: &BTreeMap<PortName, Spot>,
+        inputs: &BTreeMap<PortName, InputPort>,
+    ) {
+        let Pipeline::Batch(batch) = pipeline else { return };
+        for (name, window) in &batch.inputs {
+            let Some(input) = inputs.get(name) else { continue };
+            if let Some((code, message)) = misfit(batch, window, &input.source, self.drafts) {
+                let at = spots.get(name).copied().unwrap_or_default();
+                self.tell(Diagnostic::new(code, self.draft.pipeline_file.clone(), at, message));
+            }
+        }
     }
 
     /// Columns that a pipeline names must be of the contract that they speak of.

@@ -10,12 +10,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::grid::Grid;
+use super::rests::{RestsOn, Stale};
 use super::survey::{ALTERED, Chunk, Lack, PipelineSurvey, Survey, Touch, UNSURE, expire};
 use super::{NotDue, StepKey, Work, partition_bounds_ms};
 use crate::ids::{PipelineId, PortId};
 use crate::ledger::{Deployed, PublishedPartition, Reading};
-use crate::model::{BatchPipeline, BatchSchedule, ByPromise, Partitioning, Pipeline};
-use crate::planted::{self, Bug};
+use crate::model::{BatchPipeline, BatchSchedule, ByPromise, Partitioning};
 use crate::time::Cron;
 
 /// From the end of a run to what readers see, milliseconds.
@@ -23,17 +23,6 @@ const WAY_MS: i64 = 60_000;
 
 /// Why something is to be computed.
 type Why = Cow<'static, str>;
-
-/// Neighbouring partitions to compute.
-#[derive(Debug, Clone)]
-struct Stale {
-    range: Range<i64>,
-    why: Why,
-    /// The failed step that covers them.
-    failed: Option<StepKey>,
-    /// The input that they wait for.
-    blocked: Option<PortId>,
-}
 
 /// What all partitions of a pipeline have in common.
 struct Table<'a> {
@@ -46,8 +35,8 @@ struct Table<'a> {
     partitions: Option<&'a BTreeMap<String, Arc<PublishedPartition>>>,
     /// How inputs are read.
     readings: BTreeMap<PortId, Option<Reading<'a>>>,
-    /// Inputs of which each partition waits for that one alone.
-    rests_on: Vec<(PortId, &'a PipelineSurvey)>,
+    /// Inputs of which each partition waits for some partitions alone.
+    rests_on: Vec<RestsOn<'a>>,
     /// The last and the next tick of its schedule, once somebody asked.
     ticks: OnceCell<(Option<i64>, Option<i64>)>,
 }
@@ -64,9 +53,8 @@ impl<'a> Survey<'a> {
         let port = deployed.product.port(&batch.output);
         let partitions = self.ledger.ports.get(&port).map(|state| &state.partitions);
         let mut found = PipelineSurvey { order: batch.order, ..PipelineSurvey::new(port.clone()) };
-        let inputs = deployed.product.reads();
-        let rests_on =
-            inputs.filter_map(|input| Some((input.clone(), self.rests_on(deployed, batch, input)?)));
+        let inputs: BTreeSet<&PortId> = deployed.product.reads().collect();
+        let rests_on = inputs.into_iter().flat_map(|input| self.rests_on(deployed, batch, input));
         let (readings, rests_on) = (BTreeMap::new(), rests_on.collect());
         let ticks = OnceCell::new();
         let mut table =
@@ -116,14 +104,15 @@ impl Table<'_> {
         if grid.ended_until_ms.is_some_and(|until_ms| until_ms <= now_ms) {
             (grid.ended, grid.ended_until_ms) = self.ended(&grid, cut);
         }
-        let covered = self.covered(cut);
-        let covered_ms = covered.iter().map(|(_, until_ms)| *until_ms).min();
-        let limit = covered_ms.map_or(grid.ended, |until_ms| grid.end_at(cut, until_ms).min(grid.ended));
+        let covered = self.covered(cut, &grid);
+        let limit = covered.iter().map(|(_, end)| *end).fold(grid.ended, i64::min);
         // It only grows: what is published stays, and another definition of an input begins anew.
         let before = std::mem::replace(&mut grid.seen, limit);
         let mut places = self.touched(cut, &grid, &found, touch);
         if before < limit {
             places.extend(grid.places_from(before));
+            // Even what needs nothing was not there for readers before it was looked at.
+            found.changed.push(before..limit);
         }
         while grid.expiries.first().is_some_and(|(until_ms, _)| *until_ms <= now_ms) {
             places.extend(grid.expiries.pop_first().map(|(_, place)| place));
@@ -175,6 +164,13 @@ impl Table<'_> {
             }
             if self.deployed.print.aligned.contains(&(self.batch.output.clone(), port.clone())) {
                 places.extend(at(key));
+            } else if self.rests_on(port).next().is_some() {
+                for on in self.rests_on(port) {
+                    let index = on.mapping.as_ref().and_then(|mapping| mapping.input_index(key));
+                    places.extend(
+                        index.into_iter().flat_map(|index| self.readers(grid, on, &(index..index + 1))),
+                    );
+                }
             } else {
                 // What is closed does not look at its inputs any more.
                 let open = self.batch.lookback.map_or(grid.first, |lookback| {
@@ -186,12 +182,8 @@ impl Table<'_> {
             // What failed may be worth another try.
             places.extend(found.chunks.iter().filter(|(_, chunk)| chunk.failed).map(|(place, _)| *place));
         }
-        let rests_on = |port: &PortId| self.rests_on.iter().any(|(input, _)| input == port);
-        for (_, range) in touch.changed.iter().filter(|(port, _)| rests_on(port)) {
-            let (from, end) = (range.start.max(grid.first), range.end.min(grid.seen));
-            if from < end {
-                places.extend(grid.place(from)..=grid.place(end - 1));
-            }
+        for (port, range) in &touch.changed {
+            places.extend(self.rests_on(port).flat_map(|on| self.readers(grid, on, range)));
         }
         for step in touch.steps.iter().filter(|step| step.pipeline == *self.id) {
             let all = grid.places_from(grid.first);
@@ -202,39 +194,54 @@ impl Table<'_> {
         places
     }
 
+    /// Returns how an input is rested on: once for each window.
+    fn rests_on(&self, port: &PortId) -> impl Iterator<Item = &RestsOn<'_>> {
+        self.rests_on.iter().filter(move |on| on.input == *port)
+    }
+
+    /// Returns the places that were looked at of those that rest on positions of an input.
+    fn readers(&self, grid: &Grid, on: &RestsOn<'_>, inputs: &Range<i64>) -> Range<i64> {
+        let readers = on.readers(inputs, grid.first..grid.seen);
+        if readers.is_empty() { 0..0 } else { grid.place(readers.start)..grid.place(readers.end - 1) + 1 }
+    }
+
     /// Returns the position after the last partition that counts as ended, and until when that holds.
     ///
     /// Between two ticks of its schedule a pipeline sees the world as of the last tick.
     fn ended(&self, grid: &Grid, cut: &Partitioning) -> (i64, Option<i64>) {
         let now_ms = self.survey.now_ms;
-        let Some(schedule) = self.batch.schedule.as_ref().and_then(BatchSchedule::cron) else {
+        if self.batch.schedule.as_ref().and_then(BatchSchedule::cron).is_none() {
             let ended = grid.end_at(cut, now_ms);
             return (ended, partition_bounds_ms(cut, &grid.key(ended)).map(|(_, end_ms)| end_ms));
-        };
-        let cron = Cron::parse(&schedule.cron, &schedule.timezone).ok();
-        let tick_ms = cron.as_ref().and_then(|cron| cron.previous_at_or_before(now_ms));
+        }
+        let (tick_ms, next_ms) = self.ticks();
         // History is computed at once: only later partitions wait for their tick.
         let as_of_ms = tick_ms.unwrap_or(now_ms).max(self.deployed.since_ms);
-        (grid.end_at(cut, as_of_ms), cron.and_then(|cron| cron.next_after(now_ms)))
+        (grid.end_at(cut, as_of_ms), next_ms)
     }
 
-    /// Returns up to when each input that is cut by a calendar at most as coarse is published.
-    fn covered(&self, cut: &Partitioning) -> Vec<(PortId, i64)> {
+    /// Returns up to which position each input is published that is cut by a calendar at most as coarse, or of which the
+    /// pipeline says what it reads.
+    fn covered(&self, cut: &Partitioning, grid: &Grid) -> Vec<(PortId, i64)> {
         let length = |cut: &Partitioning| partition_bounds_ms(cut, &cut.start).map(|(from, to)| to - from);
         let ledger = self.survey.ledger;
         let input = |port: &PortId| {
-            let upstream = &ledger.deployed.get(&port.product)?.product;
-            let theirs = upstream.pipelines.values().find_map(|pipeline| match pipeline {
-                Pipeline::Batch(it) if it.output == port.port => it.partition.as_ref(),
-                _ => None,
-            })?;
+            let theirs = ledger.deployed.get(&port.product)?.product.cut_of(&port.port)?;
+            let partitions = &ledger.ports.get(port)?.partitions;
+            let mut mapped = self.rests_on(port).filter_map(|on| on.mapping.as_ref()).peekable();
+            if let Some(first) = mapped.peek() {
+                let newest = partitions.keys().rev().find_map(|key| first.input_index(key));
+                let (published, within) =
+                    (newest.map_or(i64::MIN, |newest| newest + 1), grid.first..grid.ended);
+                let end = mapped.map(|mapping| mapping.covered(published, within.clone())).min()?;
+                return Some((port.clone(), end));
+            }
             // A coarser table is looked things up in; waiting for its month to end would be of no use.
             if length(theirs)? > length(cut)? {
                 return None;
             }
-            let partitions = &ledger.ports.get(port)?.partitions;
             let newest = partitions.keys().rev().find_map(|key| partition_bounds_ms(theirs, key));
-            Some((port.clone(), newest.map_or(i64::MIN, |(_, end_ms)| end_ms)))
+            Some((port.clone(), grid.end_at(cut, newest.map_or(i64::MIN, |(_, end_ms)| end_ms))))
         };
         self.deployed.product.reads().filter_map(input).collect()
     }
@@ -249,10 +256,11 @@ impl Table<'_> {
     ) -> Option<NotDue> {
         let mut pieces = grid.pieces(grid.seen..grid.ended);
         let first = pieces.find_map(|range| self.stale(cut, grid, range, until_ms).into_iter().next())?;
-        let key = grid.key(first.range.start);
-        let (_, end_ms) = partition_bounds_ms(cut, &key)?;
-        let (input, _) = covered.iter().find(|(_, until_ms)| *until_ms < end_ms)?;
-        let why = format!("{key} waits for {input}, which is not published that far");
+        let index = first.range.start;
+        let (input, _) = covered.iter().find(|(_, end)| *end <= index)?;
+        let why = self.rests_on(input).find_map(|on| on.words(grid, index)).unwrap_or_else(|| {
+            format!("{} waits for {input}, which is not published that far", grid.key(index))
+        });
         Some(NotDue { pipeline: self.id.clone(), why, until_ms: None, held: false })
     }
 
@@ -266,8 +274,11 @@ impl Table<'_> {
                 Some(last) if last.end == range.start => last.end = range.end,
                 _ => chunk.stale.push(range.clone()),
             }
-            if let Some(input) = blocked {
-                chunk.blocked.get_or_insert((0, input)).0 += partitions;
+            if let Some(blocked) = blocked {
+                match &mut chunk.blocked {
+                    Some(before) => before.partitions += blocked.partitions,
+                    none => *none = Some(blocked),
+                }
                 continue;
             }
             let work = Work::Partitions { from: grid.key(range.start), to: grid.key(range.end - 1) };
@@ -329,9 +340,9 @@ impl Table<'_> {
             next = index + 1;
         }
         add(next..range.end, MISSING);
-        self.rests_on.iter().fold(found, |found, (input, survey)| {
-            found.into_iter().flat_map(|stale| apart(stale, input, survey)).collect()
-        })
+        self.rests_on
+            .iter()
+            .fold(found, |found, on| found.into_iter().flat_map(|stale| on.apart(stale, grid)).collect())
     }
 
     /// Returns the first position that its own table and the inputs keep of which it reads the same partition alone.
@@ -354,7 +365,7 @@ impl Table<'_> {
         let now_ms = self.survey.now_ms;
         match self.batch.schedule.as_ref()? {
             BatchSchedule::Cron(_) => {
-                let (last_ms, next_ms) = *self.ticks.get_or_init(|| self.ticks());
+                let (last_ms, next_ms) = self.ticks();
                 last_ms.filter(|last_ms| *last_ms <= partition.at_ms).and(next_ms)
             }
             BatchSchedule::By(ByPromise::Promise) => {
@@ -366,13 +377,13 @@ impl Table<'_> {
 
     /// Returns the last tick of its schedule and the next one, milliseconds UTC.
     fn ticks(&self) -> (Option<i64>, Option<i64>) {
-        let cron = self.batch.schedule.as_ref().and_then(BatchSchedule::cron);
-        let cron = cron.and_then(|it| Cron::parse(&it.cron, &it.timezone).ok());
-        let now_ms = self.survey.now_ms;
-        (
-            cron.as_ref().and_then(|cron| cron.previous_at_or_before(now_ms)),
-            cron.as_ref().and_then(|cron| cron.next_after(now_ms)),
-        )
+        *self.ticks.get_or_init(|| {
+            let schedule = self.batch.schedule.as_ref().and_then(BatchSchedule::cron);
+            let cron = schedule.and_then(|it| Cron::parse(&it.cron, &it.timezone).ok());
+            let now_ms = self.survey.now_ms;
+            let last_ms = cron.as_ref().and_then(|cron| cron.previous_at_or_before(now_ms));
+            (last_ms, cron.and_then(|cron| cron.next_after(now_ms)))
+        })
     }
 
     /// Returns when a whole output has to be begun for its promised age to hold: its newest data, plus the promise, less half as much
@@ -416,10 +427,11 @@ impl Table<'_> {
                 Some(known) => known,
                 None => self.readings.entry(input.clone()).or_insert(ledger.reading(&self.port, input)),
             };
-            let Some(reading) = reading.filter(|reading| reading.newest(key) > *version) else { continue };
-            let aligned = reading.aligned;
-            // An aligned input had exactly this partition computed again: its reader follows, however old it is.
-            if !aligned
+            let Some(reading) = reading.as_ref().filter(|reading| reading.newest(key) > *version) else {
+                continue;
+            };
+            // An input had exactly those partitions computed again that this one reads: it follows, however old it is.
+            if !reading.is_exact()
                 && let (Some(lookback), Some(cut)) = (self.batch.lookback, cut)
                 && let Some((_, end_ms)) = partition_bounds_ms(cut, key)
             {
@@ -437,33 +449,6 @@ impl Table<'_> {
         }
         None
     }
-}
-
-/// Returns what can be computed and what waits for those partitions of an input that are to be computed themselves.
-/// Partitions that failed together wait together.
-fn apart(stale: Stale, input: &PortId, survey: &PipelineSurvey) -> Vec<Stale> {
-    let waits = survey.stale_within(&stale.range);
-    let of = |range: Range<i64>, blocked: Option<&PortId>| Stale {
-        range,
-        why: stale.why.clone(),
-        failed: stale.failed.clone(),
-        blocked: blocked.cloned(),
-    };
-    if waits.is_empty() || stale.blocked.is_some() || planted::is(Bug::BlockedBegins) {
-        return vec![stale];
-    }
-    if stale.failed.is_some() {
-        return vec![of(stale.range.clone(), Some(input))];
-    }
-    let (mut parts, mut next) = (Vec::new(), stale.range.start);
-    for wait in waits {
-        parts.push(of(next..wait.start, None));
-        next = wait.end;
-        parts.push(of(wait, Some(input)));
-    }
-    parts.push(of(next..stale.range.end, None));
-    parts.retain(|part| !part.range.is_empty());
-    parts
 }
 
 const MISSING: Why = Cow::Borrowed("missing");

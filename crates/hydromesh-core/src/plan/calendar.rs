@@ -8,7 +8,7 @@ use crate::time::{Partition, PartitionSet, Span};
 /// Returns the zone of a pipeline's calendar.
 ///
 /// `check` refuses unknown zones; what is already deployed falls back to UTC rather than stopping everything.
-fn zone(partitioning: &Partitioning) -> Tz {
+pub(super) fn zone(partitioning: &Partitioning) -> Tz {
     partitioning.timezone.parse().unwrap_or(Tz::UTC)
 }
 

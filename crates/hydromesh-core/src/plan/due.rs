@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::progress::{Progress, at_this_pace};
-use super::survey::{Lack, Missing, PipelineSurvey, ProductSurvey, Survey, Touch};
+use super::survey::{Blocked, Lack, Missing, PipelineSurvey, ProductSurvey, Survey, Touch};
 use super::{StepKey, dependency_order, upstream_ports};
 use crate::ids::{PipelineId, PortId, ProductId};
 use crate::ledger::{Deployed, Fact, LedgerState, RunOutcome};
@@ -94,7 +94,7 @@ struct Told {
 impl Told {
     /// Returns what touches a reader, if anything does; one that comes before it in the order does not wait for it.
     fn touch(&self, reader: &Deployed, after: bool) -> Option<Touch> {
-        let rests_on = |port: &PortId| reader.print.aligned.iter().any(|(_, input)| input == port);
+        let rests_on = |port: &PortId| reader.rests_on(port);
         // Whoever waits for a port as a whole sees nothing of what is published there until it is whole.
         let lacked = |port: &PortId| self.lacked.as_ref().is_some_and(|lacked| lacked.contains_key(port));
         let waited = |port: &PortId| !rests_on(port) && self.lacks.contains_key(port) && lacked(port);
@@ -333,9 +333,9 @@ impl DueWork {
                 until_ms: None,
                 held: false,
             });
-            let blocked = survey.blocked().map(|(count, input)| NotDue {
+            let blocked = survey.blocked().map(|blocked| NotDue {
                 pipeline: PipelineId { product: id.clone(), name: name.clone() },
-                why: self.why_blocked(count, input),
+                why: self.why_blocked(&blocked),
                 until_ms: None,
                 held: false,
             });
@@ -369,16 +369,21 @@ impl DueWork {
                 format!("waits for {input}: {}", self.why(input).unwrap_or_default())
             }
             Lack::Partitions => match survey.blocked() {
-                Some((count, input)) => self.why_blocked(count, input),
+                Some(blocked) => self.why_blocked(&blocked),
                 None => survey.why_partitions(),
             },
             Lack::Work(why) => why.clone(),
         })
     }
 
-    fn why_blocked(&self, count: usize, input: &PortId) -> String {
-        let (partitions, why) = (super::batch::count(count), self.why(input).unwrap_or_default());
-        format!("{partitions} waiting for {input}: {why}")
+    fn why_blocked(&self, blocked: &Blocked) -> String {
+        let Blocked { partitions, input, first } = blocked;
+        let (partitions, why) = (super::batch::count(*partitions), self.why(input));
+        let why = why.unwrap_or_else(|| "not published that far".to_owned());
+        match first {
+            None => format!("{partitions} waiting for {input}: {why}"),
+            Some(first) => format!("{partitions} waiting: {first}: {why}"),
+        }
     }
 
     /// Returns whether a step that failed still has work to do, be it due or held back.

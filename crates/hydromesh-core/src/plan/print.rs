@@ -220,6 +220,7 @@ pub fn print_mesh(
             let shape = shapes.get(&(id.clone(), name.clone()));
             note_reads(product, pipeline, shape, mesh, &mut reads);
             aligned.extend(alignments(product, pipeline, shape, mesh));
+            note_windows(product, pipeline, mesh, &mut reads);
             let print = pipeline_print(product, pipeline, shape, &inputs, &ports);
             outputs.insert(pipeline.output().clone(), print);
         }
@@ -287,6 +288,23 @@ fn note_reads(
     }
 }
 
+/// Notes the partition columns of inputs of which a pipeline picks partitions.
+fn note_windows(
+    product: &Product,
+    pipeline: &Pipeline,
+    mesh: &Mesh,
+    reads: &mut BTreeMap<PortId, BTreeSet<String>>,
+) {
+    let Pipeline::Batch(batch) = pipeline else { return };
+    for input in product.inputs.values().filter(|input| batch.inputs.contains_key(&input.name)) {
+        let InputSource::Port { port } = &input.source else { continue };
+        let upstream = mesh.products.get(&port.product);
+        if let Some(cut) = upstream.and_then(|upstream| upstream.cut_of(&port.port)) {
+            reads.entry(port.clone()).or_default().insert(cut.by.clone());
+        }
+    }
+}
+
 /// Returns the input ports of which a partition of the output reads the same partition and nothing else: the output's
 /// partition column is the input's, the input is scanned once, and nothing looks across rows of other partitions.
 fn alignments(
@@ -307,17 +325,13 @@ fn alignments(
     }
     let input = product.inputs.values().find(|input| input.name.as_str() == source.table);
     let Some(InputSource::Port { port }) = input.map(|input| &input.source) else { return Vec::new() };
-    let upstream = mesh.products.get(&port.product).into_iter().flat_map(|it| it.pipelines.values());
-    let cut_alike = upstream.into_iter().any(|pipeline| match pipeline {
-        Pipeline::Batch(it) => {
-            it.output == port.port
-                && it.partition.as_ref().is_some_and(|cut| {
-                    cut.by == source.column
-                        && cut.every == partition.every
-                        && cut.timezone == partition.timezone
-                })
-        }
-        _ => false,
+    // What the pipeline says that it reads goes before what it seems to need.
+    if product.windows_of(batch, port).iter().any(|window| !window.is_same()) {
+        return Vec::new();
+    }
+    let upstream = mesh.products.get(&port.product).and_then(|it| it.cut_of(&port.port));
+    let cut_alike = upstream.is_some_and(|cut| {
+        cut.by == source.column && cut.every == partition.every && cut.timezone == partition.timezone
     });
     if cut_alike { vec![(batch.output.clone(), port.clone())] } else { Vec::new() }
 }
@@ -348,7 +362,12 @@ fn pipeline_print(
     let types = types.unwrap_or_default();
     match (pipeline, shape) {
         (Pipeline::Batch(batch), Some(shape)) => {
-            let extra = json(&(&batch.partition.as_ref().map(|it| (&it.by, it.every, &it.timezone))));
+            let mut extra = json(&(&batch.partition.as_ref().map(|it| (&it.by, it.every, &it.timezone))));
+            if !batch.inputs.is_empty() {
+                // How many of them are enough decides when, and not what.
+                let windows = batch.inputs.iter().map(|(input, it)| (input, it.from, it.to));
+                extra.push_str(&json(&windows.collect::<Vec<_>>()));
+            }
             let mut print = query_print(shape, inputs, &extra);
             // A column's declared type is part of its bytes.
             for (name, column) in &mut print.columns {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::grid::Grid;
+use super::rests::RestsOn;
 use super::retry::{ending_first, hold_back, paused_by, retry_of};
 use super::{DueStep, NotDue, StepKey, Work, upstream_ports};
 use crate::ids::{PipelineId, PipelineName, PortId, ProductId};
@@ -91,11 +92,21 @@ pub(super) struct Chunk {
     pub held: Vec<StepKey>,
     /// Positions that are to be computed: due, kept back or blocked.
     pub stale: Vec<Range<i64>>,
-    /// How many of them wait for an input, and for which.
-    pub blocked: Option<(usize, PortId)>,
+    /// Those of them that wait for an input.
+    pub blocked: Option<Blocked>,
     /// A failed step is among them.
     pub failed: bool,
     pub until_ms: Option<i64>,
+}
+
+/// Partitions that wait for an input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Blocked {
+    /// How many.
+    pub partitions: usize,
+    pub input: PortId,
+    /// For what the first of them waits, if the pipeline says which partitions it reads.
+    pub first: Option<String>,
 }
 
 /// Notes that time alone changes something at an instant.
@@ -178,14 +189,15 @@ impl PipelineSurvey {
             .any(|step| step.overlaps(key))
     }
 
-    /// Returns how many partitions wait for an input and for which, if nothing else of the pipeline can begin.
-    pub fn blocked(&self) -> Option<(usize, &PortId)> {
+    /// Returns the partitions that wait for an input, if nothing else of the pipeline can begin.
+    pub fn blocked(&self) -> Option<Blocked> {
         if self.due().next().is_some() {
             return None;
         }
         let mut blocked = self.chunks.values().filter_map(|chunk| chunk.blocked.as_ref());
-        let (first, port) = blocked.next()?;
-        Some((first + blocked.map(|(more, _)| more).sum::<usize>(), port))
+        let mut all = blocked.next()?.clone();
+        all.partitions += blocked.map(|more| more.partitions).sum::<usize>();
+        Some(all)
     }
 
     /// Says what partitions are to be computed.
@@ -269,7 +281,7 @@ impl<'a> Survey<'a> {
             let survey = self.above(&port.product);
             let lacks = survey.is_some_and(|survey| survey.lacking_by(&port).is_some());
             let by_partition =
-                matches!(pipeline, Pipeline::Batch(it) if self.rests_on(deployed, it, &port).is_some());
+                matches!(pipeline, Pipeline::Batch(it) if !self.rests_on(deployed, it, &port).is_empty());
             let missing = if lacks && !by_partition {
                 Missing::Incomplete
             } else if !self.ledger.deployed.contains_key(&port.product) {
@@ -290,21 +302,20 @@ impl<'a> Survey<'a> {
         self.surveys.get(product).filter(|_| above)
     }
 
-    /// Returns what is known of an input that is cut as a pipeline is, so that each partition waits for that of the input
-    /// alone.
-    pub fn rests_on(
-        self,
-        deployed: &Deployed,
-        batch: &BatchPipeline,
-        port: &PortId,
-    ) -> Option<&'a PipelineSurvey> {
-        let every = batch.partition.as_ref()?.every;
-        if !deployed.print.aligned.contains(&(batch.output.clone(), port.clone())) {
-            return None;
+    /// Returns what is known of an input of which each partition waits for some partitions alone: for the same one where both are
+    /// cut alike, for those that the pipeline names where it does, once for each window. Nothing where it waits for the whole.
+    pub fn rests_on(self, deployed: &Deployed, batch: &BatchPipeline, port: &PortId) -> Vec<RestsOn<'a>> {
+        let Some(cut) = &batch.partition else { return Vec::new() };
+        let above = self.above(&port.product).into_iter().flat_map(|it| it.pipelines.values());
+        let Some(survey) = above.into_iter().find(|it| it.port == *port) else { return Vec::new() };
+        let Some(grid) = &survey.grid else { return Vec::new() };
+        let on = |mapping| RestsOn { input: port.clone(), survey, mapping };
+        if deployed.print.aligned.contains(&(batch.output.clone(), port.clone())) {
+            // The input may have been cut anew since.
+            return if grid.every == cut.every { vec![on(None)] } else { Vec::new() };
         }
-        let survey = self.above(&port.product)?.pipelines.values().find(|it| it.port == *port)?;
-        // The input may have been cut anew since.
-        survey.grid.as_ref().is_some_and(|grid| grid.every == every).then_some(survey)
+        let mappings = self.ledger.mappings(&deployed.product, batch, port).into_iter();
+        mappings.map(|mapping| on(Some(mapping))).collect()
     }
 
     /// Adds a step, unless its product is paused or its last attempts say to wait; returns why it waits.

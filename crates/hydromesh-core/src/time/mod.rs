@@ -7,6 +7,7 @@ mod cron;
 mod interval;
 mod partition;
 mod partition_set;
+mod shift;
 mod span;
 mod watermark;
 
@@ -14,6 +15,7 @@ pub use cron::{Cron, CronError};
 pub use interval::{Interval, IntervalSet};
 pub use partition::{Grain, Partition, PartitionError, day_of};
 pub use partition_set::PartitionSet;
+pub use shift::{Shift, ShiftError, ShiftUnit};
 pub use span::{Span, SpanError, SpanUnit};
 pub use watermark::{SourceProgress, Watermark};
 

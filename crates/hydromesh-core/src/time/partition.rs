@@ -214,6 +214,11 @@ impl Partition {
         }
     }
 
+    /// Returns the civil date and time at which it ends, which is when the next one starts.
+    pub fn end(self) -> NaiveDateTime {
+        Self { grain: self.grain, index: self.index + 1 }.start()
+    }
+
     /// Returns the partition after this one; the last of the year 9999 is its own successor.
     #[must_use]
     pub fn next(self) -> Self {
@@ -232,8 +237,7 @@ impl Partition {
     /// hour, the skipped hour is empty and the repeated one lasts two hours, so the partitions of any zone
     /// tile the time line.
     pub fn interval(self, zone: Tz) -> Interval {
-        let end = Self { grain: self.grain, index: self.index + 1 };
-        Interval::new(first_instant(self.start(), zone), first_instant(end.start(), zone))
+        Interval::new(first_instant(self.start(), zone), first_instant(self.end(), zone))
     }
 
     fn civil(year: i32, month: u32, day: u32, hour: u32) -> NaiveDateTime {
@@ -254,7 +258,7 @@ impl Partition {
 }
 
 /// Returns the first instant at which a clock in the zone shows this time or, if it skips it, the first after.
-fn first_instant(civil: NaiveDateTime, zone: Tz) -> Millis {
+pub(super) fn first_instant(civil: NaiveDateTime, zone: Tz) -> Millis {
     match zone.from_local_datetime(&civil) {
         LocalResult::Single(at) | LocalResult::Ambiguous(at, _) => at.timestamp_millis(),
         LocalResult::None => {

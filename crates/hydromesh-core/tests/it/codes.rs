@@ -88,6 +88,13 @@ fn one_change_raises_one_code() {
             "schedule: {cron: \"15 2 * * *\", timezone: Europe/Zurich}",
             "schedule: promise",
         ),
+        (
+            "HM-M032",
+            PIPELINE,
+            "partition: {by: sold_on, every: day, start: 2026-08-01}",
+            "inputs: {items: {partitions: same}}",
+        ),
+        ("HM-M033", PIPELINE, "lookback: 2d", "inputs: {items: {partitions: {from: -3h}}}"),
         ("HM-C001", CONTRACT, "v3.2.0", "v4.0.0"),
         ("HM-C002", CONTRACT, "schema:", "schema:\n  - {name: other}"),
         ("HM-C003", CONTRACT, "logicalType: number", "logicalType: array"),

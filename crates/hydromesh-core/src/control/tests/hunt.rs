@@ -21,7 +21,7 @@ use crate::planted::{self, Bug};
 /// Turns of one world: long enough for several commits to meet several faults.
 const TURNS: usize = 2_000;
 
-const BUGS: [Bug; 20] = [
+const BUGS: [Bug; 21] = [
     Bug::EffectBeforeFact,
     Bug::DeniedIsAllowed,
     Bug::NobodyIsHeld,
@@ -31,6 +31,7 @@ const BUGS: [Bug; 20] = [
     Bug::NoDoubt,
     Bug::DueForgotten,
     Bug::BlockedBegins,
+    Bug::WindowForgotten,
     Bug::PauseIgnored,
     Bug::TimeoutIgnored,
     Bug::PoolIgnored,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::mesh::{Made, Spec, Tree, desired, id, port_of, span};
+use super::mesh::{Made, Spec, Tree, desired, id, picked, port_of, span};
 use crate::ids::PortId;
 use crate::ledger::{Command, Entry, ErrorKind, Fact, LedgerState, Published, RunOutcome, Verb};
 use crate::model::BackfillOrder;
@@ -14,7 +14,17 @@ use crate::time::{Grain, Partition, PartitionSet};
 const HOUR_MS: i64 = 3_600_000;
 /// 2026-08-10T00:00:00Z: a week after the first partition.
 const NOW_MS: i64 = 1_786_320_000_000;
-const PRODUCTS: [&str; 4] = ["a/source", "a/aligned", "b/joined", "b/whole"];
+const PRODUCTS: [&str; 8] = [
+    "a/source",
+    "a/aligned",
+    "b/joined",
+    "b/whole",
+    // Weeks of days, days of the days before, days of weeks, and days of two windows.
+    "c/weekly",
+    "c/lagged",
+    "c/fanned",
+    "c/moving",
+];
 
 /// Something that may happen, small enough to meet itself often.
 #[derive(Debug, Clone)]
@@ -53,7 +63,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         3 => (product.clone(), work(), 0_u8..4).prop_map(|(product, work, how)| Happening::Ended { product, work, how }),
         1 => (product.clone(), key(), key(), 0_u8..6)
             .prop_map(|(product, from, to, verb)| Happening::Asked { product, from, to, verb }),
-        2 => (product.clone(), 0_u8..12).prop_map(|(product, edit)| Happening::Deployed { product, edit }),
+        2 => (product.clone(), 0_u8..17).prop_map(|(product, edit)| Happening::Deployed { product, edit }),
         1 => product.prop_map(|product| Happening::Retired { product }),
         2 => (1_i64..40).prop_map(|hours| Happening::Later { hours }),
     ]
@@ -70,7 +80,18 @@ fn tree() -> Tree {
         .with(&["day = source.day", "amount = whole.amount"]);
     joined.columns[0].expression = "distinct(source.day)".to_owned();
     let whole = Spec::new(PRODUCTS[3], Made::Batch { by: None, cron: None }).reads("files").with(&["amount"]);
-    let specs = [source, aligned, joined, whole].map(|mut spec| {
+    let mapped = |at: usize, reads: usize, table: &'static str, window: &str, at_least: Option<u32>| {
+        let mut spec = Spec::new(PRODUCTS[at], day()).reads(PRODUCTS[reads]).with(&["day", "amount"]);
+        spec.columns[0].expression = format!("distinct({table}.day)");
+        spec.picks(table, window, at_least)
+    };
+    let mut weekly = mapped(4, 1, "aligned", "0d..0d", None);
+    weekly.every = Grain::Week;
+    let lagged = mapped(5, 0, "source", "-1d..-1d", None);
+    let fanned = mapped(6, 4, "weekly", "-1w..0d", Some(1));
+    let moving =
+        mapped(7, 0, "source", "-3d..0d", Some(3)).reads(PRODUCTS[5]).picks("lagged", "0d..1d", None);
+    let specs = [source, aligned, joined, whole, weekly, lagged, fanned, moving].map(|mut spec| {
         spec.chunk = Some(span("3d"));
         (spec.id.clone(), spec)
     });
@@ -145,9 +166,10 @@ impl World {
             } else {
                 let keys = match &step.key.work {
                     Work::Partitions { from, to } => {
-                        let day = |key: &str| Partition::parse(Grain::Day, key).expect("a day");
-                        let days = PartitionSet::between(day(from), day(to)).expect("one grain");
-                        days.iter().map(|day| day.to_string()).collect()
+                        let every = self.tree[&id(PRODUCTS[product])].every;
+                        let parse = |key: &str| Partition::parse(every, key).expect("a key");
+                        let all = PartitionSet::between(parse(from), parse(to)).expect("one grain");
+                        all.iter().map(|key| key.to_string()).collect()
                     }
                     _ => vec![String::new()],
                 };
@@ -198,7 +220,7 @@ impl World {
                     1 => spec.lookback = None,
                     2 => spec.chunk = Some(span("5d")),
                     3 => spec.chunk = None,
-                    4 => spec.start = "2026-08-06",
+                    4 => spec.start = if spec.every == Grain::Week { "2026-08-10" } else { "2026-08-06" },
                     5 => spec.rows.push('!'),
                     9 => spec.order = BackfillOrder::NewestFirst,
                     6 => spec.made = Made::Batch { by: Some("day"), cron: Some("15 2 * * *") },
@@ -208,6 +230,11 @@ impl World {
                         spec.made = Made::Batch { by: None, cron: Some("promise") };
                         spec.promise = Some(span("1d"));
                     }
+                    12 => spec.every = Grain::Week,
+                    13 => (spec.every, spec.start) = (Grain::Day, super::mesh::START),
+                    14 => spec.windows.values_mut().for_each(|window| window.at_least = Some(2)),
+                    15 => spec.windows.values_mut().for_each(|window| *window = picked("-2d..0d", None)),
+                    16 => spec.windows.clear(),
                     _ => spec.made = Made::Batch { by: Some("day"), cron: None },
                 }
                 self.deploy(product);
@@ -249,7 +276,7 @@ proptest! {
             world.deploy(product);
         }
         // Everything is there, and whatever happens to an input is seen by its readers.
-        for product in [0, 3, 1, 2] {
+        for product in [0, 3, 1, 2, 4, 5, 6, 7] {
             world.work(product, false);
         }
         world.check("the start");

@@ -7,10 +7,10 @@ use crate::ids::{PortId, ProductId};
 use crate::model::{
     Access, Available, BackfillOrder, BatchPipeline, BatchSchedule, Bounds, ByPromise, Chunking,
     Classification, Column, ColumnShape, Contract, Domain, DriftRule, EmbeddingPipeline, Environment,
-    EventSource, FeaturePipeline, InputPort, InputSource, Late, LateBeyond, LogicalType, Maintenance, Mesh,
-    OutputPort, Partitioning, Pipeline, Product, QueryShape, RetirePolicy, RetrainOn, Retry, Route, Schedule,
-    Sla, SlaKind, SourceColumn, SqlText, StateKind, StepLimits, StreamKind, StreamPipeline, TableFormat,
-    TrainGate, Trainer, TrainingPipeline,
+    EventSource, FeaturePipeline, InputPort, InputSource, InputWindow, Late, LateBeyond, LogicalType,
+    Maintenance, Mesh, OutputPort, Partitioning, Pipeline, Product, QueryShape, RetirePolicy, RetrainOn,
+    Retry, Route, Schedule, Sla, SlaKind, SourceColumn, SqlText, StateKind, StepLimits, StreamKind,
+    StreamPipeline, TableFormat, TrainGate, Trainer, TrainingPipeline,
 };
 use crate::plan::{Desired, PortPrint, dependency_order, print_mesh};
 use crate::spread::InOrder;
@@ -68,6 +68,10 @@ pub struct Spec {
     pub files: String,
     /// The first partition.
     pub start: &'static str,
+    /// Size of a partition.
+    pub every: Grain,
+    /// Which partitions of its inputs a partition reads, by table.
+    pub windows: BTreeMap<&'static str, InputWindow>,
 }
 
 /// What the repository holds at one commit.
@@ -82,6 +86,12 @@ pub fn id(text: &str) -> ProductId {
 
 pub fn span(text: &str) -> Span {
     text.parse().expect("a span")
+}
+
+/// A window, written `from..to`.
+pub fn picked(window: &str, at_least: Option<u32>) -> InputWindow {
+    let (from, to) = window.split_once("..").expect("from..to");
+    InputWindow { from: from.parse().expect("a shift"), to: to.parse().expect("a shift"), at_least }
 }
 
 impl Spec {
@@ -106,6 +116,8 @@ impl Spec {
             broken: false,
             files: "1".to_owned(),
             start: START,
+            every: Grain::Day,
+            windows: BTreeMap::new(),
         }
     }
 
@@ -152,6 +164,12 @@ impl Spec {
 
     pub fn promises(mut self, text: &str) -> Self {
         self.promise = Some(span(text));
+        self
+    }
+
+    /// Reads those partitions of a table alone that a window holds: `from..to`, and how many are enough.
+    pub fn picks(mut self, table: &'static str, window: &str, at_least: Option<u32>) -> Self {
+        self.windows.insert(table, picked(window, at_least));
         self
     }
 
@@ -316,10 +334,11 @@ fn pipeline(spec: &Spec) -> Pipeline {
             sql: sql(spec),
             partition: by.map(|by| Partitioning {
                 by: by.to_owned(),
-                every: Grain::Day,
+                every: spec.every,
                 start: spec.start.to_owned(),
                 timezone: "UTC".to_owned(),
             }),
+            inputs: spec.windows.iter().map(|(table, window)| (name(table), *window)).collect(),
             schedule: cron.map(|cron| match cron {
                 "promise" => BatchSchedule::By(ByPromise::Promise),
                 cron => BatchSchedule::Cron(Schedule {

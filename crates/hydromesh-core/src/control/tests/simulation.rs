@@ -26,6 +26,10 @@ fn small() -> Tree {
             _ => RetirePolicy::Keep,
         };
     }
+    // Each day of it reads its own orders and those of two days before.
+    let profile = tree.get_mut(&mesh::id("customer/customer-360")).expect("of the example");
+    profile.windows.insert("orders", mesh::picked("-2d..0d", None));
+    profile.chunk = Some(span("2d"));
     tree
 }
 
@@ -307,6 +311,9 @@ impl Simulation {
                 10 => with(tree, &product, |spec| spec.version.push_str(".1")),
                 11 if column == 1 => with(tree, &product, |spec| spec.order = BackfillOrder::NewestFirst),
                 11 if column == 2 => with(tree, &product, |spec| spec.timeout = Some(span("10m"))),
+                11 if column == 6 => with(tree, &mesh::id("customer/customer-360"), |spec| {
+                    spec.windows.insert("orders", mesh::picked("-1d..0d", Some(1)));
+                }),
                 11 if column == 3 => with(tree, &product, |spec| spec.pool = Some("shared")),
                 11 if column == 4 => tree.values_mut().for_each(|spec| spec.pool = Some("shared")),
                 11 if column == 5 => tree.values_mut().for_each(|spec| {

@@ -112,6 +112,7 @@ impl World {
         let pipeline = &product.pipelines[&start.key.pipeline.name];
         for key in left.iter().flatten() {
             self.assert_rests_on(&print, &product.port(pipeline.output()), key);
+            self.assert_window(&product, pipeline, key);
         }
         let epoch = self.at_work.epoch;
         let fate = Fate::Told;
@@ -140,6 +141,35 @@ impl World {
             let state = self.ledger().ports.get(input);
             let there = state.is_some_and(|state| state.partitions.contains_key(key));
             assert!(there, "{port} {key} begins before {input} {key} is published");
+        }
+    }
+
+    /// Asserts that of the inputs of which a pipeline picks partitions so many are published as a partition needs.
+    fn assert_window(&self, product: &Product, pipeline: &Pipeline, key: &str) {
+        let Pipeline::Batch(batch) = pipeline else { return };
+        for port in product.reads() {
+            let (Some(window), Some(upstream)) =
+                (product.windows_of(batch, port).first().copied(), self.ledger().deployed.get(&port.product))
+            else {
+                continue;
+            };
+            // By days, counted one by one.
+            let cut = upstream.product.cut_of(&port.port).expect("cut by day");
+            let day = |key: &str| Partition::parse(cut.every, key).expect("a day").index();
+            let moved = |by: i32| day(key) + i64::from(by);
+            let all: Vec<i64> = (moved(window.from.count())..=moved(window.to.count()))
+                .filter(|index| *index >= day(&cut.start))
+                .collect();
+            let published = &self.ledger().ports[port].partitions;
+            let there = all.iter().filter(|index| {
+                published.contains_key(&Partition::from_index(cut.every, **index).to_string())
+            });
+            let needed = window.at_least.map_or(all.len(), |least| all.len().min(least as usize));
+            assert!(
+                there.count() >= needed,
+                "{} {key} begins before its window of {port} is there",
+                product.id
+            );
         }
     }
 

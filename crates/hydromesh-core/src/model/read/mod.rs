@@ -12,6 +12,7 @@ mod retire;
 mod servers;
 mod sla;
 mod usual;
+mod window;
 
 pub use contract::{contract, declared_id};
 pub use enclosing::{domain, humanise, implied_domain, mesh};

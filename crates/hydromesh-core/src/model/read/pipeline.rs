@@ -25,6 +25,8 @@ pub struct RawPipeline {
     pub at: Spot,
     /// Where references to ports and columns stand.
     pub spots: BTreeMap<&'static str, Spot>,
+    /// Where it says which partitions of an input it reads.
+    pub window_spots: BTreeMap<PortName, Spot>,
 }
 
 /// What surrounds a pipeline: it decides what may be left out.
@@ -60,7 +62,13 @@ pub const KINDS: &[(&str, PipelineKind)] = &[
 #[must_use]
 pub fn pipeline(document: &Node, sink: &Sink, around: &Around<'_>) -> RawPipeline {
     let map = Map::new(document, sink);
-    let mut raw = RawPipeline { pipeline: None, output: None, at: document.at, spots: BTreeMap::new() };
+    let mut raw = RawPipeline {
+        pipeline: None,
+        output: None,
+        at: document.at,
+        spots: BTreeMap::new(),
+        window_spots: BTreeMap::new(),
+    };
     let Some(kind) = map.choice("kind", KINDS) else {
         if map.opt("kind").is_none() {
             let _ = map.req("kind");
@@ -70,7 +78,7 @@ pub fn pipeline(document: &Node, sink: &Sink, around: &Around<'_>) -> RawPipelin
     };
     let word = KINDS.iter().find(|(_, of)| *of == kind).map_or("", |(word, _)| *word);
     own_head(&map, word);
-    let mut reader = Reader { map: &map, around, spots: BTreeMap::new() };
+    let mut reader = Reader { map: &map, around, spots: BTreeMap::new(), window_spots: BTreeMap::new() };
     raw.output = reader.port("output", "output", around.outputs);
     let name = reader.name(raw.output.as_ref());
     raw.pipeline = match (name, raw.output.clone()) {
@@ -83,7 +91,7 @@ pub fn pipeline(document: &Node, sink: &Sink, around: &Around<'_>) -> RawPipelin
         },
         _ => return raw,
     };
-    raw.spots = reader.spots;
+    (raw.spots, raw.window_spots) = (reader.spots, reader.window_spots);
     map.finish();
     raw
 }
@@ -92,6 +100,7 @@ pub(super) struct Reader<'m, 'n, 'a> {
     pub(super) map: &'m Map<'n>,
     pub(super) around: &'a Around<'a>,
     pub(super) spots: BTreeMap<&'static str, Spot>,
+    pub(super) window_spots: BTreeMap<PortName, Spot>,
 }
 
 impl<'n> Reader<'_, 'n, '_> {
@@ -158,6 +167,7 @@ impl<'n> Reader<'_, 'n, '_> {
         };
         let partition = map.map("partition").map(|inner| self.partition(&inner));
         let mut whole = true;
+        let inputs = self.windows(&mut whole);
         let schedule = self.batch_schedule(&mut whole);
         let lookback = span(map, "lookback");
         let (mut chunk, mut concurrency, mut order) = (None, 2, BackfillOrder::default());
@@ -186,6 +196,7 @@ impl<'n> Reader<'_, 'n, '_> {
             output,
             sql: sql?,
             partition,
+            inputs,
             schedule,
             lookback,
             chunk,
