@@ -100,6 +100,7 @@ fn product(spec: &Spec) -> Product {
             start: start.to_owned(),
             timezone: "UTC".to_owned(),
         }),
+        inputs: BTreeMap::new(),
         schedule: None,
         order: BackfillOrder::default(),
         self_heal: true,

@@ -11,12 +11,13 @@ use futures::StreamExt as _;
 use hydromesh_core::band::{Earlier, History};
 use hydromesh_core::ids::PortId;
 use hydromesh_core::ledger::{Fact, Published};
-use hydromesh_core::model::{BatchPipeline, OutputPort, Partitioning, Pipeline};
+use hydromesh_core::model::{OutputPort, Partitioning, Pipeline};
 use hydromesh_core::plan::{Work, partition_bounds_ms};
 use hydromesh_core::time::{Grain, Partition};
 use tracing::{Instrument as _, Span, info, info_span};
 
 use super::inputs::{self, Inputs};
+use super::windows::Windows;
 use super::{Context, Done, Job, Reporter, StepError, ensure, lake_format, sample};
 use crate::engine::{Against, PartitionFilter, QualityOutcome, arrow_schema};
 use crate::lake::{PublishMode, Table, TableSpec};
@@ -56,12 +57,24 @@ pub(super) async fn run(context: &Context, job: &Job, reporter: &Reporter) -> Re
     sample::expire(context).await;
     let history = Mutex::new(job.earlier.clone());
     let target = Target { context, job, reporter, output, port, data, table, schema, versions, history };
-    let filter = filter(&target, batch, &job.start.key.work)?;
-    let columns = &output.contract.columns;
-    let rows = context.engine.run_query(&batch.sql.text, tables, filter.as_ref(), columns).await?;
+    let (sql, columns) = (&batch.sql.text, &output.contract.columns);
     match (&batch.partition, &job.start.key.work) {
-        (Some(cut), Work::Partitions { from, to }) => partitions(&target, cut, from, to, rows).await,
+        (Some(cut), Work::Partitions { from, to }) => {
+            let windows = Windows::of(job, batch)?;
+            let (mut written, mut refused) = (0, None);
+            for (from, to) in windows.stretches(parse(cut, from)?, parse(cut, to)?) {
+                let (filter, tables) = (filter(&target, cut, from, to)?, windows.tables(&tables, from)?);
+                let rows = context.engine.run_query(sql, tables, Some(&filter), columns).await?;
+                match partitions(&target, cut, from, to, rows).await {
+                    Ok(rows) => written += rows,
+                    Err(error) if error.code == AUDIT_FAILED => _ = refused.get_or_insert(error),
+                    Err(error) => return Err(error),
+                }
+            }
+            refused.map_or(Ok(Done { facts: Vec::new(), rows: written }), Err)
+        }
         _ => {
+            let rows = context.engine.run_query(sql, tables, None, columns).await?;
             let batches: Vec<RecordBatch> = collect(rows, reporter).await?;
             let rows = target.publish(None, batches).await?;
             Ok(Done { facts: Vec::new(), rows })
@@ -95,20 +108,22 @@ async fn next(rows: &mut Rows, reporter: &Reporter) -> Result<Option<RecordBatch
 /// Returns the condition that keeps a chunk's rows.
 fn filter(
     target: &Target<'_>,
-    batch: &BatchPipeline,
-    work: &Work,
-) -> Result<Option<PartitionFilter>, StepError> {
-    let (Some(cut), Work::Partitions { from, to }) = (&batch.partition, work) else { return Ok(None) };
-    let last =
-        Partition::parse(cut.every, to).map_err(|error| StepError::user("HM-X008", error.to_string()))?;
+    cut: &Partitioning,
+    from: Partition,
+    to: Partition,
+) -> Result<PartitionFilter, StepError> {
     let kind = target.schema.field_with_name(&cut.by).map(|field| field.data_type().clone());
     let kind = kind.map_err(|_| StepError::user("HM-X008", format!("no column {} to cut by", cut.by)))?;
-    let (from, to) = (value(cut, &kind, from)?, value(cut, &kind, &last.next().to_string())?);
-    Ok(Some(PartitionFilter { column: cut.by.clone(), from, to }))
+    let (from, to) = (value(cut, &kind, &from.to_string())?, value(cut, &kind, &to.next().to_string())?);
+    Ok(PartitionFilter { column: cut.by.clone(), from, to })
+}
+
+fn parse(cut: &Partitioning, key: &str) -> Result<Partition, StepError> {
+    Partition::parse(cut.every, key).map_err(|error| StepError::user("HM-X008", error.to_string()))
 }
 
 /// Returns the partition column's value for a key.
-fn value(cut: &Partitioning, kind: &DataType, key: &str) -> Result<ScalarValue, StepError> {
+pub(super) fn value(cut: &Partitioning, kind: &DataType, key: &str) -> Result<ScalarValue, StepError> {
     match (kind, cut.every) {
         (DataType::Date32, Grain::Day) => {
             let day = chrono::NaiveDate::parse_from_str(key, "%Y-%m-%d")
@@ -127,20 +142,17 @@ fn value(cut: &Partitioning, kind: &DataType, key: &str) -> Result<ScalarValue, 
     }
 }
 
-/// Splits rows, which come ordered by the partition column, and publishes each partition as it is complete.
+/// Splits rows, which come ordered by the partition column, publishes each partition as it is complete, and returns how many
+/// rows those have.
 ///
 /// A partition whose rules fail keeps what was published before; the others go on.
 async fn partitions(
     target: &Target<'_>,
     cut: &Partitioning,
-    from: &str,
-    to: &str,
+    mut open: Partition,
+    last: Partition,
     mut rows: Rows,
-) -> Result<Done, StepError> {
-    let parse = |key: &str| {
-        Partition::parse(cut.every, key).map_err(|error| StepError::user("HM-X008", error.to_string()))
-    };
-    let (mut open, last) = (parse(from)?, parse(to)?);
+) -> Result<u64, StepError> {
     let mut held: Vec<RecordBatch> = Vec::new();
     let mut written = 0;
     let mut refused: Option<StepError> = None;
@@ -173,7 +185,7 @@ async fn partitions(
                 .iter()
                 .position(|other| other != key)
                 .map_or(keys.len(), |length| start + length);
-            let partition = parse(key)?;
+            let partition = parse(cut, key)?;
             while open < partition {
                 compute = None;
                 settle(publish(open, std::mem::take(&mut held)).await)?;
@@ -188,10 +200,7 @@ async fn partitions(
         settle(publish(open, std::mem::take(&mut held)).await)?;
         open = open.next();
     }
-    match refused {
-        Some(error) => Err(error),
-        None => Ok(Done { facts: Vec::new(), rows: written }),
-    }
+    refused.map_or(Ok(written), Err)
 }
 
 /// Returns the partition key of each row.

@@ -77,4 +77,6 @@ fn earlier(start: &Start, ledger: &LedgerState, deployed: &Deployed) -> History 
 }
 
 #[cfg(test)]
+mod picked;
+#[cfg(test)]
 mod tests;

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::common::{Column as PlanColumn, DataFusionError, ScalarValue};
+use datafusion::datasource::{ViewTable, provider_as_source};
 use datafusion::error::Result as PlanResult;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use datafusion::logical_expr::{Expr, lit};
+use datafusion::logical_expr::{Expr, LogicalPlanBuilder, lit};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use futures::StreamExt as _;
@@ -105,6 +106,26 @@ pub struct PartitionFilter {
     pub to: ScalarValue,
 }
 
+impl PartitionFilter {
+    fn condition(&self) -> Expr {
+        let column = || Expr::Column(PlanColumn::new_unqualified(&self.column));
+        column().gt_eq(lit(self.from.clone())).and(column().lt(lit(self.to.clone())))
+    }
+}
+
+/// Returns the part of a table that a filter keeps, or nothing of it; the optimiser moves the condition down to its scan.
+///
+/// # Errors
+/// When the table has no such column.
+pub fn part_of(
+    table: Arc<dyn TableProvider>,
+    part: Option<&PartitionFilter>,
+) -> Result<Arc<dyn TableProvider>, EngineError> {
+    let condition = part.map_or_else(|| lit(false), PartitionFilter::condition);
+    let scan = LogicalPlanBuilder::scan("input", provider_as_source(table), None)?;
+    Ok(Arc::new(ViewTable::new(scan.filter(condition)?.build()?, None)))
+}
+
 /// Runs queries.
 #[derive(Debug, Clone)]
 pub struct Engine {
@@ -167,9 +188,7 @@ impl Engine {
         let mut frame = frame
             .select(output.iter().map(|column| of(&column.name).alias(&column.name)).collect::<Vec<_>>())?;
         if let Some(partition) = partition {
-            let (from, to) = (lit(partition.from.clone()), lit(partition.to.clone()));
-            let within = of(&partition.column).gt_eq(from).and(of(&partition.column).lt(to));
-            frame = frame.filter(within)?;
+            frame = frame.filter(partition.condition())?;
         }
         let schema = arrow_schema(output);
         let rank = |column: &&Column| {
@@ -252,6 +271,37 @@ mod tests {
         let part = PartitionFilter { column: "day".to_owned(), from: day(3), to: day(5) };
         let part = collect(Some(part)).await;
         assert_eq!(part, vec![whole[0].slice(3, 2)]);
+    }
+
+    #[tokio::test]
+    async fn a_part_of_a_table_is_all_that_a_query_sees_and_its_condition_reaches_the_scan() {
+        let table = orders().remove("orders").expect("a table");
+        let day = |n| ScalarValue::Date32(Some(n));
+        let part = PartitionFilter { column: "day".to_owned(), from: day(3), to: day(5) };
+        let sees = async |part: Option<&PartitionFilter>, sql: &str| -> Vec<RecordBatch> {
+            let seen = part_of(Arc::clone(&table), part).expect("a part");
+            let rows = engine().select(sql, BTreeMap::from([("orders".to_owned(), seen)])).await;
+            rows.expect("a query").try_collect().await.expect("rows")
+        };
+        let all = async |sql: &str| -> Vec<RecordBatch> {
+            engine().select(sql, orders()).await.expect("a query").try_collect().await.expect("rows")
+        };
+        let query = |of: &str| {
+            format!(
+                "SELECT a.day, count(*) AS pairs, sum(b.amount) AS total FROM {of} a JOIN {of} b ON b.day <= a.day GROUP BY a.day ORDER BY a.day"
+            )
+        };
+        let explicit = "(SELECT * FROM orders WHERE day >= DATE '1970-01-04' AND day < DATE '1970-01-06')";
+        assert_eq!(sees(Some(&part), &query("orders")).await, all(&query(explicit)).await);
+        let rows = sees(None, "SELECT * FROM orders").await;
+        assert_eq!(rows.iter().map(RecordBatch::num_rows).sum::<usize>(), 0);
+        let session = engine().session(BTreeMap::from([(
+            "orders".to_owned(),
+            part_of(Arc::clone(&table), Some(&part)).expect("a part"),
+        )]));
+        let plan = plan_select(&session.expect("a session"), "SELECT amount FROM orders").expect("a plan");
+        let text = plan.display_indent().to_string();
+        assert!(text.contains("Filter: input.day >= ") && text.contains("TableScan: input"), "{text}");
     }
 
     #[test]

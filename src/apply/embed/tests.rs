@@ -114,8 +114,12 @@ impl World {
         }
         let pipeline: hydromesh_core::ids::PipelineId =
             "support/article-search:article-vectors".parse().expect("an id");
-        let print =
-            |data: &str| PortPrint { data: data.to_owned(), rows: String::new(), columns: BTreeMap::new() };
+        let print = |data: &str| PortPrint {
+            data: data.to_owned(),
+            rows: String::new(),
+            columns: BTreeMap::new(),
+            cut: None,
+        };
         let output = searching.pipelines[&pipeline.name].output().clone();
         let source: PortId = "support/articles.articles".parse().expect("an address");
         let job = Job {

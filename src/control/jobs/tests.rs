@@ -111,7 +111,8 @@ impl World {
 
     /// Deploys the product with another definition of its rows.
     fn deploy(&mut self, data: &str) {
-        let port = PortPrint { data: data.to_owned(), rows: String::new(), columns: BTreeMap::new() };
+        let port =
+            PortPrint { data: data.to_owned(), rows: String::new(), columns: BTreeMap::new(), cut: None };
         let print = Print {
             all: data.to_owned(),
             ports: BTreeMap::from([(PortName::new("visits").expect("a name"), port)]),

@@ -422,7 +422,7 @@ fn a_product_whose_folder_cannot_be_read_is_not_taken_away() {
     std::os::unix::fs::symlink("/etc", bench.path("repo/domains/shop")).unwrap();
     bench.commit("A link in the place of a domain", None);
     let snapshot = bench.repository().snapshot(&bench.head()).unwrap();
-    let print = PortPrint { data: String::new(), rows: String::new(), columns: BTreeMap::new() };
+    let print = PortPrint { data: String::new(), rows: String::new(), columns: BTreeMap::new(), cut: None };
     let deployed: BTreeMap<PortId, PortPrint> = ["shop/orders.orders", "shop/items.items", "shopping/a.a"]
         .map(|port| (port.parse().unwrap(), print.clone()))
         .into();

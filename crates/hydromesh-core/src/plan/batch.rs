@@ -300,7 +300,7 @@ impl Table<'_> {
     ) -> Vec<Stale> {
         let mut found: Vec<Stale> = Vec::new();
         // What is not kept any longer is not computed again, nor is what would be made of it.
-        let range = range.start.max(self.kept_from(grid))..range.end;
+        let range = self.kept(grid, range);
         if range.is_empty() {
             return found;
         }
@@ -345,11 +345,15 @@ impl Table<'_> {
             .fold(found, |found, on| found.into_iter().flat_map(|stale| on.apart(stale, grid)).collect())
     }
 
-    /// Returns the first position that its own table and the inputs keep of which it reads the same partition alone.
-    fn kept_from(&self, grid: &Grid) -> i64 {
-        let ports = self.rests_on.iter().map(|(input, _)| input).chain([&self.port]);
-        let kept = ports.filter_map(|port| grid.index(self.survey.ledger.kept_from(port)?));
-        kept.max().unwrap_or(i64::MIN)
+    /// Returns a range without the partitions before what its own table and the inputs keep of which it reads some partitions
+    /// alone.
+    fn kept(&self, grid: &Grid, range: Range<i64>) -> Range<i64> {
+        let ledger = self.survey.ledger;
+        let own = ledger.kept_from(&self.port).and_then(|key| grid.index(key));
+        let inputs =
+            self.rests_on.iter().filter_map(|on| on.kept_from(grid, ledger.kept_from(&on.input)?, &range));
+        let from = own.into_iter().chain(inputs).max().unwrap_or(i64::MIN);
+        range.start.max(from).min(range.end)..range.end
     }
 
     /// Returns why a whole output is to be computed, if it is.

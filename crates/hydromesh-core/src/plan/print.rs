@@ -41,6 +41,10 @@ pub struct PortPrint {
     pub rows: String,
     /// Each column's expression with its sources.
     pub columns: BTreeMap<String, String>,
+    /// The column that it is cut by, if it is: it decides the rows of those who pick partitions of it. None in facts of earlier
+    /// versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<String>,
 }
 
 fn hash(parts: &[&str]) -> String {
@@ -107,7 +111,7 @@ fn query_print(shape: &QueryShape, inputs: &Inputs<'_>, extra: &str) -> PortPrin
 
 fn finish(rows: String, columns: BTreeMap<String, String>) -> PortPrint {
     let data = hash(&[&rows, &json(&columns)]);
-    PortPrint { data, rows, columns }
+    PortPrint { data, rows, columns, cut: None }
 }
 
 /// Returns the fingerprint of an external input: its raw shape, and the contents of its files.
@@ -225,7 +229,9 @@ pub fn print_mesh(
             outputs.insert(pipeline.output().clone(), print);
         }
         let mut all = definition;
-        add(&mut all, &json(&outputs));
+        // What they are cut by is in their definition.
+        let known = outputs.iter().map(|(name, print)| (name, PortPrint { cut: None, ..print.clone() }));
+        add(&mut all, &json(&known.collect::<BTreeMap<_, _>>()));
         let all = finished(all);
         for (name, print) in &outputs {
             ports.insert(product.port(name), print.clone());
@@ -365,7 +371,11 @@ fn pipeline_print(
             let mut extra = json(&(&batch.partition.as_ref().map(|it| (&it.by, it.every, &it.timezone))));
             if !batch.inputs.is_empty() {
                 // How many of them are enough decides when, and not what.
-                let windows = batch.inputs.iter().map(|(input, it)| (input, it.from, it.to));
+                let windows = batch.inputs.iter().map(|(input, it)| {
+                    let port = inputs.get(input.as_str());
+                    let column = port.and_then(|port| port.columns.get(port.cut.as_ref()?));
+                    (input, it.from, it.to, column)
+                });
                 extra.push_str(&json(&windows.collect::<Vec<_>>()));
             }
             let mut print = query_print(shape, inputs, &extra);
@@ -374,7 +384,8 @@ fn pipeline_print(
                 let declared = contract.and_then(|it| it.columns.iter().find(|column| column.name == *name));
                 *column = hash(&[column, &json(&declared.map(|it| (&it.logical, &it.physical)))]);
             }
-            finish(print.rows, print.columns)
+            let cut = batch.partition.as_ref().map(|cut| cut.by.clone());
+            PortPrint { cut, ..finish(print.rows, print.columns) }
         }
         (Pipeline::Stream(stream), Some(shape)) => query_print(shape, inputs, &json(&stream.source)),
         (Pipeline::Feature(feature), Some(shape)) => {

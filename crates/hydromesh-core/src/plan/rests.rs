@@ -40,6 +40,14 @@ impl RestsOn<'_> {
         }
     }
 
+    /// Returns the first partition of a range that reads nothing before a key of the input, which keeps nothing of that.
+    pub fn kept_from(&self, grid: &Grid, key: &str, range: &Range<i64>) -> Option<i64> {
+        let Some(mapping) = &self.mapping else { return grid.index(key) };
+        let kept = self.survey.grid.as_ref()?.index(key)?;
+        let gone = mapping.reads(range.start).start.min(kept)..kept;
+        Some(mapping.readers(&gone, range.clone()).end.max(range.start))
+    }
+
     /// Returns what can be computed of a stretch and what waits. Partitions that failed together wait together.
     pub fn apart(&self, stale: Stale, grid: &Grid) -> Vec<Stale> {
         let waits = self.waits(&stale.range);

@@ -1,9 +1,11 @@
 //! Whole meshes: the example, the fixtures with one fault each, the documentation.
 
+use std::collections::BTreeMap;
+
 use hydromesh_core::diag::Severity;
 use hydromesh_core::ids::PortName;
 use hydromesh_core::model::read::{self, Around, SqlFile};
-use hydromesh_core::model::{Pipeline, PipelineKind, load};
+use hydromesh_core::model::{Loaded, Pipeline, PipelineKind, load};
 use hydromesh_core::syntax::{Sink, parse};
 
 use crate::support;
@@ -89,6 +91,92 @@ fn the_documented_pipelines_are_read() {
     let kinds: Vec<PipelineKind> = pipelines.iter().map(Pipeline::kind).collect();
     assert_eq!(kinds, [Batch, Stream, Feature, Embedding, Training]);
     insta::assert_json_snapshot!(pipelines);
+}
+
+/// The windows that the documentation shows.
+#[test]
+fn the_documented_windows_are_read() {
+    let page = std::fs::read_to_string(support::root().join("docs/pipelines.md")).expect("the page");
+    let block =
+        page.split("### Which partitions of an input").nth(1).and_then(|rest| rest.split("```yaml\n").nth(1));
+    let block = block.and_then(|rest| rest.split("```").next()).expect("a YAML block");
+    let (documents, found) = parse("pipeline.yaml", block);
+    assert_eq!(found, []);
+    let names = |names: &[&str]| -> Vec<PortName> {
+        names.iter().map(|it| PortName::new(*it).expect("name")).collect()
+    };
+    let (inputs, outputs) = (names(&["orders", "targets"]), names(&["totals"]));
+    let sql = |name: &str| SqlFile::Text(name.to_owned(), "SELECT 1".to_owned());
+    let around = Around { inputs: &inputs, outputs: &outputs, sql: &sql };
+    let sink = Sink::new("pipeline.yaml");
+    let pipeline = read::pipeline(&documents[0], &sink, &around).pipeline;
+    assert_eq!(sink.into_found(), []);
+    let Some(Pipeline::Batch(batch)) = pipeline else { panic!("{pipeline:?}") };
+    insta::assert_json_snapshot!(batch.inputs, @r#"
+    {
+      "orders": {},
+      "targets": {
+        "from": "-1mo",
+        "at_least": 20
+      }
+    }
+    "#);
+}
+
+/// Every way in which a window cannot be meant is told, with what is.
+#[test]
+fn windows_that_cannot_be_meant_are_told() {
+    let files = |grain: &str, start: &str, window: &str| {
+        let mut files = support::folder(&support::root().join("tests/fixtures/bad/missing_column"));
+        let edit = |files: &mut BTreeMap<String, Loaded>, file: &str, from: &str, to: &str| {
+            let text = files[file].text.clone().expect("text").replacen(from, to, 1);
+            files.insert(file.to_owned(), Loaded { text: Ok(text), oid: "x".into() });
+        };
+        let cut = format!("every: {grain}, start: {start}");
+        edit(&mut files, "domains/shop/items/pipeline.yaml", "every: day, start: 2026-08-01", &cut);
+        let inputs = format!("inputs: {{items: {window}}}");
+        edit(&mut files, "domains/shop/totals/pipeline.yaml", "lookback: 2d", &inputs);
+        files
+    };
+    let told = |grain: &str, start: &str, window: &str| -> Vec<String> {
+        let findings = load(&files(grain, start, window)).findings;
+        let of_it = findings.into_iter().filter(|it| it.file.ends_with("totals/pipeline.yaml"));
+        of_it.map(|it| format!("{} {}", it.code.id(), it.message)).collect()
+    };
+    for good in [
+        "{partitions: same}",
+        "{partitions: {from: -1d, to: -1d}}",
+        "{partitions: {from: -1mo}, wait: {at_least: 30}}",
+        "{partitions: {to: 2w}}",
+    ] {
+        assert_eq!(told("day", "2026-08-01", good), Vec::<String>::new(), "{good}");
+    }
+    let bad = [
+        ("day", "2026-08-01", "{partitions: {from: -3h}}"),
+        ("day", "2026-08-01", "{partitions: {to: -1d}}"),
+        ("day", "2026-08-01", "{partitions: {from: 1mo, to: 2w}}"),
+        ("day", "2026-08-01", "{partitions: {from: -6d}, wait: {at_least: 8}}"),
+        ("day", "2026-08-01", "{partitions: same, wait: {at_least: 0}}"),
+        ("day", "2026-08-01", "{partitions: {from: -7}}"),
+        ("day", "2026-08-01", "{partitions: all}"),
+        ("day", "2026-08-01", "{wait: {at_least: 1}}"),
+        ("week", "2026-08-03", "{partitions: {from: -3d}}"),
+        ("month", "2026-08", "{partitions: {from: -30d}}"),
+    ];
+    let found: Vec<String> =
+        bad.iter().flat_map(|(grain, start, window)| told(grain, start, window)).collect();
+    insta::assert_snapshot!(found.join("\n"), @"
+    HM-M033 `from: -3h` is no whole number of the input's partitions, one every day: write it in d, w or mo
+    HM-M033 the window from 0d to -1d has no length: it begins `from` after the partition's beginning and ends `to` after its end, so that {from: -1d, to: -1d} is the day before
+    HM-M033 the window from 1mo to 2w has no length: it begins `from` after the partition's beginning and ends `to` after its end, so that {from: -1d, to: -1d} is the day before
+    HM-M033 `at_least: 8` is more than the 7 partitions that the window ever holds
+    HM-M023 `at_least` is a number of partitions, from 1; leave `inputs` out to read all that is there
+    HM-M015 `-7` is no distance from a partition: expected a whole number of h, d, w or mo within a century, such as `-7d` or `-1mo`
+    HM-Y010 `partitions` wants `same`, or borders such as `{from: -7d, to: 0d}`
+    HM-Y009 `partitions` is missing
+    HM-M033 `from: -3d` is no whole number of the input's partitions, one every week: write it in w
+    HM-M033 `from: -30d` is no whole number of the input's partitions, one every month: write it in mo
+    ");
 }
 
 /// The contract in the page is read as it stands there.

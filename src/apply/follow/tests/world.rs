@@ -108,7 +108,8 @@ impl World {
         assert_eq!(key.work, Work::Follow);
         let product = &self.mesh.products[&key.pipeline.product];
         let port = product.pipelines[&key.pipeline.name].output().clone();
-        let print = PortPrint { data: data.to_owned(), rows: String::new(), columns: BTreeMap::new() };
+        let print =
+            PortPrint { data: data.to_owned(), rows: String::new(), columns: BTreeMap::new(), cut: None };
         Job {
             start: Start {
                 run: "run-1".to_owned(),

@@ -16,4 +16,5 @@ mod steps;
 mod story;
 mod tends;
 mod turns;
+mod windows;
 mod world;

@@ -7,11 +7,11 @@ use super::world::World;
 use crate::checkpoint::{CHECKPOINT_FORMAT, CheckpointRecord};
 use crate::ids::{PortId, ProductId};
 use crate::ledger::{Epoch, ErrorKind, Fact, FeatureDrift, Published, RunOutcome, StreamRows, Trained};
-use crate::model::{Pipeline, Product};
+use crate::model::{Partitioning, Pipeline, Product};
 use crate::observe::{Seen, SeenPartition};
 use crate::plan::{Print, Work, partition_bounds_ms};
 use crate::planted::{self, Bug};
-use crate::time::{Partition, PartitionSet};
+use crate::time::{Grain, Partition, PartitionSet};
 
 /// What one table holds, as the lake knows it.
 #[derive(Debug, Default)]
@@ -154,7 +154,11 @@ impl World {
                 continue;
             };
             // By days, counted one by one.
-            let cut = upstream.product.cut_of(&port.port).expect("cut by day");
+            let cut = upstream.product.cut_of(&port.port).expect("it is cut");
+            let daily = |cut: &Partitioning| cut.every == Grain::Day;
+            if !daily(cut) || !batch.partition.as_ref().is_some_and(daily) {
+                continue;
+            }
             let day = |key: &str| Partition::parse(cut.every, key).expect("a day").index();
             let moved = |by: i32| day(key) + i64::from(by);
             let all: Vec<i64> = (moved(window.from.count())..=moved(window.to.count()))

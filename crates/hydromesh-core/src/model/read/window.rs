@@ -56,7 +56,12 @@ impl<'n> Reader<'_, 'n, '_> {
                 }
                 finish(&inner, &["from", "to"]);
             }
-            Some(_) => whole &= map.choice("partitions", &[("same", ())]).is_some(),
+            Some(node) if node.text().as_deref() == Some("same") => {}
+            Some(node) => {
+                let message = "`partitions` wants `same`, or borders such as `{from: -7d, to: 0d}`";
+                self.sink().tell(codes::BAD_CHOICE, node.at, message);
+                whole = false;
+            }
             None => {}
         }
         if let Some(wait) = map.map("wait") {
