@@ -1,12 +1,13 @@
 //! Windows of a batch pipeline against the calendars of the inputs that they pick partitions of.
 
+use std::collections::BTreeMap;
+
 use super::load::Draft;
 use super::{BatchPipeline, InputSource, InputWindow, Partitioning, Pipeline};
 use crate::diag::{Code, codes};
 use crate::ids::{PortId, ProductId};
 use crate::plan::Mapping;
 use crate::time::{Grain, Shift, ShiftUnit};
-use std::collections::BTreeMap;
 
 /// Returns what is wrong with a window, if anything is; an input that cannot be read has its own finding.
 pub(super) fn misfit(

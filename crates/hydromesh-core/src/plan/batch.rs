@@ -167,9 +167,7 @@ impl Table<'_> {
             } else if self.rests_on(port).next().is_some() {
                 for on in self.rests_on(port) {
                     let index = on.mapping.as_ref().and_then(|mapping| mapping.input_index(key));
-                    places.extend(
-                        index.into_iter().flat_map(|index| self.readers(grid, on, &(index..index + 1))),
-                    );
+                    places.extend(index.into_iter().flat_map(|index| on.places(&(index..index + 1), grid)));
                 }
             } else {
                 // What is closed does not look at its inputs any more.
@@ -183,7 +181,7 @@ impl Table<'_> {
             places.extend(found.chunks.iter().filter(|(_, chunk)| chunk.failed).map(|(place, _)| *place));
         }
         for (port, range) in &touch.changed {
-            places.extend(self.rests_on(port).flat_map(|on| self.readers(grid, on, range)));
+            places.extend(self.rests_on(port).flat_map(|on| on.places(range, grid)));
         }
         for step in touch.steps.iter().filter(|step| step.pipeline == *self.id) {
             let all = grid.places_from(grid.first);
@@ -197,12 +195,6 @@ impl Table<'_> {
     /// Returns how an input is rested on: once for each window.
     fn rests_on(&self, port: &PortId) -> impl Iterator<Item = &RestsOn<'_>> {
         self.rests_on.iter().filter(move |on| on.input == *port)
-    }
-
-    /// Returns the places that were looked at of those that rest on positions of an input.
-    fn readers(&self, grid: &Grid, on: &RestsOn<'_>, inputs: &Range<i64>) -> Range<i64> {
-        let readers = on.readers(inputs, grid.first..grid.seen);
-        if readers.is_empty() { 0..0 } else { grid.place(readers.start)..grid.place(readers.end - 1) + 1 }
     }
 
     /// Returns the position after the last partition that counts as ended, and until when that holds.

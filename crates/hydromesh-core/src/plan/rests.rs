@@ -3,13 +3,12 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use super::StepKey;
 use super::grid::Grid;
 use super::mapping::Mapping;
 use super::survey::{Blocked, PipelineSurvey};
 use crate::ids::PortId;
 use crate::planted::{self, Bug};
-
-use super::StepKey;
 
 /// Neighbouring partitions to compute.
 #[derive(Debug, Clone)]
@@ -32,12 +31,14 @@ pub(super) struct RestsOn<'a> {
 }
 
 impl RestsOn<'_> {
-    /// Returns the partitions within a range that rest on any of a range of the input.
-    pub fn readers(&self, inputs: &Range<i64>, within: Range<i64>) -> Range<i64> {
-        match &self.mapping {
-            Some(mapping) if !planted::is(Bug::WindowForgotten) => mapping.readers(inputs, within),
-            _ => inputs.start.max(within.start)..inputs.end.min(within.end),
-        }
+    /// Returns the places, of those that were looked at, of partitions that rest on any of a range of the input.
+    pub fn places(&self, inputs: &Range<i64>, grid: &Grid) -> Range<i64> {
+        let seen = grid.first..grid.seen;
+        let readers = match &self.mapping {
+            Some(mapping) if !planted::is(Bug::WindowForgotten) => mapping.readers(inputs, seen),
+            _ => inputs.start.max(seen.start)..inputs.end.min(seen.end),
+        };
+        if readers.is_empty() { 0..0 } else { grid.place(readers.start)..grid.place(readers.end - 1) + 1 }
     }
 
     /// Returns the first partition of a range that reads nothing before a key of the input, which keeps nothing of that.
