@@ -77,8 +77,9 @@ impl Mapping {
         }
         let (instants, (every, zone)) = (self.instants(index), self.input);
         let at = |instant| Partition::containing(every, instant, zone).index();
+        // Of an hour that a clock skips both borders are one instant, which still lies in some day.
         let from = at(instants.from());
-        from..if instants.is_empty() { from } else { at(instants.to() - 1) + 1 }
+        from..from.max(at(instants.to() - 1) + 1)
     }
 
     /// Returns the keys of the first and the last partition of the input that a partition of the output reads.
