@@ -75,5 +75,6 @@ fn work(work: &Work) -> &'static str {
         Work::Train => "train",
         Work::Drift => "drift",
         Work::Embed => "embed",
+        Work::Tend => "tend",
     }
 }
