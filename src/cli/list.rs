@@ -72,10 +72,8 @@ fn previews(args: &ListArgs) -> Result<u8, Failure> {
     }
     let mut table = Table::new(&["PREVIEW", "OVER", "OF", "BEGAN", "LIVES UNTIL"]);
     for it in &notes {
-        let end = match it.expires_ms <= now_ms {
-            true => (Tone::Odd, "expired".to_owned()),
-            false => plain(instant(it.expires_ms)),
-        };
+        let expired = it.expires_ms <= now_ms;
+        let end = if expired { (Tone::Odd, "expired".to_owned()) } else { plain(instant(it.expires_ms)) };
         let name = plain(it.preview.to_string());
         table.row([name, plain(&it.parent), plain(&it.r#ref), plain(ago(it.created_ms, now_ms)), end]);
     }
