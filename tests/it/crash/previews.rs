@@ -153,7 +153,8 @@ fn what_a_preview_cannot_build_is_told() {
     assert_eq!(summary["built"], json!([]), "{summary:#}");
     let why = summary["not_built"]["shop/events"].as_str().expect("told").to_owned();
     assert!(why.contains("follows a topic"), "{why}");
-    let human = ["apply", "--repo", text(&world.repository()), "--ref", "stream", "--env", "preview/stream"];
+    let repo = world.repository();
+    let human = ["apply", "--repo", text(&repo), "--ref", "stream", "--env", "preview/stream"];
     state.ask(&human).ends_with(0).says("not in a preview");
 
     world.branch("secret", None, "A secret", &mesh::reader("secret"));
