@@ -125,9 +125,10 @@ impl Shelf {
             // It has its note before it has its name: without one it would be nobody's.
             let begun = self.root.join(format!("{GONE}{}", uuid::Uuid::new_v4().simple()));
             fs::create_dir(&begun).map_err(io("create", &begun))?;
-            wanted.write(&begun).map_err(io("write the note of", &folder))?;
+            let note = Note { created_ms: now_ms, ..wanted.clone() };
+            note.write(&begun).map_err(io("write the note of", &folder))?;
             fs::rename(&begun, &folder).map_err(io("create", &folder))?;
-            return Ok(wanted.clone());
+            return Ok(note);
         };
         let note = Note { created_ms: known.created_ms, ..wanted.clone() };
         note.write(&folder).map_err(io("write the note of", &folder))?;
