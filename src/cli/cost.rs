@@ -229,7 +229,7 @@ mod tests {
             (1_023, "1023 B"),
             (1_024, "1.0 KiB"),
             (1_572_864, "1.5 MiB"),
-            (u64::MAX, "16777216.0 TiB"),
+            (u64::MAX, "16777215.9 TiB"),
         ];
         for (bytes, text) in cases {
             assert_eq!(size(bytes), text);

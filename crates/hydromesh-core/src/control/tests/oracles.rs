@@ -74,7 +74,16 @@ impl Simulation {
                     deployed.print.aligned.iter().filter(|(output, _)| output == pipeline.output());
                 let ports = rests_on.map(|(_, input)| input).chain([&port]);
                 let kept = ports.filter_map(|port| ledger.kept_from(port)).max().unwrap_or_default();
-                for key in keys.into_iter().filter(|key| key.is_empty() || key.as_str() >= kept) {
+                let picked = |key: &str| {
+                    let Pipeline::Batch(batch) = pipeline else { return true };
+                    deployed.product.reads().all(|input| {
+                        let Some(kept) = ledger.kept_from(input) else { return true };
+                        let windows = ledger.mappings(&deployed.product, batch, input);
+                        windows.iter().filter_map(|it| it.keys(key)).all(|(first, _)| first.as_str() >= kept)
+                    })
+                };
+                let is_kept = |key: &String| key.is_empty() || key.as_str() >= kept && picked(key);
+                for key in keys.into_iter().filter(is_kept) {
                     world.assert_shows(&port, &key, data);
                 }
             }
