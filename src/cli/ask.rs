@@ -220,8 +220,7 @@ struct Put {
 /// # Errors
 /// When the ledger cannot be written, the key was used for something else, or no answer comes in time.
 pub fn ask(args: &AskArgs, verb: Verb) -> Result<u8, Failure> {
-    let wait = args.wait;
-    let put = put(args, verb, |_| wait)?;
+    let put = put(args, &command(args, verb), |_| args.wait)?;
     report(args, &put)
 }
 
@@ -231,8 +230,10 @@ fn act(args: &AskArgs, stand_in: &StandIn, verb: Verb) -> Result<u8, Failure> {
     let alone = kept.filter(|_| !stand_in.later);
     // Whoever stands in answers it.
     let wait = args.wait && alone.is_none();
-    let put = put(args, verb, |running| wait || args.wait && running)?;
-    let Some(kept) = alone.filter(|_| !put.running) else {
+    let command = command(args, verb);
+    let first = put(args, &command, |running| wait || args.wait && running)?;
+    let Some(kept) = alone.filter(|_| !first.running) else {
+        let put = first;
         if stand_in.clock.is_some() && put.running {
             eprintln!("hydromesh: a controller runs, and its clock counts; --clock is for when none does");
         }
@@ -242,14 +243,21 @@ fn act(args: &AskArgs, stand_in: &StandIn, verb: Verb) -> Result<u8, Failure> {
         "hydromesh: no controller runs on this state folder; computing here until nothing is left to do"
     );
     let clock = clock(stand_in.clock.as_deref())?;
-    once::stand_in(&args.state, kept, clock, &put.id, args.format)
+    match once::stand_in(&args.state, kept, clock, &command.id, args.format)? {
+        Some(code) => Ok(code),
+        // A controller began meanwhile, and has the command.
+        None => report(args, &put(args, &command, |_| args.wait)?),
+    }
 }
 
-fn put(args: &AskArgs, verb: Verb, waits: impl Fn(bool) -> bool) -> Result<Put, Failure> {
-    let wait = timeout(args)?;
+fn command(args: &AskArgs, verb: Verb) -> Command {
     let id = args.key.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
-    let command = Command { id: id.clone(), actor: args.actor.clone(), reason: args.reason.clone(), verb };
-    let body = serde_json::to_string(&command).map_err(|error| Failure::outside(&error))?;
+    Command { id, actor: args.actor.clone(), reason: args.reason.clone(), verb }
+}
+
+fn put(args: &AskArgs, command: &Command, waits: impl Fn(bool) -> bool) -> Result<Put, Failure> {
+    let (wait, id) = (timeout(args)?, command.id.clone());
+    let body = serde_json::to_string(command).map_err(|error| Failure::outside(&error))?;
     let now_ms = clock(None)?.now_ms();
     runtime()?.block_on(async {
         let store = open_ledger(&args.state, OpenMode::ReadWrite).await?;

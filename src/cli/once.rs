@@ -15,8 +15,8 @@ use super::output::{Paint, Tone, counted, length, short};
 use super::up::{failure, signals};
 use super::{DENIED, DONE, FINDINGS, Failure, Format, OUTSIDE, print, print_json, runtime};
 use crate::clock::Clock;
-use crate::control::{Around, Kept, UpOptions, up};
-use crate::store::Place;
+use crate::control::{Around, Kept, UpError, UpOptions, up};
+use crate::store::{Place, StoreError};
 use crate::work::{Role, Roles};
 
 /// Between two looks at what has ended meanwhile.
@@ -32,7 +32,7 @@ pub fn roles() -> Roles {
 /// # Errors
 /// When it does not start, or may no longer write.
 pub fn run(options: UpOptions, format: Format) -> Result<u8, Failure> {
-    let (after, before) = go(options)?;
+    let (after, before) = go(options).map_err(failed)?;
     let head = after.ledger.commits.back();
     let outcome = head.and_then(|head| after.ledger.outcome(&head.commit));
     let done = Done::between(&before, &after);
@@ -57,7 +57,8 @@ pub fn run(options: UpOptions, format: Format) -> Result<u8, Failure> {
     })
 }
 
-/// Stands in for the controller of a state folder until nothing is left to do, and tells what became of a command.
+/// Stands in for the controller of a state folder until nothing is left to do, and tells what became of a command; does nothing
+/// where a controller has begun meanwhile.
 ///
 /// # Errors
 /// When it does not start, or may no longer write.
@@ -67,7 +68,7 @@ pub fn stand_in(
     clock: Clock,
     command: &str,
     format: Format,
-) -> Result<u8, Failure> {
+) -> Result<Option<u8>, Failure> {
     let options = UpOptions {
         repo: String::new(),
         environment: kept.note.environment.clone(),
@@ -86,7 +87,10 @@ pub fn stand_in(
         once: true,
         kept: Some(Arc::new(kept)),
     };
-    let (after, before) = go(options)?;
+    let (after, before) = match go(options) {
+        Err(Gone::Up(UpError::Store(StoreError::LeaseHeld { .. }))) => return Ok(None),
+        went => went.map_err(failed)?,
+    };
     let done = Done::between(&before, &after);
     let answer = after.ledger.answers.get(command);
     if format == Format::Json {
@@ -103,7 +107,7 @@ pub fn stand_in(
         eprintln!("hydromesh: {}", done.text());
     }
     let accepted = answer.is_some_and(|(accepted, _)| *accepted);
-    Ok(if accepted && done.failing == 0 { DONE } else { FINDINGS })
+    Ok(Some(if accepted && done.failing == 0 { DONE } else { FINDINGS }))
 }
 
 /// What was done between two looks at the ledger.
@@ -150,8 +154,29 @@ fn word(outcome: Outcome) -> &'static str {
     }
 }
 
+/// Why a controller did not end with its work done.
+enum Gone {
+    /// It did not start, or may no longer write.
+    Up(UpError),
+    /// Anything else.
+    Failure(Failure),
+}
+
+impl From<Failure> for Gone {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+fn failed(gone: Gone) -> Failure {
+    match gone {
+        Gone::Up(error) => failure(&error),
+        Gone::Failure(failure) => failure,
+    }
+}
+
 /// Runs the controller; returns the ledger as it is and as it was.
-fn go(options: UpOptions) -> Result<(Book, LedgerState), Failure> {
+fn go(options: UpOptions) -> Result<(Book, LedgerState), Gone> {
     let state = options.state.clone();
     let before = match Place::found(&state).map_err(|error| Failure::outside(&error))? {
         // One of an older form counts from nothing; the controller brings it up to date.
@@ -174,13 +199,13 @@ fn go(options: UpOptions) -> Result<(Book, LedgerState), Failure> {
     let stopped = CancellationToken::new();
     runtime()?.block_on(async {
         tokio::spawn(signals(stopped.clone()));
-        up(options, stopped.child_token(), around).await.map_err(|error| failure(&error))
+        up(options, stopped.child_token(), around).await.map_err(Gone::Up)
     })?;
     let after = Book::read(&state)?;
     told.lock().unwrap_or_else(PoisonError::into_inner).tell(&after.ledger);
     if stopped.is_cancelled() {
         let message = "stopped before everything was done; the next controller goes on from here".to_owned();
-        return Err(Failure { code: OUTSIDE, message });
+        return Err(Failure { code: OUTSIDE, message }.into());
     }
     Ok((after, before))
 }
