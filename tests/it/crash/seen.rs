@@ -44,7 +44,10 @@ impl Collector {
     }
 }
 
-async fn take(Shared(spans): Shared<Arc<Mutex<Vec<(String, Span)>>>>, body: Bytes) {
+/// Spans as they came, each with the service that sent it.
+type Spans = Arc<Mutex<Vec<(String, Span)>>>;
+
+async fn take(Shared(spans): Shared<Spans>, body: Bytes) {
     let request = ExportTraceServiceRequest::decode(body).expect("a request");
     for resource in request.resource_spans {
         let about = resource.resource.map(|it| format!("{:?}", it.attributes)).unwrap_or_default();

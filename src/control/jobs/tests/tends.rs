@@ -8,7 +8,7 @@ use hydromesh_core::observe::alteration;
 use super::*;
 use crate::lake::{Table, TableFormat, Version};
 
-const DAY: Duration = Duration::from_secs(86_400);
+const DAY: Duration = Duration::from_hours(24);
 
 fn table(world: &World) -> Table {
     world.context.lake.table("shop/visits.visits", TableFormat::Delta).expect("an address")
