@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hydromesh_core::ledger::{LedgerState, Outcome, RunOutcome};
+use hydromesh_core::plan::DueWork;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -125,7 +126,7 @@ impl Done {
         Self {
             succeeded: since(after.ledger.succeeded, before.succeeded),
             failed: since(after.ledger.failures, before.failures),
-            failing: after.ledger.failed.len(),
+            failing: failing(after),
         }
     }
 
@@ -142,6 +143,13 @@ impl Done {
     fn json(&self) -> serde_json::Value {
         json!({"succeeded": self.succeeded, "failed": self.failed, "failing": self.failing})
     }
+}
+
+/// Returns how many failed steps still have work to do.
+fn failing(book: &Book) -> usize {
+    let mut work = DueWork::default();
+    let _ = work.refresh(&book.ledger, book.now_ms);
+    book.ledger.failed.keys().filter(|key| work.wants(key)).count()
 }
 
 fn word(outcome: Outcome) -> &'static str {

@@ -6,7 +6,7 @@ use super::simulation::Simulation;
 use super::world::{DAY_MS, World};
 use crate::ledger::{AlertState, Fact, LedgerState, Outcome};
 use crate::model::{Pipeline, StepLimits};
-use crate::plan::{StepKey, Work, due_steps, ended_partitions};
+use crate::plan::{DueWork, StepKey, Work, due_steps, ended_partitions};
 
 impl Simulation {
     /// Asks everything about a world that was healed and came to rest.
@@ -37,7 +37,11 @@ impl Simulation {
                 step.key
             );
         }
-        assert!(ledger.failed.is_empty(), "{:?}", ledger.failed);
+        // What failed and is not kept any longer is wanted by nobody.
+        let mut work = DueWork::default();
+        let _ = work.refresh(ledger, world.now_ms);
+        let failed: Vec<_> = ledger.failed.iter().filter(|(key, _)| work.wants(key)).collect();
+        assert!(failed.is_empty(), "{failed:?}");
         assert!(ledger.pending.is_empty(), "{:?}", ledger.pending);
         assert!(ledger.open.is_empty(), "{:?}", ledger.open);
         assert!(ledger.outbox.is_empty(), "{:?}", ledger.outbox);
