@@ -1,6 +1,6 @@
 //! What a disk refuses for a while: room, or to be written at all. Neither is anybody's mistake in the mesh, and both pass.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::Path;
 
@@ -32,6 +32,24 @@ const WORDS: [(&str, Refusal); 8] = [
     ("no file descriptors available", Refusal::TooManyOpen),
     ("file table overflow", Refusal::TooManyOpen),
 ];
+
+/// Replaces a file by one with these bytes, which appears whole or not at all, whenever the power fails. Only one process may do
+/// that at a time.
+///
+/// # Errors
+/// When its folder cannot be written; what was there before then still is.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(path.file_name().unwrap_or_default());
+    hidden.push(".part");
+    let part = path.with_file_name(hidden);
+    let mut file = File::create(&part)?;
+    // On the disk before it has its name: one that a power cut emptied would be taken for what it is not.
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&part, path)?;
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
 
 impl Refusal {
     /// Returns what an error of the operating system refuses, if it is one of these.

@@ -83,7 +83,7 @@ pub fn run(args: &ApplyArgs) -> Result<u8, Failure> {
     }
     let parent = Book::read(&args.state)?;
     let environment = environment(args, &parent)?;
-    let lake = parent.lake(&args.state)?;
+    let lake = parent.lake()?;
     let now_ms = clock(None)?.now_ms();
     // As from the parent's state folder, so that both may move together; an absolute one stays where it is.
     let lake_note = lake.strip_prefix(&args.state).map_or_else(|_| lake.clone(), PathBuf::from);

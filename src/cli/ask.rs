@@ -11,7 +11,7 @@ use hydromesh_core::model::Pipeline;
 use hydromesh_core::time::{Partition, Span};
 use serde_json::json;
 
-use super::book::{Book, open_ledger};
+use super::book::{Book, first_fact, open_ledger};
 use super::{DONE, FINDINGS, Failure, Format, OUTSIDE, clock, cost, once, print, print_json, runtime};
 use crate::control::Kept;
 use crate::store::{OpenMode, Store, StoreError, Submission};
@@ -200,7 +200,7 @@ pub fn backfill(args: &BackfillArgs) -> Result<u8, Failure> {
     }
     let (from, to) = (from.to_string(), to.to_string());
     if args.dry_run {
-        return cost::dry_run(&book, &args.ask.state, &product, (&from, &to), args.ask.format);
+        return cost::dry_run(&book, &product, (&from, &to), args.ask.format);
     }
     act(&args.ask, &args.stand_in, Verb::Backfill { product, from, to })
 }
@@ -227,17 +227,15 @@ pub fn ask(args: &AskArgs, verb: Verb) -> Result<u8, Failure> {
 /// Puts a command in the mailbox; while no controller runs, stands in for it until nothing is left to do.
 fn act(args: &AskArgs, stand_in: &StandIn, verb: Verb) -> Result<u8, Failure> {
     let kept = Kept::of(&args.state).map_err(|error| Failure::outside(&error))?;
-    let alone = kept.filter(|_| !stand_in.later);
-    // Whoever stands in answers it.
-    let wait = args.wait && alone.is_none();
+    let kept = kept.filter(|_| !stand_in.later);
     let command = command(args, verb);
-    let first = put(args, &command, |running| wait || args.wait && running)?;
-    let Some(kept) = alone.filter(|_| !first.running) else {
-        let put = first;
-        if stand_in.clock.is_some() && put.running {
+    // Whoever stands in answers it.
+    let first = put(args, &command, |running| args.wait && (running || kept.is_none()))?;
+    let Some(kept) = kept.filter(|_| !first.running) else {
+        if stand_in.clock.is_some() && first.running {
             eprintln!("hydromesh: a controller runs, and its clock counts; --clock is for when none does");
         }
-        return report(args, &put);
+        return report(args, &first);
     };
     eprintln!(
         "hydromesh: no controller runs on this state folder; computing here until nothing is left to do"
@@ -316,26 +314,18 @@ fn report(args: &AskArgs, put: &Put) -> Result<u8, Failure> {
 }
 
 async fn answer(store: &Store, id: &str, wait: Duration) -> Result<Option<(bool, String)>, Failure> {
-    const PAGE: u32 = 5_000;
     let deadline = Instant::now() + wait;
+    let of = |fact| match fact {
+        Fact::CommandAnswered { id: of, accepted, answer } if of == id => Some((accepted, answer)),
+        _ => None,
+    };
     // From the start: a repeated command may have been answered long ago.
     let mut next = 1;
     loop {
-        let records = store.read(next, PAGE).await.map_err(|error| Failure::outside(&error))?;
-        let more = records.last().map(|last| last.seq + 1);
-        next = more.unwrap_or(next);
-        for record in records.iter().filter(|record| record.kind == "command_answered") {
-            if let Ok(Fact::CommandAnswered { id: of, accepted, answer }) = serde_json::from_str(&record.body)
-                && of == id
-            {
-                return Ok(Some((accepted, answer)));
-            }
+        let answer = first_fact(store, &mut next, "command_answered", of).await?;
+        if answer.is_some() || Instant::now() >= deadline {
+            return Ok(answer);
         }
-        if more.is_none() {
-            if Instant::now() >= deadline {
-                return Ok(None);
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }

@@ -11,6 +11,9 @@ use hydromesh_core::ledger::{Entry, Fact, LedgerState, RuleOutcome};
 use hydromesh_core::model::Environment;
 
 use super::{Failure, Format, OUTSIDE, clock, runtime, state_of};
+use crate::control::environments;
+use crate::lake::Lake;
+use crate::preview::lake_below;
 use crate::repo::{CommitId, Repository};
 use crate::store::{OpenMode, Place, Store};
 
@@ -61,6 +64,8 @@ pub struct Audit {
 /// The ledger, read.
 #[derive(Debug, Default)]
 pub struct Book {
+    /// The state folder: of a preview, its own.
+    pub state: PathBuf,
     /// Folded.
     pub ledger: LedgerState,
     /// The environment that the last controller ran.
@@ -116,7 +121,7 @@ impl Book {
         let mut book = runtime()?.block_on(async {
             let store = open_ledger(state, OpenMode::ReadOnly).await?;
             let led = store.is_led().await.map_err(|error| Failure::outside(&error))?;
-            let mut book = Self { is_led: led, ..Self::default() };
+            let mut book = Self { is_led: led, state: state.to_path_buf(), ..Self::default() };
             let mut next = 1;
             loop {
                 let records = store.read(next, PAGE).await.map_err(|error| Failure::outside(&error))?;
@@ -208,8 +213,8 @@ impl Book {
     ///
     /// # Errors
     /// When the lake is not a folder of this machine.
-    pub fn lake(&self, state: &Path) -> Result<PathBuf, Failure> {
-        let path = self.lake_path(state).unwrap_or_else(|| "lake".to_owned());
+    pub fn lake(&self) -> Result<PathBuf, Failure> {
+        let path = self.settings().map_or_else(|| "lake".to_owned(), |it| it.lake_path);
         if path.contains("://") {
             let message = format!(
                 "the lake of {} is {path}; only lakes in a folder can be read here",
@@ -217,23 +222,29 @@ impl Book {
             );
             return Err(Failure { code: OUTSIDE, message });
         }
-        Ok(state.join(path))
+        Ok(self.state.join(path))
     }
 
-    fn lake_path(&self, state: &Path) -> Option<String> {
-        self.settings(state).map(|it| it.lake_path)
+    /// Opens the lake; that of a preview lies over its parent's.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub async fn open_lake(&self) -> Result<Lake, Failure> {
+        let lake = Lake::open(self.lake()?).await.map_err(|error| Failure::outside(&error))?;
+        Ok(match lake_below(&self.state) {
+            Some(below) => lake.over(&below),
+            None => lake,
+        })
     }
 
     /// Returns the environment's settings at the commit last seen, if the state folder's mirror has it.
     #[must_use]
-    pub fn settings(&self, state: &Path) -> Option<Environment> {
+    pub fn settings(&self) -> Option<Environment> {
         let head = CommitId::parse(self.ledger.head.as_deref()?).ok()?;
-        let mirrors = std::fs::read_dir(state.join("repo")).ok()?;
+        let mirrors = std::fs::read_dir(self.state.join("repo")).ok()?;
         mirrors.filter_map(Result::ok).find_map(|mirror| {
             let (repository, _) = Repository::discover(&mirror.path()).ok()?;
-            let snapshot = repository.snapshot(&head).ok()?;
-            let reading = crate::control::read(&snapshot, head.as_str(), &BTreeMap::new());
-            reading.desired.mesh.environments.get(&self.environment).cloned()
+            environments(&repository.snapshot(&head).ok()?).remove(&self.environment)
         })
     }
 }
@@ -253,6 +264,28 @@ pub async fn open_ledger(state: &Path, mode: OpenMode) -> Result<Store, Failure>
                 state.display()
             );
             Err(Failure { code: OUTSIDE, message })
+        }
+    }
+}
+
+/// Returns the first fact of a kind that is looked for, from a position on, which moves on to what was not looked at yet.
+///
+/// # Errors
+/// When the ledger cannot be read.
+pub async fn first_fact<T>(
+    store: &Store,
+    next: &mut u64,
+    kind: &str,
+    wanted: impl Fn(Fact) -> Option<T>,
+) -> Result<Option<T>, Failure> {
+    loop {
+        let records = store.read(*next, PAGE).await.map_err(|error| Failure::outside(&error))?;
+        let Some(last) = records.last() else { return Ok(None) };
+        *next = last.seq + 1;
+        let of_kind = records.iter().filter(|record| record.kind == kind);
+        let mut found = of_kind.filter_map(|record| wanted(serde_json::from_str(&record.body).ok()?));
+        if let Some(found) = found.next() {
+            return Ok(Some(found));
         }
     }
 }

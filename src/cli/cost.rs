@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
 
 use hydromesh_core::cost::{Amount, Backfill, Costs, partitions_of, scaled};
 use hydromesh_core::ids::{PipelineId, ProductId};
@@ -16,7 +15,6 @@ use super::{DONE, Failure, Format, print, print_json, runtime};
 use crate::apply::lake_format;
 use crate::clock::rfc3339;
 use crate::cores::steps_at_once;
-use crate::lake::Lake;
 
 /// Said where there is no run to go by.
 const UNKNOWN: &str = "unknown: nothing of it has succeeded here yet";
@@ -24,7 +22,6 @@ const UNKNOWN: &str = "unknown: nothing of it has succeeded here yet";
 /// Says what a backfill would take, and asks for nothing.
 pub fn dry_run(
     book: &Book,
-    state: &Path,
     product: &ProductId,
     (from, to): (&str, &str),
     format: Format,
@@ -35,10 +32,10 @@ pub fn dry_run(
     if partitions == 0 {
         return Err(Failure::usage(format!("{product} has no partition from {from} to {to} that has ended")));
     }
-    let settings = book.settings(state);
+    let settings = book.settings();
     let price = settings.as_ref().and_then(|it| it.cost.as_ref());
     let at_once = at_once(settings.as_ref());
-    let bytes = bytes(book, state, product, &stretches);
+    let bytes = bytes(book, product, &stretches);
     let wall_ms = expected.map(|it| it.wall_ms(chunks, at_once));
     if format == Format::Json {
         let expected = expected.map(|it| {
@@ -90,11 +87,10 @@ fn at_once(settings: Option<&Environment>) -> u64 {
 }
 
 /// Returns the bytes that partitions will have, if they are like those that are there.
-fn bytes(book: &Book, state: &Path, product: &ProductId, stretches: &[(PipelineId, Stretch)]) -> Option<u64> {
+fn bytes(book: &Book, product: &ProductId, stretches: &[(PipelineId, Stretch)]) -> Option<u64> {
     let deployed = &book.ledger.deployed.get(product)?.product;
-    let folder = book.lake(state).ok()?;
     runtime().ok()?.block_on(async {
-        let lake = Lake::open(folder).await.ok()?;
+        let lake = book.open_lake().await.ok()?;
         let mut bytes = 0_u64;
         for (pipeline, stretch) in stretches {
             let name = deployed.pipelines.get(&pipeline.name)?.output();

@@ -234,14 +234,14 @@ fn state(args: &DoctorArgs) -> Result<Vec<Check>, Failure> {
             "hydromesh up --repo REPOSITORY --state FOLDER",
         )
     });
-    checks.extend(lake(args, &book)?);
+    checks.extend(lake(&book)?);
     checks.extend(work(&book));
     Ok(checks)
 }
 
 /// Compares what the ledger says was published with what is in the lake.
-fn lake(args: &DoctorArgs, book: &Book) -> Result<Vec<Check>, Failure> {
-    let folder = match book.lake(&args.state) {
+fn lake(book: &Book) -> Result<Vec<Check>, Failure> {
+    let folder = match book.lake() {
         Ok(folder) => folder,
         Err(failure) => return Ok(vec![warning("lake", failure.message, "check it where it is")]),
     };

@@ -11,11 +11,11 @@ use hydromesh_core::ids::ProductId;
 use hydromesh_core::ledger::Fact;
 use hydromesh_core::time::Span;
 
-use super::book::{Book, find_product, open_ledger};
+use super::book::{Book, find_product, first_fact, open_ledger};
 use super::output::{Paint, Tone};
 use super::{DONE, Failure, Format, clock, runtime};
 use crate::runlog::{Level, Line, RunFiles, Tail};
-use crate::store::{OpenMode, Store};
+use crate::store::OpenMode;
 
 /// Between two looks for new lines.
 const LOOK: Duration = Duration::from_millis(200);
@@ -119,23 +119,11 @@ fn follow_run(
         }
         if looked.elapsed() >= LOOK_LEDGER {
             // The line is written after the fact: once more before the end.
-            over = runtime.block_on(has_ended(&store, run, &mut next))?;
+            let ends = |fact| matches!(fact, Fact::RunFinished { run: it, .. } if it == run).then_some(());
+            over = runtime.block_on(first_fact(&store, &mut next, "run_finished", ends))?.is_some();
             looked = Instant::now();
         }
         std::thread::sleep(if over { LOOK_LEDGER } else { LOOK });
-    }
-}
-
-async fn has_ended(store: &Store, run: &str, next: &mut u64) -> Result<bool, Failure> {
-    const PAGE: u32 = 5_000;
-    loop {
-        let records = store.read(*next, PAGE).await.map_err(|error| Failure::outside(&error))?;
-        let Some(last) = records.last() else { return Ok(false) };
-        *next = last.seq + 1;
-        let ends = |body: &str| matches!(serde_json::from_str(body), Ok(Fact::RunFinished { run: it, .. }) if it == run);
-        if records.iter().any(|record| record.kind == "run_finished" && ends(&record.body)) {
-            return Ok(true);
-        }
     }
 }
 

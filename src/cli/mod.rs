@@ -210,7 +210,8 @@ pub fn main() -> ExitCode {
         }
     };
     // Only what performs steps keeps what runs say, and is worth a trace.
-    let traces = start_logs(cli.verbose, matches!(cli.verb, Verb::Up(_) | Verb::Demo(_)));
+    let stands_in = matches!(cli.verb, Verb::Run(_) | Verb::Retry(_) | Verb::Backfill(_));
+    let traces = start_logs(cli.verbose, stands_in || matches!(cli.verb, Verb::Up(_) | Verb::Demo(_)));
     let result = match cli.verb {
         Verb::Check(args) => check::run(&args),
         Verb::Plan(args) => plan::run(&args),

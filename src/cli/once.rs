@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use hydromesh_core::ledger::{LedgerState, Outcome, RunOutcome};
@@ -13,11 +13,12 @@ use tokio_util::sync::CancellationToken;
 use super::book::Book;
 use super::health::ending;
 use super::output::{Paint, Tone, counted, length, short};
+use super::status::outcome_words;
 use super::up::{failure, signals};
 use super::{DENIED, DONE, FINDINGS, Failure, Format, OUTSIDE, print, print_json, runtime};
 use crate::clock::Clock;
 use crate::control::{Around, Kept, UpError, UpOptions, up};
-use crate::store::{Place, StoreError};
+use crate::store::StoreError;
 use crate::work::{Role, Roles};
 
 /// Between two looks at what has ended meanwhile.
@@ -43,7 +44,7 @@ pub fn run(options: UpOptions, format: Format) -> Result<u8, Failure> {
         value["commit"] = json!(commit);
         print_json(&value);
     } else {
-        let said = outcome.map_or("not decided about", word);
+        let (_, said) = outcome_words(outcome);
         let commit = head.map_or_else(
             || "no commit was seen".to_owned(),
             |head| format!("commit {} is {said}", short(&head.commit)),
@@ -152,16 +153,6 @@ fn failing(book: &Book) -> usize {
     book.ledger.failed.keys().filter(|key| work.wants(key)).count()
 }
 
-fn word(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Applied => "applied",
-        Outcome::Superseded => "superseded",
-        Outcome::Held => "held in part",
-        Outcome::Denied => "denied in part",
-        Outcome::Broken => "broken in part",
-    }
-}
-
 /// Why a controller did not end with its work done.
 enum Gone {
     /// It did not start, or may no longer write.
@@ -184,25 +175,25 @@ fn failed(gone: Gone) -> Failure {
 }
 
 /// Runs the controller; returns the ledger as it is and as it was.
-fn go(options: UpOptions) -> Result<(Book, LedgerState), Gone> {
+fn go(options: UpOptions) -> Result<(Book, Arc<LedgerState>), Gone> {
     let state = options.state.clone();
-    let before = match Place::found(&state).map_err(|error| Failure::outside(&error))? {
-        // One of an older form counts from nothing; the controller brings it up to date.
-        Some(_) => Book::read(&state).map(|book| book.ledger).unwrap_or_default(),
-        None => LedgerState::default(),
-    };
-    let told = Arc::new(Mutex::new(Told(before.runs.iter().map(|run| run.run.clone()).collect())));
-    let teller = Arc::clone(&told);
+    let begun: Arc<OnceLock<Begun>> = Arc::default();
+    let teller = Arc::clone(&begun);
     let around: Around = Box::new(move |upward, over| {
-        let thread = std::thread::Builder::new().name("hydromesh-tell".to_owned());
+        // As it was replayed: nothing has turned yet.
+        let before = Arc::clone(&upward.ledger.borrow());
+        let told = Mutex::new(Told(before.runs.iter().map(|run| run.run.clone()).collect()));
+        let _ = teller.set(Begun { before, told });
         let tell = move || {
             while !over.is_cancelled() {
                 let ledger = Arc::clone(&upward.ledger.borrow());
-                teller.lock().unwrap_or_else(PoisonError::into_inner).tell(&ledger);
+                if let Some(begun) = teller.get() {
+                    begun.tell(&ledger);
+                }
                 std::thread::sleep(LOOK);
             }
         };
-        thread.spawn(tell).ok()
+        std::thread::Builder::new().name("hydromesh-tell".to_owned()).spawn(tell).ok()
     });
     let stopped = CancellationToken::new();
     runtime()?.block_on(async {
@@ -210,12 +201,24 @@ fn go(options: UpOptions) -> Result<(Book, LedgerState), Gone> {
         up(options, stopped.child_token(), around).await.map_err(Gone::Up)
     })?;
     let after = Book::read(&state)?;
-    told.lock().unwrap_or_else(PoisonError::into_inner).tell(&after.ledger);
-    if stopped.is_cancelled() {
+    let begun = begun.get().inspect(|begun| begun.tell(&after.ledger)).filter(|_| !stopped.is_cancelled());
+    let stopped = || {
         let message = "stopped before everything was done; the next controller goes on from here".to_owned();
-        return Err(Failure { code: OUTSIDE, message }.into());
+        Gone::Failure(Failure { code: OUTSIDE, message })
+    };
+    begun.map(|begun| (after, Arc::clone(&begun.before))).ok_or_else(stopped)
+}
+
+/// What a controller began with, and what was told of it since.
+struct Begun {
+    before: Arc<LedgerState>,
+    told: Mutex<Told>,
+}
+
+impl Begun {
+    fn tell(&self, ledger: &LedgerState) {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).tell(ledger);
     }
-    Ok((after, before))
 }
 
 /// Runs of which was told how they ended.

@@ -15,8 +15,7 @@ use hydromesh_core::model::TableFormat as PortFormat;
 use super::book::Book;
 use super::{BUG, DONE, Failure, OUTSIDE, USAGE, print, runtime, state_of};
 use crate::engine::{Engine, EngineConfig, EngineError};
-use crate::lake::{Lake, TableFormat, Version};
-use crate::preview::lake_below;
+use crate::lake::{TableFormat, Version};
 
 /// Memory that one query may hold: 256 MiB; beyond it, it spills to the temporary folder.
 const MEMORY_BYTES: usize = 256 << 20;
@@ -60,8 +59,7 @@ enum RowFormat {
 
 /// Runs the verb.
 pub fn run(args: &QueryArgs) -> Result<u8, Failure> {
-    let state = state_of(&args.state, args.env.as_deref())?;
-    let book = Book::read(&state)?;
+    let book = Book::read(&state_of(&args.state, args.env.as_deref())?)?;
     // Tables that the query cannot mean are not opened: a mesh may have thousands.
     let ports: Vec<PortId> = book
         .ledger
@@ -71,12 +69,8 @@ pub fn run(args: &QueryArgs) -> Result<u8, Failure> {
         .cloned()
         .collect();
     let versions = versions(&book, &ports, &args.as_of)?;
-    let (lake, below) = (book.lake(&state)?, lake_below(&state));
     let (batches, cut) = runtime()?.block_on(async {
-        let mut lake = Lake::open(lake).await.map_err(|error| Failure::outside(&error))?;
-        if let Some(below) = &below {
-            lake = lake.over(below);
-        }
+        let lake = book.open_lake().await?;
         let mut tables: BTreeMap<String, Arc<dyn TableProvider>> = BTreeMap::new();
         for port in &ports {
             let Some(format) = format_of(&book, port) else { continue };

@@ -52,8 +52,8 @@ pub fn run(args: &RunsArgs) -> Result<u8, Failure> {
     let (all, shown) = (ended.len(), ended.len().min(args.limit));
     if args.book.format == Format::Json {
         let began = |run: &str| book.begun.get(run);
-        let files = RunFiles::of(&args.book.state);
-        let price = book.settings(&args.book.state).and_then(|it| it.cost);
+        let files = RunFiles::of(&book.state);
+        let price = book.settings().and_then(|it| it.cost);
         let expected = |run: &str| book.costs.expected(run).map(|it| amount_json(&it, price.as_ref()));
         let trace = |run: &str, step: &StepKey| files.trace(&step.pipeline.product, run);
         let mut rows: Vec<Value> = running

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
 
 use clap::Args;
 use hydromesh_core::ids::{PortId, ProductId};
@@ -21,7 +20,7 @@ use super::output::{Paint, Table, Tone, ago, counted, instant, plain, short};
 use super::query::format_of;
 use super::{DONE, Failure, Format, print, print_json, runtime};
 use crate::clock::rfc3339;
-use crate::lake::{Lake, Version};
+use crate::lake::Version;
 
 /// Arguments of `show`.
 #[derive(Debug, Args)]
@@ -55,10 +54,10 @@ pub fn run(args: &ShowArgs) -> Result<u8, Failure> {
     let Some(condition) = condition else {
         return Err(Failure::usage(format!("there is no product `{id}`")));
     };
-    let hashes = if args.hash { hashes(&book, &id, &args.book.state)? } else { Hashes::new() };
+    let hashes = if args.hash { hashes(&book, &id)? } else { Hashes::new() };
     // Only who looks at backfills pays for reading the mesh.
     let any = book.costs.backfills(&id).next().is_some();
-    let price = if any { book.settings(&args.book.state).and_then(|it| it.cost) } else { None };
+    let price = if any { book.settings().and_then(|it| it.cost) } else { None };
     let asked = Asked { hashes, price };
     match args.book.format {
         Format::Json => print_json(&as_json(&book, condition, &asked)),
@@ -68,12 +67,11 @@ pub fn run(args: &ShowArgs) -> Result<u8, Failure> {
 }
 
 /// Hashes the rows of each published table of a product, at the version that was published.
-fn hashes(book: &Book, id: &ProductId, state: &Path) -> Result<Hashes, Failure> {
-    let lake = book.lake(state)?;
+fn hashes(book: &Book, id: &ProductId) -> Result<Hashes, Failure> {
     let published = book.ledger.ports.iter().filter(|(port, _)| port.product == *id);
     let published = published.filter_map(|(port, it)| Some((port, it, format_of(book, port)?)));
     runtime()?.block_on(async {
-        let lake = Lake::open(lake).await.map_err(|error| Failure::outside(&error))?;
+        let lake = book.open_lake().await?;
         let mut hashes = Hashes::new();
         for (port, state, format) in published {
             let hash = async {

@@ -73,14 +73,7 @@ pub fn run(args: &StatusArgs) -> Result<u8, Failure> {
     match commit {
         None => line("commit", Tone::Odd, "none seen yet"),
         Some(commit) => {
-            let (tone, word) = match outcome {
-                Some(Outcome::Applied) => (Tone::Good, "applied"),
-                Some(Outcome::Denied) => (Tone::Bad, "denied in part"),
-                Some(Outcome::Held) => (Tone::Odd, "held in part"),
-                Some(Outcome::Broken) => (Tone::Bad, "broken in part"),
-                Some(Outcome::Superseded) => (Tone::Faint, "superseded"),
-                None => (Tone::Odd, "being decided"),
-            };
+            let (tone, word) = outcome_words(outcome);
             let what = format!("{} {word}: {} ({})", short(&commit.commit), commit.message, commit.author);
             line("commit", tone, &what);
         }
@@ -135,4 +128,18 @@ pub fn run(args: &StatusArgs) -> Result<u8, Failure> {
     }
     print(text.trim_end());
     Ok(DONE)
+}
+
+/// Says what became of a commit as a whole.
+pub fn outcome_words(outcome: Option<Outcome>) -> (Tone, String) {
+    let Some(outcome) = outcome else { return (Tone::Odd, "being decided".to_owned()) };
+    let tone = match outcome {
+        Outcome::Applied => Tone::Good,
+        Outcome::Superseded => Tone::Faint,
+        Outcome::Held => Tone::Odd,
+        Outcome::Denied | Outcome::Broken => Tone::Bad,
+    };
+    // The others go on: what is refused is refused for the products that it is about.
+    let part = if matches!(outcome, Outcome::Applied | Outcome::Superseded) { "" } else { " in part" };
+    (tone, format!("{}{part}", outcome.word()))
 }

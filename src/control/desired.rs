@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use hydromesh_core::check::{ShapeResults, SqlProblem, broken_by, check_shapes, query_of};
 use hydromesh_core::diag::{Code, Diagnostic, Severity, Spot, codes};
 use hydromesh_core::ids::{PortId, ProductId};
-use hydromesh_core::model::{self, Loaded, Mesh, Product};
+use hydromesh_core::model::{self, Environment, Loaded, Mesh, Product};
 use hydromesh_core::plan::{Desired, PortPrint, dependency_order, print_mesh};
 use hydromesh_core::spread::Spread as _;
 use hydromesh_core::trust::Scope;
@@ -46,6 +46,16 @@ impl Reading {
 #[must_use]
 pub fn read(snapshot: &RepoSnapshot, commit: &str, deployed: &BTreeMap<PortId, PortPrint>) -> Reading {
     read_without(snapshot, commit, deployed, Vec::new())
+}
+
+/// Reads the environments of a snapshot, and nothing else of it.
+#[must_use]
+pub fn environments(snapshot: &RepoSnapshot) -> BTreeMap<String, Environment> {
+    const PATH: &str = "mesh.yaml";
+    let entry = snapshot.files.get(PATH);
+    let loaded = entry.map(|entry| Loaded { text: text(snapshot, PATH, entry), oid: entry.oid.clone() });
+    let files = loaded.into_iter().map(|loaded| (PATH.to_owned(), loaded)).collect();
+    model::load(&files).mesh.environments
 }
 
 /// Reads a snapshot of which parts are refused, each with why. What holds for more than one product must stand in it as it counts.

@@ -2,7 +2,6 @@
 //! and the commit that it accepted last, in its mirror. Nothing is fetched, so nothing new is deployed by the way.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +11,7 @@ use super::error::UpError;
 use super::ledger;
 use super::run::UpOptions;
 use super::watch::Watcher;
+use crate::disk;
 use crate::repo::{CommitId, RepoError, Repository};
 use crate::store::{OpenMode, Place, PlaceError, Store, StoreError};
 
@@ -98,15 +98,9 @@ pub(super) fn keep(options: &UpOptions, mirror: &Path) -> Result<(), UpError> {
     if known.as_ref() == Some(&note) {
         return Ok(());
     }
-    let write = || -> std::io::Result<()> {
-        let part = path.with_extension("json.part");
-        let mut file = std::fs::File::create(&part)?;
-        // On the disk before it has its name, so that no power cut leaves half of it.
-        file.write_all(&serde_json::to_vec_pretty(&note)?)?;
-        file.sync_all()?;
-        std::fs::rename(&part, &path)
-    };
-    write().map_err(|source| UpError::Io { action: format!("write {}", path.display()), source })
+    let write = serde_json::to_vec_pretty(&note).map_err(std::io::Error::from);
+    let written = write.and_then(|text| disk::replace(&path, &text));
+    written.map_err(|source| UpError::Io { action: format!("write {}", path.display()), source })
 }
 
 impl Kept {

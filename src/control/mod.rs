@@ -23,7 +23,7 @@ mod turn;
 mod watch;
 
 pub use copy::CopyError;
-pub use desired::{Reading, read, shapes};
+pub use desired::{Reading, environments, read, shapes};
 pub use error::UpError;
 pub use gate_input::GateInputs;
 pub use hint::Hints;

@@ -32,18 +32,19 @@ struct Looked {
     outage: Outage,
 }
 
-/// Looks until nobody listens any more; tells after each pass how many there were.
+/// Looks, after a first pause and then at a steady pace, until nobody listens any more; tells after each pass how many there
+/// were.
 pub(super) async fn watch_tables(
     lake: Arc<Lake>,
     mut ledger: watch::Receiver<Arc<LedgerState>>,
     events: mpsc::Sender<Event>,
-    every: Duration,
+    (first, every): (Duration, Duration),
     passes: watch::Sender<u64>,
 ) {
     let mut looked: BTreeMap<PortId, Looked> = BTreeMap::new();
     for pass in 1.. {
         passes.send_replace(pass - 1);
-        tokio::time::sleep(every).await;
+        tokio::time::sleep(if pass == 1 { first } else { every }).await;
         let known = ledger.borrow_and_update().clone();
         let tables = published(&known, &lake);
         looked.retain(|port, _| tables.contains_key(port));

@@ -47,8 +47,8 @@ use crate::work::{Board, Desk, Role, Roles, work_runtime};
 pub(super) const QUERY_MEMORY_BYTES: usize = 512 << 20;
 /// How long the servers may take to end.
 const SERVERS_END: Duration = Duration::from_secs(8);
-/// How often tables are looked at by what ends when nothing is left to do: it looks at all of them once before.
-const LOOK_ONCE: Duration = Duration::from_millis(100);
+/// When tables are looked at first by what ends when nothing is left to do: it looks at all of them once before.
+const FIRST_LOOK: Duration = Duration::from_millis(100);
 
 /// What `up` needs to know.
 #[derive(Debug, Clone)]
@@ -159,9 +159,9 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     let opening = control.open(options.clock.now_ms(), lease.epoch, env!("CARGO_PKG_VERSION"));
     hands.perform(&mut control, opening).await?;
     let (tables, known) = (Arc::clone(&context.lake), ledger_shown.clone());
-    let (observe, (passes, looks)) = (options.observe, watch::channel(0));
-    let observe = if options.once { observe.min(LOOK_ONCE) } else { observe };
-    let looking = tokio::spawn(observe::watch_tables(tables, known, hands.events.clone(), observe, passes));
+    let (every, (passes, looks)) = (options.observe, watch::channel(0));
+    let paces = (if options.once { every.min(FIRST_LOOK) } else { every }, every);
+    let looking = tokio::spawn(observe::watch_tables(tables, known, hands.events.clone(), paces, passes));
     let (facts, known) = (store.clone(), ledger_shown.clone());
     let copying =
         tokio::spawn(keep_copying(copy.clone(), facts, known, options.clock.clone(), context.epoch));

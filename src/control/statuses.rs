@@ -4,7 +4,6 @@
 //! a status and forgets none. Nothing waits for this task, and what is told here is no fact.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,14 +126,7 @@ impl Told {
     }
 
     fn keep(&self, seq: u64) {
-        let part = self.file.with_extension("part");
-        let write = || {
-            let mut file = fs::File::create(&part)?;
-            writeln!(file, "{seq}")?;
-            file.sync_all()?;
-            fs::rename(&part, &self.file)
-        };
-        if let Err(error) = write() {
+        if let Err(error) = crate::disk::replace(&self.file, format!("{seq}\n").as_bytes()) {
             // The worst that follows is a repeated status.
             tracing::warn!("cannot write {}: {error}", self.file.display());
         }

@@ -134,14 +134,7 @@ fn follows(ledger: &LedgerState, step: &StepKey, now_ms: i64) -> Option<String> 
 }
 
 fn conclude(span: &Span, outcome: Outcome) {
-    let word = match outcome {
-        Outcome::Applied => "applied",
-        Outcome::Superseded => "superseded",
-        Outcome::Held => "held",
-        Outcome::Denied => "denied",
-        Outcome::Broken => "broken",
-    };
-    span.record("hydromesh.outcome", word);
+    span.record("hydromesh.outcome", outcome.word());
     // What a policy denies or a check finds is an answer, not a failure of ours.
     span.record("otel.status_code", "ok");
 }

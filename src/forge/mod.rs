@@ -207,14 +207,7 @@ fn state(kind: Kind, outcome: Outcome) -> Option<&'static str> {
 
 /// Returns one line within the forge's limit.
 fn describe(outcome: Outcome, why: &str) -> String {
-    let word = match outcome {
-        Outcome::Applied => "applied",
-        Outcome::Superseded => "superseded",
-        Outcome::Held => "held",
-        Outcome::Denied => "denied",
-        Outcome::Broken => "broken",
-    };
-    line(&format!("{word}: {why}"), DESCRIPTION)
+    line(&format!("{}: {why}", outcome.word()), DESCRIPTION)
 }
 
 /// Tells what an answer means.

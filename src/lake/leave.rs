@@ -104,7 +104,8 @@ fn leave(
     make_folders(root, &place)?;
     if let Leave::Archived(manifest) = how {
         let bytes = serde_json::to_vec_pretty(manifest)?;
-        fs::replace_whole(&target.join(MANIFEST), &bytes)?;
+        let path = target.join(MANIFEST);
+        crate::disk::replace(&path, &bytes).map_err(|source| LakeError::io("write", &path, source))?;
     }
     for (folder, port, known) in folders {
         if !is_another(&port, known)? {

@@ -1,7 +1,7 @@
 //! The name of a preview, and the note that is in its folder.
 
 use std::fmt;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -122,12 +122,7 @@ impl Note {
     /// # Errors
     /// When the folder cannot be written.
     pub fn write(&self, folder: &Path) -> io::Result<()> {
-        let part = folder.join(format!(".{FILE}"));
-        let mut file = std::fs::File::create(&part)?;
-        file.write_all(&serde_json::to_vec_pretty(self)?)?;
-        file.sync_all()?;
-        std::fs::rename(&part, folder.join(FILE))?;
-        std::fs::File::open(folder)?.sync_all()
+        crate::disk::replace(&folder.join(FILE), &serde_json::to_vec_pretty(self)?)
     }
 }
 

@@ -1,12 +1,13 @@
 //! The previews of one state folder.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::note::{Name, Note};
 use crate::clock::Clock;
+use crate::store::Place;
 
 /// Where previews are in their parent's state folder.
 const FOLDER: &str = "previews";
@@ -173,7 +174,7 @@ impl Shelf {
     fn take_away(&self, name: &Name) -> Result<(), PreviewError> {
         self.note(name)?;
         let folder = self.folder(name);
-        if is_led(&folder) {
+        if Place::in_folder(&folder).is_held() {
             return Err(PreviewError::Busy { name: name.clone() });
         }
         let gone = self.root.join(format!("{GONE}{}", uuid::Uuid::new_v4().simple()));
@@ -194,12 +195,6 @@ impl Shelf {
         file.lock().map_err(io("lock", &path))?;
         Ok(file)
     }
-}
-
-/// Returns whether a process leads the ledger of a folder: its lock vanishes with it.
-fn is_led(folder: &Path) -> bool {
-    let lock = File::options().read(true).append(true).open(folder.join("ledger.db.lock"));
-    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 /// Removes previews as they expire, until it is stopped.

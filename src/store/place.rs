@@ -1,6 +1,5 @@
 //! Where a ledger is: what an environment asks for, and what a state folder remembers of it.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use hydromesh_core::model::StateKind;
@@ -80,13 +79,25 @@ struct Note {
 }
 
 impl Place {
+    /// Returns the file in a state folder.
+    #[must_use]
+    pub fn in_folder(folder: &Path) -> Self {
+        Self::File(folder.join(FILE))
+    }
+
+    /// Returns whether a process that lives leads the ledger in a file, without opening it.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        matches!(self, Self::File(path) if super::sqlite::is_held(path))
+    }
+
     /// Returns where an environment's ledger is.
     ///
     /// # Errors
     /// When a secret in the address has no value.
     pub fn of(folder: &Path, environment: &str, state: &StateKind) -> Result<Self, PlaceError> {
         Ok(match state {
-            StateKind::Sqlite => Self::File(folder.join(FILE)),
+            StateKind::Sqlite => Self::in_folder(folder),
             StateKind::Postgres { url } => {
                 let schema = format!("hydromesh_{environment}");
                 if schema.len() > MOST_BYTES {
@@ -130,13 +141,7 @@ impl Place {
             };
         }
         let note = Note { environment: environment.to_owned(), state: state.clone() };
-        let part = folder.join("ledger.json.part");
-        let mut file = std::fs::File::create(&part)?;
-        // On the disk before it has its name: a note that a power cut emptied would stop the next start.
-        file.write_all(&serde_json::to_vec_pretty(&note)?)?;
-        file.sync_all()?;
-        std::fs::rename(&part, &path)?;
-        std::fs::File::open(folder)?.sync_all()
+        crate::disk::replace(&path, &serde_json::to_vec_pretty(&note)?)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The lease in the file, and the operating-system lock beside it that dies with its process.
 
 use std::fs::{File, TryLockError};
+use std::path::Path;
 use std::sync::PoisonError;
 
 use sqlx::{Row, SqliteConnection};
@@ -36,6 +37,12 @@ async fn current(tx: &mut SqliteConnection) -> Result<Current, StoreError> {
     let epoch: Option<i64> =
         sqlx::query_scalar(LAST_EPOCH).fetch_optional(&mut *tx).await.map_err(database(ACTION))?;
     Ok(Current { epoch: from_sql(epoch.unwrap_or(0)), ..Current::default() })
+}
+
+/// Returns whether a process that lives leads the ledger in a file: it keeps the lock for as long as it lives.
+pub fn is_held(ledger: &Path) -> bool {
+    let lock = File::options().read(true).append(true).open(beside(ledger, "lock"));
+    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 impl Sqlite {
@@ -122,12 +129,8 @@ impl Sqlite {
         Ok(())
     }
 
-    /// The holder keeps the lock for as long as it lives.
     pub(super) fn lock_is_taken(&self) -> bool {
-        let Ok(lock) = File::options().read(true).append(true).open(beside(&self.path, "lock")) else {
-            return false;
-        };
-        matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
+        is_held(&self.path)
     }
 
     /// Returns the lock, newly taken or a second handle on our own; `None` if another has it.

@@ -8,6 +8,8 @@ mod open;
 mod tests;
 mod write;
 
+pub(super) use lease::is_held;
+
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 

@@ -73,6 +73,7 @@ fn a_backfill_without_a_controller_is_killed_twice_and_ends_with_the_same_rows()
     assert!((before + days..=before + days + 4).contains(&runs), "{runs} runs");
     assert_eq!([hash(&state, "shop/sales"), hash(&state, "shop/daily")], hashes);
     assert_eq!(state.table(SALES), table, "the same rows of the same inputs are the same commits");
+    state.ask(&["logs", "shop/sales"]).ends_with(0).says("staged");
     let status = state.json(&["status"]).expect("a status");
     assert_ne!(status["commit"]["commit"], pushed.as_str(), "a backfill deploys nothing");
     assert_eq!((&status["controller"], &status["runs"]["running"]), (&"stopped".into(), &0.into()));

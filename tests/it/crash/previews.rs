@@ -111,7 +111,14 @@ fn a_preview_builds_what_a_branch_changes_and_reads_the_rest_as_it_was() {
     assert_eq!(built(&summary), [(DAILY, 8, 0, 16), (TOP, 1, 1, 2)], "{summary:#}");
     assert_eq!(state.contents(), after);
 
-    // The other verbs know it.
+    // The other verbs know it; what it reads from its parent hashes as it was pinned.
+    let hash = |product: &str, more: &[&str]| {
+        let args = [&["show", product, "--hash"], more].concat();
+        state.json(&args).expect("shown")["ports"][0]["hash"].as_str().expect("a hash").to_owned()
+    };
+    assert_eq!(hash("shop/sales", &north), before[SALES]);
+    assert_eq!(hash("shop/sales", &[]), after[SALES]);
+    assert_ne!(hash("shop/daily", &north), after[DAILY]);
     let listed = state.json(&["list", "--env", "preview/north"]).expect("listed");
     assert_eq!(listed["environment"], "preview/north");
     assert_eq!(listed["products"].as_array().map(Vec::len), Some(4), "{listed:#}");

@@ -349,6 +349,20 @@ pub enum Outcome {
     Broken,
 }
 
+impl Outcome {
+    /// Returns its word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Superseded => "superseded",
+            Self::Held => "held",
+            Self::Denied => "denied",
+            Self::Broken => "broken",
+        }
+    }
+}
+
 /// What the gate answered about one action.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Decision {
