@@ -20,7 +20,7 @@ use super::hands::Hands;
 use super::judge::Judge;
 use super::ledger;
 use super::run::{QUERY_MEMORY_BYTES, WorkThreads, create};
-use super::seat::{START_MS, lead, owner};
+use super::seat::{START_MS, lead, leave, owner};
 use super::telling::Telling;
 use super::watch::Watcher;
 use crate::apply::Context;
@@ -211,7 +211,7 @@ async fn build(
     let again = retries(&control.ledger, &commit);
     hands.take(&mut control, again).await?;
     let interrupted = turn(&mut control, &mut hands, &mut inbox, &mut lease, shutdown).await?;
-    store.release(lease).await?;
+    leave(&store, lease).await?;
     let waiting = control.waiting().collect();
     Ok(Built { ledger: control.ledger, published, commit, findings, bounded, waiting, interrupted })
 }

@@ -211,7 +211,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     drop(work);
     servers.end().await;
     if result.is_ok() {
-        store.release(lease).await?;
+        seat::leave(&store, lease).await?;
     }
     store.close().await;
     result

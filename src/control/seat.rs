@@ -75,6 +75,17 @@ pub(super) async fn lead(place: &Place, owner: &str) -> Result<Seat, StoreError>
     }
 }
 
+/// Gives the lease back. All facts are written by then, so one that cannot be given back for now just runs out.
+pub(super) async fn leave(store: &Store, lease: Lease) -> Result<(), StoreError> {
+    match store.release(lease).await {
+        Err(error) if error.is_transient() => {
+            tracing::warn!("the lease is not given back and runs out: {}", crate::text::chain(&error));
+            Ok(())
+        }
+        released => released,
+    }
+}
+
 async fn lease(store: &Store, owner: &str) -> Result<Lease, StoreError> {
     store.lease(owner, store.lease_clock_ms().await?, START_MS).await
 }

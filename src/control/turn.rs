@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use hydromesh_core::control::{Control, Effect, Event, Left};
 use hydromesh_core::ledger::{Command, LedgerState};
+use hydromesh_core::model::StateKind;
 use hydromesh_core::plan::Desired;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -19,8 +20,10 @@ use crate::store::{Lease, StoreError};
 pub(super) const LEASE_MS: i64 = 15_000;
 /// Events that are decided about before their facts are written, all at once.
 const TOGETHER: usize = 256;
-/// How long what is being written has to be acknowledged once the process is to end.
-const LAST_WORDS: Duration = Duration::from_secs(3);
+/// How long a server has to acknowledge what is being written once the process is to end: it may be away for long.
+const SERVERS_WORDS: Duration = Duration::from_secs(5);
+/// How long a disk has: one that is busy answers in the end, and less than what supervisors give a process.
+const DISKS_WORDS: Duration = Duration::from_secs(20);
 /// What is tried again within this is waited for by what ends when nothing is left to do: the longest pause of a retry.
 const AHEAD_MS: i64 = 600_000;
 /// A history of which nothing came for so long is taken for none.
@@ -78,10 +81,14 @@ impl Loop<'_> {
     /// When this process may no longer write, or what it writes to is broken or does not answer at the end. Whoever called ends
     /// in order all the same, but writes nothing more: what control knows may not be in the ledger.
     pub async fn turn(&mut self, tick: Duration, shutdown: &CancellationToken) -> Result<(), UpError> {
-        // A server that is away must not hold up the end of the process.
+        // What does not answer must not hold up the end of the process.
+        let words = match self.hands.context.settings.state {
+            StateKind::Postgres { .. } => SERVERS_WORDS,
+            StateKind::Sqlite => DISKS_WORDS,
+        };
         let patience = async {
             shutdown.cancelled().await;
-            tokio::time::sleep(LAST_WORDS).await;
+            tokio::time::sleep(words).await;
         };
         tokio::select! {
             biased;

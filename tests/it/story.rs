@@ -50,11 +50,8 @@ impl Mesh {
     }
 
     fn up(&self) -> Up {
-        let log = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.state.with_extension("log"))
-            .expect("a log");
+        let path = self.state.with_extension("log");
+        let log = std::fs::File::options().create(true).append(true).open(&path).expect("a log");
         let child = hydromesh()
             .args(["up", "--poll", "0.2", "--repo", text(&self.repo.folder), "--state", text(&self.state)])
             // Port 0: tests run side by side.
@@ -63,7 +60,7 @@ impl Mesh {
             .stderr(log)
             .spawn()
             .expect("starts");
-        Up(child)
+        Up { child, log: path }
     }
 
     fn ask(&self, args: &[&str]) -> Ran {
@@ -110,22 +107,28 @@ fn product(folder: &Path, name: &str, sql: &str, input: &str) {
 }
 
 /// A running controller; it does not outlive its test.
-struct Up(Child);
+struct Up {
+    child: Child,
+    log: PathBuf,
+}
 
 impl Up {
-    /// Asks it to end as an operating system does, and returns its exit code.
-    fn end(mut self) -> i32 {
-        let asked =
-            std::process::Command::new("sh").args(["-c", &format!("kill -TERM {}", self.0.id())]).status();
+    /// Asks it to end as an operating system does, and looks that it ends well.
+    #[track_caller]
+    fn end(mut self) {
+        let kill = format!("kill -TERM {}", self.child.id());
+        let asked = std::process::Command::new("sh").args(["-c", &kill]).status();
         assert!(asked.expect("a shell").success());
-        self.0.wait().expect("ends").code().expect("ended by itself")
+        let code = self.child.wait().expect("ends").code();
+        let told = std::fs::read_to_string(&self.log).expect("a log");
+        assert_eq!(code, Some(0), "{told}");
     }
 }
 
 impl Drop for Up {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -158,7 +161,7 @@ fn a_controller_is_looked_at_and_asked() {
     let plan =
         run(&["plan", text(&mesh.repo.folder), "--state", text(&mesh.state), "--exit-code"]).ends_with(0);
     plan.says("no changes");
-    assert_eq!(up.end(), 0);
+    up.end();
     assert_eq!(mesh.json(&["status"])["controller"], "stopped");
     // Nobody answers now; the command stays for the next controller.
     let later = ["run", "shop/items", "--key", "later", "--later", "--wait", "--timeout", "300ms"];
@@ -166,7 +169,7 @@ fn a_controller_is_looked_at_and_asked() {
     let again = mesh.up();
     mesh.ask(&["run", "shop/items", "--key", "later", "--actor", "unknown", "--wait", "--timeout", "60s"])
         .ends_with(0);
-    assert_eq!(again.end(), 0);
+    again.end();
 }
 
 fn looks(mesh: &Mesh) {
@@ -353,7 +356,7 @@ fn a_refused_product_stays_out_and_the_others_go_on() {
     // Its data is still there to be read.
     let rows = mesh.json(&["query", "SELECT count(*) AS n FROM \"shop/prices.prices\""]);
     assert_eq!(rows, json!([{"n": 2}]));
-    assert_eq!(up.end(), 0);
+    up.end();
 }
 
 #[test]
