@@ -88,6 +88,7 @@ pub fn run(args: &DemoArgs) -> Result<u8, Failure> {
             roles: Roles::all(),
             signers: None,
             once: false,
+            after_state: None,
             kept: None,
         };
         let (ready, upward) = tokio::sync::oneshot::channel();

@@ -87,6 +87,7 @@ pub fn stand_in(
         roles: roles(),
         signers: None,
         once: true,
+        after_state: None,
         kept: Some(Arc::new(kept)),
     };
     let (after, before) = match go(options) {

@@ -13,6 +13,7 @@ use super::health::{Health, is_past, survey};
 use super::output::{Paint, Tone, ago, counted, short};
 use super::{DONE, Failure, Format, print, print_json};
 use crate::clock::rfc3339;
+use crate::control::Waiting;
 
 /// Arguments of `status`.
 #[derive(Debug, Args)]
@@ -34,6 +35,7 @@ pub fn run(args: &StatusArgs) -> Result<u8, Failure> {
     let open: Vec<_> = book.ledger.episodes.values().filter(|episode| episode.is_open()).collect();
     let commit = book.ledger.commits.back();
     let outcome = commit.and_then(|commit| book.ledger.outcome(&commit.commit));
+    let waiting = if running { Waiting::of(&book.state) } else { None };
     // Runs of a controller that is gone ended with it.
     let runs = if running { book.ledger.running.len() } else { 0 };
     if args.book.format == Format::Json {
@@ -46,6 +48,7 @@ pub fn run(args: &StatusArgs) -> Result<u8, Failure> {
                 "commit": it.commit, "message": it.message, "author": it.author, "seen": rfc3339(it.at_ms),
                 "outcome": outcome,
             })),
+            "waits_for": waiting,
             "products": by_word,
             "runs": {"running": runs, "succeeded": book.ledger.succeeded, "failed": book.ledger.failures},
             "alerts": {
@@ -77,6 +80,9 @@ pub fn run(args: &StatusArgs) -> Result<u8, Failure> {
             let what = format!("{} {word}: {} ({})", short(&commit.commit), commit.message, commit.author);
             line("commit", tone, &what);
         }
+    }
+    if let Some(Waiting { environment, why }) = &waiting {
+        line("waits for", Tone::Odd, &format!("{environment}: {why}"));
     }
     let parts: Vec<String> = counts
         .iter()

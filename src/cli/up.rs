@@ -52,6 +52,10 @@ pub struct UpArgs {
     /// Deploy only what is signed by somebody who may: a folder outside the repository, with signers.yaml and keys.
     #[arg(long, value_name = "FOLDER")]
     signers: Option<PathBuf>,
+    /// State folder of the controller of the environment that this one comes after (`after` in mesh.yaml), when its ledger is
+    /// not on a server. It is read, never written.
+    #[arg(long, value_name = "FOLDER")]
+    after_state: Option<PathBuf>,
     /// Kafka brokers instead of the environment's stream.
     #[arg(long)]
     kafka: Option<String>,
@@ -93,6 +97,7 @@ pub fn run(args: &UpArgs) -> Result<u8, Failure> {
         roles: if args.once { once::roles() } else { args.roles.iter().copied().collect() },
         signers: signers(args.signers.as_deref())?,
         once: args.once,
+        after_state: args.after_state.clone(),
         kept: None,
     };
     if args.once {
@@ -151,6 +156,8 @@ pub fn failure(error: &UpError) -> Failure {
         UpError::Environment { .. }
         | UpError::Unsupported { .. }
         | UpError::Unsigned { .. }
+        | UpError::Before { .. }
+        | UpError::Unproven { .. }
         | UpError::Policy(_)
         | UpError::Kept(KeptError::Nothing) => FINDINGS,
         _ => OUTSIDE,

@@ -58,6 +58,30 @@ pub enum UpError {
         /// What there is.
         known: String,
     },
+    /// The environment comes after one that nobody says where to find.
+    #[error(
+        "environment {name} comes after {before}, whose ledger is a file; say with --after-state where the state folder of its \
+         controller is"
+    )]
+    Before {
+        /// The environment.
+        name: String,
+        /// The one before.
+        before: String,
+    },
+    /// Nothing was healthy in the environment before for long enough, and nobody waits.
+    #[error("nothing is deployed: environment {name} comes after {before}, where {why}")]
+    Unproven {
+        /// The environment.
+        name: String,
+        /// The one before.
+        before: String,
+        /// Why not.
+        why: String,
+    },
+    /// The environment before.
+    #[error("what may be deployed cannot be known")]
+    Ahead(#[from] super::ahead::AheadError),
     /// The environment asks for what is not there yet.
     #[error("environment {name} asks for {what}")]
     Unsupported {

@@ -1,5 +1,6 @@
 //! Turns the world into events and performs the effects that core decides.
 
+mod ahead;
 mod beside;
 mod copy;
 mod desired;
@@ -22,6 +23,7 @@ mod trusted;
 mod turn;
 mod watch;
 
+pub use ahead::{AheadError, Waiting};
 pub use copy::CopyError;
 pub use desired::{Reading, environments, read, shapes};
 pub use error::UpError;

@@ -8,9 +8,11 @@ use hydromesh_core::control::Event;
 use hydromesh_core::ids::PortId;
 use hydromesh_core::ledger::LedgerState;
 use hydromesh_core::plan::PortPrint;
+use hydromesh_core::trust::Line;
 use tokio::sync::{mpsc, watch};
 use tracing::{Span, info_span};
 
+use super::ahead::Ahead;
 use super::hint::Hints;
 use super::telling::reconcile;
 use super::watch::{Looked, Watcher};
@@ -58,6 +60,43 @@ pub(super) fn seen_events(
     (events, reading.policies)
 }
 
+/// One look at the repository.
+struct Look {
+    watcher: Watcher,
+    /// The head of the last look of this process.
+    known: Option<String>,
+    /// The last head of all.
+    base: Option<String>,
+    prints: BTreeMap<PortId, PortPrint>,
+    line: Option<Line>,
+    now_ms: i64,
+}
+
+impl Look {
+    /// Looks for what may be deployed once it was healthy elsewhere, if there is an environment before this one.
+    async fn after(mut self, ahead: Option<&mut Ahead>) -> Result<Option<Seen>, String> {
+        if let Some(ahead) = ahead {
+            let proven = ahead.proven().await.map_err(|error| crate::text::chain(&error))?;
+            self.watcher = self.watcher.only(proven, self.base.clone());
+        }
+        match tokio::task::spawn_blocking(move || self.look()).await {
+            Ok(seen) => seen.map_err(|error| crate::text::chain(&error)),
+            Err(error) => Err(format!("reading it failed: {error}")),
+        }
+    }
+
+    fn look(self) -> Result<Option<Seen>, RepoError> {
+        let Self { watcher, known, base, prints, line, now_ms } = self;
+        let Some(head) = watcher.poll(known.as_deref(), base.as_deref())? else {
+            return Ok(None);
+        };
+        let span = reconcile(head.commit.id.as_str(), watcher.reference());
+        let reading = info_span!(parent: &span, "read");
+        let looked = reading.in_scope(|| watcher.look(&head.commit, &prints, line, now_ms))?;
+        Ok(Some(Seen { commit: head.commit, passed: head.passed, looked, span }))
+    }
+}
+
 /// The poll, one at a time, off the loop.
 pub(super) struct Watching {
     heads: mpsc::Receiver<Seen>,
@@ -68,6 +107,7 @@ pub(super) struct Watching {
 impl Watching {
     pub(super) fn start(
         watcher: Watcher,
+        mut ahead: Option<Ahead>,
         every: Duration,
         hints: Hints,
         ledger: &LedgerState,
@@ -83,20 +123,17 @@ impl Watching {
         let task = tokio::spawn(async move {
             let mut outage = Outage::default();
             loop {
-                let (watcher, before, prints) = (watcher.clone(), known.clone(), prints.borrow().clone());
-                let (since, now_ms) = (line.clone(), clock.now_ms());
-                let base = before.clone().or_else(|| last_seen.clone());
-                let polled = tokio::task::spawn_blocking(move || -> Result<Option<Seen>, RepoError> {
-                    let Some(head) = watcher.poll(before.as_deref(), base.as_deref())? else {
-                        return Ok(None);
-                    };
-                    let span = reconcile(head.commit.id.as_str(), watcher.reference());
-                    let reading = info_span!(parent: &span, "read");
-                    let looked = reading.in_scope(|| watcher.look(&head.commit, &prints, since, now_ms))?;
-                    Ok(Some(Seen { commit: head.commit, passed: head.passed, looked, span }))
-                });
-                match polled.await {
-                    Ok(Ok(Some(seen))) => {
+                let base = known.clone().or_else(|| last_seen.clone());
+                let look = Look {
+                    watcher: watcher.clone(),
+                    known: known.clone(),
+                    base,
+                    prints: prints.borrow().clone(),
+                    line: line.clone(),
+                    now_ms: clock.now_ms(),
+                };
+                match look.after(ahead.as_mut()).await {
+                    Ok(Some(seen)) => {
                         line.clone_from(&seen.looked.line);
                         known = Some(seen.commit.id.as_str().to_owned());
                         outage.ends();
@@ -104,14 +141,12 @@ impl Watching {
                             return;
                         }
                     }
-                    Ok(Ok(None)) => outage.ends(),
-                    Ok(Err(error)) => {
-                        let text = crate::text::chain(&error);
+                    Ok(None) => outage.ends(),
+                    Err(text) => {
                         if outage.begins(&text) {
                             tracing::warn!("could not look at the repository: {text}");
                         }
                     }
-                    Err(error) => tracing::error!(%error, "reading the repository failed"),
                 }
                 tokio::select! {
                     () = tokio::time::sleep(every) => {}
@@ -166,6 +201,29 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn commits_that_came_while_no_controller_ran_are_passed_over_and_told() {
+        let home = tempfile::tempdir().unwrap();
+        let repo = RepoWriter::init_bare(&home.path().join("repo.git")).unwrap();
+        let mut line = vec![push(&repo, None)];
+        for _ in 0..3 {
+            line.push(push(&repo, line.last()));
+        }
+        let watcher =
+            Watcher::open(repo.path().to_str().unwrap(), &home.path().join("cache"), "refs/heads/main");
+        let ledger = LedgerState { head: Some(line[0].as_str().to_owned()), ..LedgerState::default() };
+        let hints = Hints::of(home.path());
+        let mut watching = Watching::start(watcher.unwrap(), None, NEVER, hints, &ledger, Clock::system());
+        let (events, _) = seen_events(watching.next().await, "refs/heads/main", &watch::channel(None).0);
+        let [Event::Superseded { commits, by }, Event::Commit { commit, .. }] = &events[..] else {
+            panic!("{events:?}")
+        };
+        let passed: Vec<&str> = commits.iter().map(|(id, ..)| id.as_str()).collect();
+        assert_eq!(passed, [line[1].as_str(), line[2].as_str()]);
+        assert_eq!((by.as_str(), commit.as_str()), (line[3].as_str(), line[3].as_str()));
+        watching.stop();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_hint_wakes_the_poll_once_however_often_it_is_given() {
         let home = tempfile::tempdir().unwrap();
         let repo = RepoWriter::init_bare(&home.path().join("repo.git")).unwrap();
@@ -174,7 +232,7 @@ mod tests {
             Watcher::open(repo.path().to_str().unwrap(), &home.path().join("cache"), "refs/heads/main");
         let hints = Hints::of(home.path());
         let (ledger, clock) = (LedgerState::default(), Clock::system());
-        let mut watching = Watching::start(watcher.unwrap(), NEVER, hints.clone(), &ledger, clock);
+        let mut watching = Watching::start(watcher.unwrap(), None, NEVER, hints.clone(), &ledger, clock);
         assert_eq!(watching.next().await.commit.id, first, "the first look needs no hint");
 
         let second = push(&repo, Some(&first));

@@ -13,6 +13,7 @@ use hydromesh_core::trust::Line;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::ahead::Ahead;
 use super::beside::beside;
 use super::copy::{LedgerCopy, keep_copying};
 use super::error::UpError;
@@ -81,6 +82,8 @@ pub struct UpOptions {
     pub signers: Option<Arc<Trust>>,
     /// It ends by itself when nothing is left to do.
     pub once: bool,
+    /// State folder of the environment that this one comes after, when its ledger is not on a server.
+    pub after_state: Option<PathBuf>,
     /// Instead of the repository: the commit that was accepted last, as it is kept in the state folder.
     pub kept: Option<Arc<Kept>>,
 }
@@ -116,7 +119,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
         Some(path) => PolicySet::open(path)?,
         None => PolicySet::embedded(),
     };
-    let (mut settings, mut watcher) = first_look(&options).await?;
+    let Settled { mut settings, mut before, mut watcher } = first_look(&options).await?;
     supported(&options.environment, &settings)?;
     let Some(seat) = seat::take(&options, &settings, &shutdown).await? else { return Ok(()) };
     let Seat { store, mut lease, waited } = seat;
@@ -125,8 +128,10 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     }
     if waited {
         // Who led meanwhile may have followed the mesh to other settings.
-        (settings, watcher) = first_look(&options).await?;
+        Settled { settings, before, watcher } = first_look(&options).await?;
     }
+    let mut ahead =
+        if options.kept.is_none() { Ahead::of(&options, &settings, before.as_ref())? } else { None };
     let reference = settings.r#ref.clone();
     let work = WorkThreads::start()?;
     let mut context = context(&options, settings, watcher.blobs(), lease.epoch).await?;
@@ -134,6 +139,9 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     lease = copy.restore(&store, lease, &context.lake).await?;
     context.epoch = lease.epoch;
     let ledger_state = ledger::replay(&store).await?;
+    if let (true, None, Some(ahead)) = (options.once, &ledger_state.head, &mut ahead) {
+        ahead.must_have_proven(&options.environment).await?;
+    }
     let board = Board::new(&state, lease.epoch)?;
     let mailer = Mailer::from_settings(&context.settings, &state)?;
     let judge = Judge::new(&central, &[]);
@@ -173,7 +181,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     let servers = surround(&options, upward, &shutdown, around);
     // Commits that came while nobody looked are passed over now, and told so.
     let (hints, clock) = (Hints::of(&state), options.clock.clone());
-    let watching = Watching::start(watcher, options.poll, hints, &control.ledger, clock);
+    let watching = Watching::start(watcher, ahead, options.poll, hints, &control.ledger, clock);
     let mut turning = Loop {
         control,
         hands,
@@ -313,11 +321,31 @@ pub fn lake_folder(state: &Path, settings: &Environment) -> PathBuf {
     state.join(&settings.lake_path)
 }
 
+/// What is known of an environment before anything is led.
+struct Settled {
+    settings: Environment,
+    /// The environment that it comes after.
+    before: Option<Environment>,
+    watcher: Watcher,
+}
+
+impl Settled {
+    fn of(
+        options: &UpOptions,
+        environments: &BTreeMap<String, Environment>,
+        watcher: Watcher,
+    ) -> Result<Self, UpError> {
+        let settings = settings(options, environments)?;
+        let before = settings.after.as_ref().and_then(|after| environments.get(&after.environment)).cloned();
+        Ok(Self { settings, before, watcher })
+    }
+}
+
 /// Opens the repository and reads the environment's settings from where its reference is.
-async fn first_look(options: &UpOptions) -> Result<(Environment, Watcher), UpError> {
+async fn first_look(options: &UpOptions) -> Result<Settled, UpError> {
     if let Some(kept) = &options.kept {
         let (watcher, reading) = kept.read().await?;
-        return Ok((settings(options, &reading.desired.mesh.environments)?, watcher));
+        return Settled::of(options, &reading.desired.mesh.environments, watcher);
     }
     let wrap = |source| UpError::Repo { repo: options.repo.clone(), source };
     let cache = options.state.join("repo");
@@ -331,7 +359,7 @@ async fn first_look(options: &UpOptions) -> Result<(Environment, Watcher), UpErr
     };
     let line = if options.signers.is_some() { accepted(options).await? } else { None };
     let now_ms = options.clock.now_ms();
-    let environment = |watcher: &Watcher, head: &CommitInfo| -> Result<Environment, UpError> {
+    let settled = |watcher: Watcher, head: &CommitInfo| -> Result<Settled, UpError> {
         let looked = watcher.look(head, &BTreeMap::new(), line.clone(), now_ms).map_err(wrap)?;
         // What is refused as a whole has been read as it was when it was last accepted, if it ever was.
         if !looked.reading.readable && looked.reading.desired.mesh.environments.is_empty() {
@@ -344,18 +372,18 @@ async fn first_look(options: &UpOptions) -> Result<(Environment, Watcher), UpErr
                 });
             }
         }
-        settings(options, &looked.reading.desired.mesh.environments)
+        Settled::of(options, &looked.reading.desired.mesh.environments, watcher)
     };
-    let settings = environment(&bootstrap, &head.commit)?;
-    let watcher = Watcher::open(&options.repo, &cache, &settings.r#ref).map_err(wrap)?;
+    let first = settled(bootstrap, &head.commit)?;
+    let watcher = Watcher::open(&options.repo, &cache, &first.settings.r#ref).map_err(wrap)?;
     let watcher = watcher.with(options.signers.clone());
     if options.signers.is_none() {
-        return Ok((settings, watcher));
+        return Ok(Settled { watcher, ..first });
     }
     // The branch that the environment follows has the last word, for it is the one that is judged.
     match watcher.poll(None, None).map_err(wrap)? {
-        Some(head) => Ok((environment(&watcher, &head.commit)?, watcher)),
-        None => Ok((settings, watcher)),
+        Some(head) => settled(watcher, &head.commit),
+        None => Ok(Settled { watcher, ..first }),
     }
 }
 

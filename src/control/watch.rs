@@ -23,6 +23,17 @@ pub struct Watcher {
     trust: Option<Arc<Trust>>,
     /// What was refused of the commit before, for nothing is judged any more.
     refused: BTreeMap<String, Taint>,
+    /// What may be deployed; anything without.
+    only: Option<Allowed>,
+}
+
+/// Commits that may be deployed.
+#[derive(Clone)]
+struct Allowed {
+    /// Those that were healthy elsewhere, newest first.
+    proven: Vec<String>,
+    /// The one that is deployed.
+    own: Option<String>,
 }
 
 /// What a head asks for, and what its signatures are worth.
@@ -53,13 +64,14 @@ impl Watcher {
     pub fn open(repo: &str, cache: &Path, reference: &str) -> Result<Self, RepoError> {
         let repository = Repository::open(repo, cache, Credentials::Anonymous)?;
         let refused = BTreeMap::new();
-        Ok(Self { repository, reference: reference.to_owned(), trust: None, refused })
+        Ok(Self { repository, reference: reference.to_owned(), trust: None, refused, only: None })
     }
 
     /// Stays at a commit of a mirror, without what was refused of it.
     #[must_use]
     pub fn at(mirror: Repository, commit: &CommitId, refused: BTreeMap<String, Taint>) -> Self {
-        Self { repository: mirror, reference: commit.as_str().to_owned(), trust: None, refused }
+        let reference = commit.as_str().to_owned();
+        Self { repository: mirror, reference, trust: None, refused, only: None }
     }
 
     /// Returns the folder of the mirror.
@@ -72,6 +84,12 @@ impl Watcher {
     #[must_use]
     pub fn with(self, trust: Option<Arc<Trust>>) -> Self {
         Self { trust, ..self }
+    }
+
+    /// Returns it for what was healthy elsewhere, newest first, and what is deployed: the reference may be anywhere beyond them.
+    #[must_use]
+    pub fn only(self, proven: Vec<String>, own: Option<String>) -> Self {
+        Self { only: Some(Allowed { proven, own }), ..self }
     }
 
     /// Returns the watched reference.
@@ -109,20 +127,35 @@ impl Watcher {
         let Some(id) = self.repository.resolve(&self.reference)? else {
             return if known.is_some() { Err(RepoError::Gone(self.reference.clone())) } else { Ok(None) };
         };
+        let Some(id) = self.best(id)? else { return Ok(None) };
         if known == Some(id.as_str()) {
             return Ok(None);
         }
         let commit = self.repository.commit(&id)?;
         let passed = match base.filter(|base| *base != id.as_str()).map(CommitId::parse) {
-            Some(Ok(old)) => {
-                let range = self.repository.commits_between(&old, &id)?;
-                let mut passed: Vec<CommitInfo> = range.superseded().to_vec();
-                passed.sort_by_key(|commit| commit.time_ms);
-                passed
-            }
+            Some(Ok(old)) => self.repository.commits_between(&old, &id)?.superseded().to_vec(),
             _ => Vec::new(),
         };
         Ok(Some(Head { commit, passed }))
+    }
+
+    /// Returns what is to be deployed of a reference that is at `head`: that, or the newest before it that may be.
+    fn best(&self, head: CommitId) -> Result<Option<CommitId>, RepoError> {
+        let Some(Allowed { proven, own }) = &self.only else { return Ok(Some(head)) };
+        let has =
+            |of: &CommitId, it: &CommitId| Ok::<_, RepoError>(of == it || self.repository.descends(of, it)?);
+        let mut best = None;
+        for commit in proven {
+            let commit = CommitId::parse(commit)?;
+            if has(&head, &commit)? {
+                best = Some(commit);
+                break;
+            }
+        }
+        // What is deployed stays when nothing newer is proven, but not when the reference was rewritten without it.
+        let Some(own) = own.as_deref().map(CommitId::parse).transpose()? else { return Ok(best) };
+        let stays = has(&head, &own)? && best.as_ref().map_or(Ok(true), |best| has(&own, best))?;
+        Ok(if stays { Some(own) } else { best })
     }
 
     /// Reads what a head asks for, as far as its signatures are worth it; `line` is where their last judgement ended.

@@ -65,6 +65,17 @@ impl Repository {
         Ok(CommitRange { history, commits, abandoned, truncated: cut_new || cut_old })
     }
 
+    /// Returns whether a commit has another one in its history; one that is not in this repository is in no history.
+    pub fn descends(&self, commit: &CommitId, from: &CommitId) -> Result<bool, RepoError> {
+        match self.handle()?.graph_descendant_of(commit.oid(), from.oid()) {
+            Ok(descends) => Ok(descends),
+            Err(error) if error.code() == ErrorCode::NotFound => Ok(false),
+            Err(source) => {
+                Err(RepoError::Git { action: "look for a commit in the history of another", source })
+            }
+        }
+    }
+
     /// Returns the best common ancestor, or `None` for unrelated histories.
     pub fn merge_base(&self, one: &CommitId, two: &CommitId) -> Result<Option<CommitId>, RepoError> {
         let repo = self.handle()?;

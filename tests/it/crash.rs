@@ -1,5 +1,6 @@
 //! Controllers that are killed, refused and doubled: nothing is lost, nothing is there twice, the others go on.
 
+mod after;
 mod alone;
 mod disk;
 mod hooks;

@@ -8,6 +8,7 @@ mod doubt;
 mod earlier;
 mod failed;
 mod inherited;
+mod proven;
 mod reading;
 mod records;
 mod retired;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use asked::Pause;
 pub use doubt::Alteration;
 pub use inherited::{Inheritance, InheritedPort, OWN_ABOVE};
+pub use proven::Unproven;
 pub use reading::Reading;
 pub use records::{
     Attempts, Champion, Deployed, EpisodeRecord, FinishedRun, PortState, ProductVerdict, PublishedPartition,

@@ -25,6 +25,8 @@ pub struct SeenCommit {
     pub at_ms: i64,
     /// What became of it, once that is known.
     pub outcome: Option<Outcome>,
+    /// Since when that is so, milliseconds UTC.
+    pub concluded_ms: i64,
 }
 
 /// What became of a product in the last commit that was about it.

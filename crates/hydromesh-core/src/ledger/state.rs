@@ -181,6 +181,7 @@ impl LedgerState {
                     author: author.clone(),
                     at_ms,
                     outcome: None,
+                    concluded_ms: at_ms,
                 };
                 keep(&mut self.commits, seen, KEEP);
             }
@@ -198,7 +199,7 @@ impl LedgerState {
                         };
                         self.verdicts.insert(product.clone(), verdict);
                     }
-                    None => self.conclude(commit, *outcome),
+                    None => self.conclude(at_ms, commit, *outcome),
                 }
             }
             Fact::Limited { limits } => self.limits = limits.clone(),
@@ -368,9 +369,11 @@ impl LedgerState {
     }
 
     /// Takes in what became of a commit as a whole.
-    fn conclude(&mut self, commit: &str, outcome: Outcome) {
-        if let Some(seen) = self.commits.iter_mut().rev().find(|seen| seen.commit == commit) {
-            seen.outcome = Some(outcome);
+    fn conclude(&mut self, at_ms: i64, commit: &str, outcome: Outcome) {
+        let mut newest_first = self.commits.iter_mut().rev();
+        // Judged again with the same end, it is what it was.
+        if let Some(seen) = newest_first.find(|it| it.commit == commit && it.outcome != Some(outcome)) {
+            (seen.outcome, seen.concluded_ms) = (Some(outcome), at_ms);
         }
         if outcome == Outcome::Superseded {
             // The reference is, or will be, elsewhere: what was passed on the way was never the head.

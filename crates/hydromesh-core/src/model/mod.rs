@@ -58,8 +58,8 @@ pub struct Mesh {
 pub struct Environment {
     /// The git reference that it follows, such as `refs/heads/main`.
     pub r#ref: String,
-    /// Follows this environment: the same commit, once healthy there.
-    pub after: Option<String>,
+    /// Deploys what was healthy in another environment for a time, and nothing else.
+    pub after: Option<After>,
     /// Folder of the lake; relative to the state folder.
     pub lake_path: String,
     /// Table format when a port does not choose: `delta` or `iceberg`.
@@ -84,6 +84,15 @@ pub struct Environment {
     /// What is done to its tables without anybody's asking.
     #[serde(default, skip_serializing_if = "Maintenance::is_default")]
     pub maintenance: Maintenance,
+}
+
+/// The environment that an environment comes after.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct After {
+    /// Its name.
+    pub environment: String,
+    /// How long a commit has to be healthy there.
+    pub r#for: Span,
 }
 
 /// What an hour of one step costs, of an environment.

@@ -8,13 +8,16 @@ use super::product::{is_mail, read_tier};
 use crate::diag::{Diagnostic, codes};
 use crate::ids::DomainName;
 use crate::model::{
-    Domain, Environment, Maintenance, Mesh, Price, Route, StateKind, StepLimits, StreamKind, TableFormat,
+    After, Domain, Environment, Maintenance, Mesh, Price, Route, StateKind, StepLimits, StreamKind,
+    TableFormat,
 };
 use crate::syntax::{Map, Node, Sink};
 use crate::time::Span;
 
 /// The tier of a domain that does not say: worth a mail, not worth waking anyone.
 const DEFAULT_TIER: u8 = 2;
+/// How long a commit has to be healthy in the environment before, when nobody says.
+const USUAL_WAIT_MS: i64 = 30 * 60_000;
 
 /// Reads `mesh.yaml`; domains and products are still empty.
 #[must_use]
@@ -34,6 +37,10 @@ pub fn mesh(document: &Node, sink: &Sink) -> Mesh {
                 sink.tell(codes::BAD_NAME, key.at, error.to_string());
             }
             environments.insert(key.text.clone(), environment(&key.text, node, sink, &names));
+        }
+        for (key, _) in entries.iter().filter(|(key, _)| comes_after_itself(&environments, &key.text)) {
+            let message = format!("environment `{}` comes after itself, by way of others", key.text);
+            sink.tell(codes::BAD_ENVIRONMENT, key.at, message);
         }
     }
     let mut routes = Vec::new();
@@ -63,17 +70,7 @@ fn environment(name: &str, node: &Node, sink: &Sink, names: &[&str]) -> Environm
             String::new()
         }
     };
-    let after = map.text("after");
-    if let Some(after) = &after
-        && (after == name || !names.contains(&after.as_str()))
-    {
-        let what = if after == name { "itself" } else { "an environment that does not exist" };
-        let message = format!("environment `{name}` follows {what}: `{after}`");
-        sink.push(
-            Diagnostic::new(codes::BAD_ENVIRONMENT, sink.file(), map.spot("after"), message)
-                .suggest(after, names.iter().copied().filter(|other| *other != name)),
-        );
-    }
+    let after = map.opt("after").and_then(|node| after(name, &map, node, names));
     let (mut lake_path, mut lake_format) = ("lake".to_owned(), TableFormat::Delta);
     if let Some(lake) = map.map("lake") {
         lake_path = lake.text("path").unwrap_or(lake_path);
@@ -147,6 +144,39 @@ fn environment(name: &str, node: &Node, sink: &Sink, names: &[&str]) -> Environm
         cost,
         maintenance,
     }
+}
+
+/// Returns whether the environments before one lead back to it.
+fn comes_after_itself(environments: &BTreeMap<String, Environment>, name: &str) -> bool {
+    let before = |it: &&str| environments.get(*it).and_then(|it| it.after.as_ref());
+    let chain = std::iter::successors(Some(name), |it| before(it).map(|it| it.environment.as_str()));
+    chain.skip(1).take(environments.len()).any(|it| it == name)
+}
+
+/// `after: NAME` or `after: {environment, for}`.
+fn after(name: &str, parent: &Map<'_>, node: &Node, names: &[&str]) -> Option<After> {
+    let sink = parent.sink();
+    let (environment, at, wait) = match node.text() {
+        Some(text) => (Some(text), node.at, None),
+        None => {
+            let map = Map::new(node, sink);
+            let wait = map.text("for").and_then(|text| parse_span(&map, "for", &text));
+            let said = (map.req_text("environment"), map.spot("environment"), wait);
+            map.finish();
+            said
+        }
+    };
+    let environment = environment?;
+    if environment == name || !names.contains(&environment.as_str()) {
+        let what = if environment == name { "itself" } else { "an environment that does not exist" };
+        let message = format!("environment `{name}` follows {what}: `{environment}`");
+        sink.push(
+            Diagnostic::new(codes::BAD_ENVIRONMENT, sink.file(), at, message)
+                .suggest(&environment, names.iter().copied().filter(|other| *other != name)),
+        );
+        return None;
+    }
+    Some(After { environment, r#for: wait.unwrap_or(Span::from_millis(USUAL_WAIT_MS)) })
 }
 
 /// `cost: {per_hour, currency}`.
@@ -364,6 +394,44 @@ mod tests {
             assert_eq!(said, daily, "{text}");
             assert!(told.len() == 1 && told[0].0 == code && told[0].1.contains(says), "{text}: {told:?}");
         }
+    }
+
+    #[test]
+    fn an_environment_comes_after_another_and_never_after_itself() {
+        let read = |environments: &str| {
+            let text =
+                format!("apiVersion: hydromesh/v1\nkind: Mesh\nname: m\nenvironments:\n{environments}");
+            let (documents, _) = parse("mesh.yaml", &text);
+            let sink = Sink::new("mesh.yaml");
+            let said = mesh(&documents[0], &sink);
+            let told: Vec<String> = sink.into_found().into_iter().map(|it| it.message).collect();
+            (said.environments, told)
+        };
+        let dev = "  dev: {ref: main}\n";
+        let (all, told) = read(&format!("{dev}  prod: {{ref: main, after: dev}}\n"));
+        let after = |minutes: i64| After {
+            environment: "dev".to_owned(),
+            r#for: Span::from_millis(minutes * 60_000),
+        };
+        assert_eq!((all["prod"].after.clone(), told), (Some(after(30)), vec![]));
+        let (all, told) =
+            read(&format!("{dev}  prod: {{ref: main, after: {{environment: dev, for: 2h}}}}\n"));
+        assert_eq!((all["prod"].after.clone(), told), (Some(after(120)), vec![]));
+        for (prod, says) in [
+            ("{ref: main, after: prod}", "follows itself"),
+            ("{ref: main, after: dve}", "does not exist: `dve`"),
+            ("{ref: main, after: {for: 2h}}", "environment"),
+            ("{ref: main, after: {environment: dev, for: soon}}", "`soon` is not a duration"),
+            ("{ref: main, after: {environment: dev, fro: 1h}}", "unknown key `fro`"),
+        ] {
+            let (_, told) = read(&format!("{dev}  prod: {prod}\n"));
+            assert!(told.len() == 1 && told[0].contains(says), "{prod}: {told:?}");
+        }
+        let (_, told) = read("  a: {ref: m, after: b}\n  b: {ref: m, after: c}\n  c: {ref: m, after: a}\n");
+        assert!(told.len() == 3 && told.iter().all(|it| it.contains("comes after itself")), "{told:?}");
+        // One that rests on a circle is not in it.
+        let (_, told) = read("  a: {ref: m, after: b}\n  b: {ref: m, after: a}\n  c: {ref: m, after: a}\n");
+        assert_eq!(told.len(), 2, "{told:?}");
     }
 
     #[test]
