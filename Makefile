@@ -38,7 +38,7 @@ sim: ## Play the control plane in random worlds full of faults; SEEDS="0..5000" 
 
 crash: ## Kill a controller at every named point and refuse its writes, and compare the tables with an undisturbed run
 	@scripts/setup.sh test </dev/null >&2
-	HYDROMESH_CRASH_POINTS=all cargo test --workspace --test it -- --nocapture crash::points crash::disk
+	HYDROMESH_CRASH_POINTS=all cargo test --workspace --test it -- --nocapture crash::points crash::disk crash::power
 
 bench: ## Measure in the release profile; ARGS=start (check, memory, lookups, loop) for one figure
 	@scripts/setup.sh bench </dev/null >&2

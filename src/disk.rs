@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 /// The code under which people are told.
 pub const CODE: &str = "HM-X012";
@@ -32,6 +33,29 @@ const WORDS: [(&str, Refusal); 8] = [
     ("no file descriptors available", Refusal::TooManyOpen),
     ("file table overflow", Refusal::TooManyOpen),
 ];
+
+/// Makes a folder and those above it, as durable as the files in them will be: a flushed file whose folder has no name after a
+/// loss of power is as lost as one that was never written.
+///
+/// # Errors
+/// When one cannot be made, or something else has its name.
+pub fn create_folders(folder: &Path) -> io::Result<()> {
+    // One that is there is flushed, because whoever made it had this until it was.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let missing: Vec<&Path> = folder.ancestors().take_while(|it| !it.is_dir()).collect();
+    fs::create_dir_all(folder)?;
+    for made in missing.into_iter().rev() {
+        // The parent of a relative name of one part is where the process stands.
+        let above = made.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        match File::open(above) {
+            // Who may make folders there need not be allowed to look.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            opened => opened?.sync_all()?,
+        }
+    }
+    Ok(())
+}
 
 /// Replaces a file by one with these bytes, which appears whole or not at all, whenever the power fails. Only one process may do
 /// that at a time.

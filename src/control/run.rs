@@ -311,7 +311,7 @@ pub(super) fn keep_logs(state: &Path) {
 }
 
 pub(super) fn create(folder: &Path) -> Result<(), UpError> {
-    std::fs::create_dir_all(folder)
+    crate::disk::create_folders(folder)
         .map_err(|source| UpError::Io { action: format!("create {}", folder.display()), source })
 }
 

@@ -33,7 +33,7 @@ use super::{
     commit::{Remembered, admit, check_fence},
     damage,
     fileset::{FileEntry, FileSet},
-    fs::{blocking, sync_file},
+    fs::{blocking, create_folders, sync_file},
     stage::{PartitionColumn, StagePlan},
     types::plain_schema,
 };
@@ -329,9 +329,8 @@ pub(super) async fn ensure(table: &Table, spec: &TableSpec, writer: Writer) -> R
 }
 
 async fn create(table: &Table, spec: &TableSpec, writer: Writer) -> Result<Ensured, LakeError> {
-    let dir = table.dir.clone();
-    blocking(move || std::fs::create_dir_all(&dir).map_err(|source| LakeError::io("create", &dir, source)))
-        .await?;
+    let log = table.dir.join("_delta_log");
+    blocking(move || create_folders(&log)).await?;
     let schema = plain_schema(&spec.schema);
     let id = uuid::Uuid::new_v4().to_string();
     // The log is the table's memory of its checkpoints: no reader's maintenance may cut it.

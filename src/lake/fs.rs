@@ -39,6 +39,11 @@ pub(super) fn sync_dir(dir: &Path) -> Result<(), LakeError> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(|source| LakeError::io("flush", dir, source))
 }
 
+/// Makes a folder and those above it, durably.
+pub(super) fn create_folders(folder: &Path) -> Result<(), LakeError> {
+    crate::disk::create_folders(folder).map_err(|source| LakeError::io("create", folder, source))
+}
+
 /// Whether a file made under a new name was the first of that name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Created {
@@ -52,7 +57,7 @@ pub(super) enum Created {
 /// system, and the file it names is complete and flushed.
 pub(super) fn create_whole(path: &Path, bytes: &[u8]) -> Result<Created, LakeError> {
     let dir = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(dir).map_err(|source| LakeError::io("create", dir, source))?;
+    create_folders(dir)?;
     let temporary = dir.join(format!(".{}.tmp", uuid::Uuid::new_v4()));
     let written = File::create(&temporary).and_then(|mut file| {
         file.write_all(bytes)?;

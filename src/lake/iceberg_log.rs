@@ -37,7 +37,7 @@ use object_store::{ObjectStore, local::LocalFileSystem};
 
 use super::{
     LakeError, Table,
-    fs::{Created, blocking, create_whole, replace_whole, sync_dir, sync_file},
+    fs::{Created, blocking, create_folders, create_whole, replace_whole, sync_dir, sync_file},
 };
 
 /// Metadata files a metadata file remembers before it; older ones stay on disk.
@@ -175,10 +175,7 @@ pub(super) async fn create(
     at_ms: i64,
 ) -> Result<(), LakeError> {
     let folder = table.dir.join("metadata");
-    blocking(move || {
-        std::fs::create_dir_all(&folder).map_err(|source| LakeError::io("create", &folder, source))
-    })
-    .await?;
+    blocking(move || create_folders(&folder)).await?;
     let mut metadata: TableMetadata = CreateTable {
         name: "table".to_owned(),
         location: Some(table.dir.to_string_lossy().into_owned()),

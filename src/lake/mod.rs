@@ -136,7 +136,7 @@ impl Lake {
     pub async fn open(root: impl AsRef<Path>) -> Result<Lake, LakeError> {
         let root = root.as_ref().to_path_buf();
         let root = fs::blocking(move || {
-            std::fs::create_dir_all(&root)
+            crate::disk::create_folders(&root)
                 .and_then(|()| root.canonicalize())
                 .map_err(|source| LakeError::io("open the lake folder", &root, source))
         })

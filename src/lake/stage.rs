@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 
 use super::{
     LakeError,
-    fs::{blocking, sync_dir},
+    fs::{blocking, create_folders, sync_dir},
     stats::{ColumnStats, column_stats},
     types::conform,
 };
@@ -260,7 +260,7 @@ impl StageWriter {
             }
         }
         let folder = self.plan.table.join(self.plan.data).join(self.folder_of(partition));
-        std::fs::create_dir_all(&folder).map_err(|source| LakeError::io("create", &folder, source))?;
+        create_folders(&folder)?;
         let temporary = folder.join(format!(".{}.parquet.tmp", uuid::Uuid::new_v4()));
         let file = File::create(&temporary).map_err(|source| LakeError::io("create", &temporary, source))?;
         let properties = WriterProperties::builder()

@@ -12,7 +12,7 @@ pub(super) fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<String, N
         let path = path.to_owned();
         move |source| NotifyError::Io { action, path, source }
     };
-    fs::create_dir_all(folder).map_err(fail("create", folder))?;
+    crate::disk::create_folders(folder).map_err(fail("create", folder))?;
     // A dot keeps it out of listings; a crash leaves at most this file, which the next attempt overwrites.
     let partial = folder.join(format!(".{name}.partial"));
     let target = folder.join(name);

@@ -165,7 +165,7 @@ pub fn write_model(lake: &Path, path: &str, model: &Model) -> Result<(), TrainEr
 
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder)?;
+    crate::disk::create_folders(folder)?;
     let temporary = folder.join(format!(".{}.tmp", uuid::Uuid::new_v4()));
     let written = File::create(&temporary).and_then(|mut file| {
         file.write_all(bytes)?;

@@ -7,6 +7,7 @@ mod hooks;
 mod mesh;
 mod points;
 mod postgres;
+mod power;
 mod previews;
 mod rebuilt;
 mod roles;
@@ -18,6 +19,7 @@ mod torn;
 mod world;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -120,6 +122,22 @@ impl Dice {
         let ms = self.below(below_ms);
         println!("interrupted {ms} ms later");
         std::thread::sleep(Duration::from_millis(ms));
+    }
+}
+
+/// Compiles a library that stands between a process and the operating system; nothing where no C compiler is, which is said.
+fn preload(name: &str) -> Option<(PathBuf, tempfile::TempDir)> {
+    let home = tempfile::tempdir().expect("a folder");
+    let path = home.path().join(format!("lib{name}.so"));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/it/crash/{name}.c"));
+    let mut compiler = std::process::Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&path).arg(source).args(["-ldl", "-lpthread"]);
+    match compiler.status() {
+        Ok(status) if status.success() => Some((path, home)),
+        other => {
+            println!("skipped: a disk that refuses needs a C compiler and glibc: {other:?}");
+            None
+        }
     }
 }
 

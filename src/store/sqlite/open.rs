@@ -103,7 +103,7 @@ impl Sqlite {
     async fn open_checked(path: &Path, mode: OpenMode) -> Result<Self, StoreError> {
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         if mode == OpenMode::ReadWrite {
-            fs::create_dir_all(folder).map_err(io("create the folder", folder))?;
+            crate::disk::create_folders(folder).map_err(io("create the folder", folder))?;
         } else if !path.exists() {
             return Err(StoreError::Absent { place: path.display().to_string() });
         }

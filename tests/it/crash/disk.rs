@@ -93,21 +93,7 @@ impl Disk {
 /// Returns the library, compiled once; nothing where no C compiler is, which is said.
 fn library() -> Option<&'static Path> {
     static LIBRARY: OnceLock<Option<(PathBuf, tempfile::TempDir)>> = OnceLock::new();
-    let made = LIBRARY.get_or_init(|| {
-        let home = tempfile::tempdir().expect("a folder");
-        let path = home.path().join("libdisk.so");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/crash/disk.c");
-        let mut compiler = std::process::Command::new("cc");
-        compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&path).arg(source).arg("-ldl");
-        match compiler.status() {
-            Ok(status) if status.success() => Some((path, home)),
-            other => {
-                println!("skipped: a disk that refuses needs a C compiler and glibc: {other:?}");
-                None
-            }
-        }
-    });
-    made.as_ref().map(|(path, _)| path.as_path())
+    LIBRARY.get_or_init(|| super::preload("disk")).as_ref().map(|(path, _)| path.as_path())
 }
 
 /// One mesh on one kind of table, and what an undisturbed controller makes of it.
