@@ -7,15 +7,13 @@ use hydromesh_core::control::Question;
 use hydromesh_core::ids::ProductId;
 use hydromesh_core::ledger::LedgerState;
 use hydromesh_core::plan::{ChangeKind, Plan};
-use hydromesh_core::spread::Spread as _;
 use serde_json::{Value, json};
 
 use super::Failure;
 use super::output::{Paint, Tone};
 use super::policy::open_set;
 use crate::control::{GateInputs, Judge, Reading};
-use crate::cores::AllCores;
-use crate::policy::{Decision, Violation};
+use crate::policy::{Decision, GateProcess, Violation};
 
 /// The gate's answers to the changes of a plan, in its order.
 pub struct Answers(Vec<(ProductId, Decision)>);
@@ -36,7 +34,8 @@ impl Answers {
     ) -> Result<Self, Failure> {
         let judge = Judge::new(&open_set(policies)?, &reading.policies);
         let inputs = GateInputs::new(&reading.desired, ledger, &plan.environment);
-        let answers = AllCores.map(&plan.changes, |change| {
+        let mut gate = GateProcess::default();
+        let answers = plan.changes.iter().map(|change| {
             let question = Question {
                 product: change.product.clone(),
                 action: if change.kind == ChangeKind::Retire { "retire" } else { "deploy" }.to_owned(),
@@ -45,9 +44,9 @@ impl Answers {
                 change: serde_json::to_value(change).unwrap_or_default(),
             };
             let document = inputs.document(&question, judge.digest(), now_ms);
-            (change.product.clone(), judge.gate().decide(&document))
+            (change.product.clone(), gate.decide(judge.rules(), &document))
         });
-        Ok(Self(answers))
+        Ok(Self(answers.collect()))
     }
 
     /// Returns whether anything would be denied.

@@ -11,6 +11,7 @@ mod diff;
 mod doctor;
 mod explain;
 mod gate;
+mod gate_worker;
 mod health;
 mod lineage;
 mod list;
@@ -136,6 +137,9 @@ enum Verb {
     Doctor(doctor::DoctorArgs),
     /// Explain a code such as HM-M005.
     Explain(explain::ExplainArgs),
+    /// Judge by policies that are read from standard input: begun by the other verbs, for themselves.
+    #[command(hide = true)]
+    GateWorker(gate_worker::GateWorkerArgs),
     /// Print shell completions.
     Completions {
         /// The shell.
@@ -243,6 +247,7 @@ pub fn main() -> ExitCode {
         Verb::Produce(args) => produce::run(&args),
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Explain(args) => explain::run(&args),
+        Verb::GateWorker(args) => gate_worker::run(&args),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "hydromesh", &mut std::io::stdout());
             Ok(DONE)

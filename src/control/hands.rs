@@ -8,6 +8,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
+use super::bench::{Bench, Case};
 use super::error::UpError;
 use super::judge::Judge;
 use super::telling::Telling;
@@ -28,7 +29,10 @@ pub(super) struct Hands<'a> {
     /// What steps use; its epoch is the lease's.
     pub context: Context,
     pub central: PolicySet,
+    /// By which rules is judged.
     pub judge: Judge,
+    /// Who judges.
+    pub bench: Bench,
     pub events: mpsc::Sender<Event>,
     pub desk: Desk,
     pub mailer: Mailer,
@@ -172,11 +176,9 @@ impl Hands<'_> {
                     return Ok(Some(Event::Decided(decision)));
                 }
                 let environment = &self.context.environment;
-                let part = self.telling.judging(&question);
-                let decision = part
-                    .in_scope(|| self.judge.answer(&question, desired, &control.ledger, environment, now_ms));
-                Telling::judged(&part, &decision);
-                return Ok(Some(Event::Decided(decision)));
+                let document = self.judge.document(&question, desired, &control.ledger, environment, now_ms);
+                let span = self.telling.judging(&question);
+                self.bench.put(Case { question, document, judge: self.judge.clone(), span });
             }
             Effect::Start(start) => {
                 let run = start.run.clone();

@@ -1,84 +1,78 @@
-//! Asks the gate, and says its answer in the ledger's words.
+//! What the gate is asked, and its answer in the ledger's words.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use hydromesh_core::control::Question;
 use hydromesh_core::ledger::{Decision, Finding, LedgerState};
 use hydromesh_core::plan::Desired;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::gate_input::GateInputs;
-use crate::policy::{Gate, PolicySet, PolicySource, Violation};
+use crate::policy::{self, Gate, PolicySet, Rules, Violation};
 
-/// The gate over one set of rules.
+/// One set of rules, and what it is asked.
+#[derive(Clone)]
 pub struct Judge {
-    gate: Gate,
-    digest: String,
+    rules: Arc<Rules>,
 }
 
 impl Judge {
-    /// Loads central rules and those that a mesh adds; `own` holds path and text.
+    /// Judges by central rules and those that a mesh adds; `own` holds path and text.
     #[must_use]
     pub fn new(central: &PolicySet, own: &[(String, String)]) -> Self {
-        let mut mesh = Vec::new();
-        let mut domains: BTreeMap<String, Vec<PolicySource>> = BTreeMap::new();
-        for (path, text) in own {
-            let source = PolicySource { path: path.clone(), text: text.clone() };
-            match path.strip_prefix("domains/").and_then(|rest| rest.split_once('/')) {
-                Some((domain, _)) => domains.entry(domain.to_owned()).or_default().push(source),
-                None => mesh.push(source),
-            }
-        }
-        let gate = Gate::new(central, &mesh, &domains);
-        let mut hasher = Sha256::new();
-        // One digest over all of them: a change to any rule asks every product again, which is cheap and never wrong.
-        for domain in domains.keys().map(String::as_str).chain([""]) {
-            hasher.update(gate.digest_for(domain));
-        }
-        let digest = format!("sha256:{}", hex::encode(hasher.finalize()));
-        Self { gate, digest }
+        Self { rules: Arc::new(Rules::new(central, own)) }
     }
 
     /// Returns the digest of all rules.
     #[must_use]
     pub fn digest(&self) -> &str {
-        &self.digest
+        self.rules.digest()
     }
 
-    /// Returns the gate.
+    /// Returns the rules.
     #[must_use]
-    pub fn gate(&self) -> &Gate {
-        &self.gate
+    pub fn rules(&self) -> &Arc<Rules> {
+        &self.rules
     }
 
-    /// Answers one question. It fails closed: what cannot be judged is denied.
+    /// Loads the rules in this process.
     #[must_use]
-    pub fn answer(
+    pub fn gate(&self) -> Gate {
+        self.rules.gate()
+    }
+
+    /// Returns the document that one question is judged by.
+    #[must_use]
+    pub fn document(
         &self,
         question: &Question,
         desired: &Desired,
         ledger: &LedgerState,
         environment: &str,
         now_ms: i64,
-    ) -> Decision {
-        let document = GateInputs::new(desired, ledger, environment).document(question, &self.digest, now_ms);
-        let decision = self.gate.decide(&document);
-        let id: String = {
-            let text = format!("{}\n{}\n{}", question.action, question.product, decision.input_hash);
-            hex::encode(Sha256::digest(text)).chars().take(16).collect()
-        };
-        Decision {
-            id,
-            product: question.product.clone(),
-            action: question.action.clone(),
-            commit: question.commit.clone(),
-            fingerprint: question.fingerprint.clone(),
-            allow: decision.allow,
-            violations: decision.violations.into_iter().map(finding).collect(),
-            warnings: decision.warnings.into_iter().map(finding).collect(),
-            policy_digest: self.digest.clone(),
-            input_hash: decision.input_hash,
-        }
+    ) -> Value {
+        GateInputs::new(desired, ledger, environment).document(question, self.digest(), now_ms)
+    }
+}
+
+/// Returns an answer in the ledger's words.
+pub(super) fn answer(question: &Question, policy_digest: &str, decision: policy::Decision) -> Decision {
+    let id: String = {
+        let text = format!("{}\n{}\n{}", question.action, question.product, decision.input_hash);
+        hex::encode(Sha256::digest(text)).chars().take(16).collect()
+    };
+    Decision {
+        id,
+        product: question.product.clone(),
+        action: question.action.clone(),
+        commit: question.commit.clone(),
+        fingerprint: question.fingerprint.clone(),
+        allow: decision.allow,
+        violations: decision.violations.into_iter().map(finding).collect(),
+        warnings: decision.warnings.into_iter().map(finding).collect(),
+        policy_digest: policy_digest.to_owned(),
+        input_hash: decision.input_hash,
     }
 }
 

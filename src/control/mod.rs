@@ -1,6 +1,7 @@
 //! Turns the world into events and performs the effects that core decides.
 
 mod ahead;
+mod bench;
 mod beside;
 mod copy;
 mod desired;

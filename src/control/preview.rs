@@ -19,7 +19,7 @@ use super::error::UpError;
 use super::hands::Hands;
 use super::judge::Judge;
 use super::ledger;
-use super::run::{QUERY_MEMORY_BYTES, WorkThreads, create};
+use super::run::{QUERY_MEMORY_BYTES, WorkThreads, bench, create};
 use super::seat::{START_MS, lead, leave, owner};
 use super::telling::Telling;
 use super::watch::Watcher;
@@ -185,6 +185,7 @@ async fn build(
         store,
         context,
         judge: Judge::new(&central, &reading.policies),
+        bench: bench(&events)?,
         central,
         desk: Desk::new(board, Roles::all(), work.handle().clone(), events.clone()),
         events,

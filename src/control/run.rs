@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hydromesh_core::control::{Control, Limits};
+use hydromesh_core::control::{Control, Event, Limits};
 use hydromesh_core::diag::{Diagnostic, codes};
 use hydromesh_core::ledger::LedgerState;
 use hydromesh_core::model::Environment;
@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::ahead::Ahead;
+use super::bench::Bench;
 use super::beside::beside;
 use super::copy::{LedgerCopy, keep_copying};
 use super::error::UpError;
@@ -154,6 +155,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
         context: context.clone(),
         central,
         judge,
+        bench: bench(&events)?,
         desk: Desk::new(board, options.roles.clone(), work.handle().clone(), events.clone()),
         events,
         mailer,
@@ -191,7 +193,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
         reference,
         show_ledger,
         show_mesh,
-        ruled: false,
+        own: None,
         commands_read: 0,
         once: options.once.then(|| Once::new(looks, options.clock.clone())),
     };
@@ -276,6 +278,12 @@ pub(super) async fn context(
         epoch,
         online: Arc::new(Online::new()),
     })
+}
+
+/// Starts whoever asks the gate.
+pub(super) fn bench(events: &mpsc::Sender<Event>) -> Result<Bench, UpError> {
+    let wrap = |source| UpError::Io { action: "start the thread of the gate".to_owned(), source };
+    Bench::start(events.clone()).map_err(wrap)
 }
 
 /// The runtime of steps. A start that is refused half-way lets it go like an orderly end does: dropped as it is, it would wait

@@ -34,6 +34,14 @@ pub struct RulePackage {
     pub verdicts: Vec<Verdict>,
 }
 
+impl RulePackage {
+    /// Returns what an engine is asked: `data.hydromesh.deploy.pii.deny`.
+    #[must_use]
+    pub fn question(&self, verdict: Verdict) -> String {
+        format!("data.{}.{}", self.name, verdict.rule())
+    }
+}
+
 /// Bounds on one evaluation. Whoever reaches one is denied.
 #[derive(Clone, Copy, Debug)]
 pub struct EvaluationLimits {
@@ -85,9 +93,13 @@ pub trait Evaluator: Send + Sync {
     /// Returns every package that declares a verdict. An evaluator without any allows nothing.
     fn packages(&self) -> &[RulePackage];
 
-    /// Asks every verdict of every package, in the order of [`Evaluator::packages`]; one answer each, also on errors.
-    fn evaluate(&self, input: &Value) -> Vec<Answer<'_>>;
+    /// Asks every verdict of every package, in the order of [`Evaluator::packages`]; one answer each, also on errors. `asking`
+    /// hears of each before it is asked.
+    fn evaluate(&self, input: &Value, asking: &mut Asking<'_>) -> Vec<Answer<'_>>;
 }
+
+/// Hears of each question before an engine is asked it: one that ends the process can then be named.
+pub type Asking<'a> = dyn FnMut(&RulePackage, Verdict) + 'a;
 
 /// One element of a verdict as a rule wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]

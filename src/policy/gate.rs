@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::DateTime;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use super::{
     annotations::RuleMetadata,
     decision::{Decision, Enforce, Severity, SourceSet, Violation, input_hash},
-    evaluator::{Answer, EvaluationLimits, Evaluator, Verdict, read_findings},
+    evaluator::{Answer, Asking, EvaluationLimits, Evaluator, RulePackage, Verdict, read_findings},
     layer::{Layer, Namespace},
     problem::PolicyProblem,
+    rules::{has_rules, layers_digest},
     schema::validate_input,
     set::{PolicySet, PolicySource},
     waiver,
@@ -21,6 +21,8 @@ use super::{
 pub(super) const POLICY_ERROR: &str = "policy-error";
 /// The rule of violations that say that the input is not one that policies understand.
 pub(super) const POLICY_INPUT: &str = "policy-input";
+/// The rule of violations that say that whoever evaluates the policies gave no answer.
+pub(super) const POLICY_UNANSWERED: &str = "policy-unanswered";
 /// Faults of an input that are listed; the first says enough.
 const MAX_INPUT_FAULTS: usize = 20;
 
@@ -55,8 +57,8 @@ impl Gate {
     ) -> Self {
         let base = Layer::central(central, limits);
         let added = |set, namespace: &Namespace, sources: &[PolicySource]| {
-            let rules = sources.iter().any(|source| !source.is_test());
-            rules.then(|| Layer::from_rego(set, namespace, sources, &base.library, &central.data, limits))
+            has_rules(sources)
+                .then(|| Layer::from_rego(set, namespace, sources, &base.library, &central.data, limits))
         };
         let mesh = added(SourceSet::Mesh, &Namespace::mesh(), mesh);
         let domains = domains
@@ -90,12 +92,7 @@ impl Gate {
     /// such a product might, so it belongs into the key of a decision.
     #[must_use]
     pub fn digest_for(&self, domain: &str) -> String {
-        let mut hash = Sha256::new();
-        hash.update(b"hydromesh-gate/1\n");
-        for layer in self.layers(domain) {
-            hash.update(format!("{:?} {}\n", layer.set, layer.digest));
-        }
-        format!("sha256:{}", hex::encode(hash.finalize()))
+        layers_digest(self.layers(domain).map(|layer| (layer.set, layer.digest.as_str())))
     }
 
     /// Returns every mistake in the loaded policies. While there is one, everything it concerns is denied.
@@ -119,6 +116,15 @@ impl Gate {
 
     /// Judges one input document. It reads no clock: the time is the input's `request.time`.
     pub fn decide(&self, input: &Value) -> Decision {
+        self.decide_watched(input, &mut |_, _, _| {})
+    }
+
+    /// Judges like [`Gate::decide`]; `asking` hears of each question to each layer before it is asked.
+    pub(super) fn decide_watched(
+        &self,
+        input: &Value,
+        asking: &mut dyn FnMut(SourceSet, &RulePackage, Verdict),
+    ) -> Decision {
         let domain = input.pointer("/product/domain").and_then(Value::as_str).unwrap_or_default();
         let mut violations = BTreeSet::new();
         let mut warnings = BTreeSet::new();
@@ -136,7 +142,9 @@ impl Gate {
         // Rules are undefined over keys that are missing, so their answers to such an input would mean nothing.
         if faults.is_empty() {
             for layer in self.layers(domain) {
-                ask(layer, input, &mut violations, &mut warnings);
+                let set = layer.set;
+                let mut asking = |package: &RulePackage, verdict| asking(set, package, verdict);
+                ask(layer, input, &mut asking, &mut violations, &mut warnings);
             }
         }
         let error = violations
@@ -162,6 +170,7 @@ impl Gate {
 fn ask(
     layer: &Layer,
     input: &Value,
+    asking: &mut Asking<'_>,
     violations: &mut BTreeSet<Violation>,
     warnings: &mut BTreeSet<Violation>,
 ) {
@@ -183,12 +192,12 @@ fn ask(
     if layer.set == SourceSet::Central && !denies {
         violations.insert(error("the central rules declare no deny rule".to_owned(), ""));
     }
-    let answers = evaluator.evaluate(input);
+    let answers = evaluator.evaluate(input, asking);
     for package in packages {
         for verdict in &package.verdicts {
             let mut given =
                 answers.iter().filter(|answer| answer.package == package && answer.verdict == *verdict);
-            let name = format!("data.{}.{}", package.name, verdict.rule());
+            let name = package.question(*verdict);
             let (Some(answer), None) = (given.next(), given.next()) else {
                 violations.insert(error(format!("{name} was not answered exactly once"), &package.file));
                 continue;

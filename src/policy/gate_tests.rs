@@ -271,7 +271,7 @@ impl Evaluator for Told {
         &self.0
     }
 
-    fn evaluate(&self, _: &Value) -> Vec<Answer<'_>> {
+    fn evaluate(&self, _: &Value, _: &mut Asking<'_>) -> Vec<Answer<'_>> {
         self.0.iter().flat_map(self.1).collect()
     }
 }

@@ -9,11 +9,15 @@
 //! call themselves, an input that does not fit `policies/gate-input.schema.json`, or a rule that reads a path which that
 //! schema cannot have (it would never fire).
 //!
+//! A [`GateProcess`] asks the same of a process of its own, which alone ends when rules take all memory: whoever judges by rules
+//! of others asks that one ([0034](../../docs/decisions/0034-gate-process.md)).
+//!
 //! [`Gate::decide`] is synchronous and takes milliseconds. opa-wasm offers only futures; theirs never wait for I/O, so they are
 //! polled to their end on the calling thread without a runtime.
 
 mod annotations;
 mod bundle;
+mod confine;
 mod decision;
 mod embedded;
 mod evaluator;
@@ -21,22 +25,30 @@ mod gate;
 mod layer;
 mod lint;
 mod problem;
+mod process;
 mod rego;
+mod rules;
 mod schema;
 mod set;
 mod testing;
 mod waiver;
 mod wasm;
+mod wire;
+mod worker;
 
 pub use annotations::RuleMetadata;
+pub use confine::confine;
 pub use decision::{Decision, Enforce, Severity, SourceSet, Violation, Waived, input_hash};
-pub use evaluator::{Answer, EvaluationError, EvaluationLimits, Evaluator, RulePackage, Verdict};
+pub use evaluator::{Answer, Asking, EvaluationError, EvaluationLimits, Evaluator, RulePackage, Verdict};
 pub use gate::Gate;
 pub use lint::lint;
 pub use problem::{PolicyError, PolicyProblem, ProblemKind};
+pub use process::{GateProcess, ProcessLimits};
 pub use rego::RegoEvaluator;
+pub use rules::Rules;
 pub use schema::{INPUT_SCHEMA, input_schema, validate_input};
 pub use set::{PolicySet, PolicySource, digest};
 pub use testing::{FileCoverage, Measure, TestOutcome, TestReport, TestResult, run_tests};
 pub use waiver::{ExpiredWaiver, Waiver};
 pub use wasm::WasmEvaluator;
+pub use worker::serve;

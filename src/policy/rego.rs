@@ -14,7 +14,7 @@ use regorus::{
 use serde_json::Value;
 
 use super::{
-    evaluator::{Answer, EvaluationError, EvaluationLimits, Evaluator, RulePackage},
+    evaluator::{Answer, Asking, EvaluationError, EvaluationLimits, Evaluator, RulePackage},
     problem::{PolicyProblem, ProblemKind},
     set::PolicySource,
 };
@@ -157,7 +157,7 @@ impl RegoEvaluator {
         if let Some(package) = packages.first()
             && let Some(verdict) = package.verdicts.first()
         {
-            let rule: regorus::Rc<str> = format!("data.{}.{}", package.name, verdict.rule()).into();
+            let rule: regorus::Rc<str> = package.question(*verdict).into();
             guarded(|| engine.compile_with_entrypoint(&rule)).map_err(problem)?;
         }
         Ok(Self { engine, packages })
@@ -173,7 +173,7 @@ impl Evaluator for RegoEvaluator {
         &self.packages
     }
 
-    fn evaluate(&self, input: &Value) -> Vec<Answer<'_>> {
+    fn evaluate(&self, input: &Value, asking: &mut Asking<'_>) -> Vec<Answer<'_>> {
         let text = input.to_string();
         let loaded = guarded(|| {
             let mut engine = self.engine.clone();
@@ -183,12 +183,13 @@ impl Evaluator for RegoEvaluator {
         let mut answers = Vec::new();
         for package in &self.packages {
             for &verdict in &package.verdicts {
+                asking(package, verdict);
                 let value = match &loaded {
                     Err(text) => Err(EvaluationError::new(package, text)),
                     Ok(engine) => guarded(|| {
                         // A fresh copy per rule: a rule that hit a limit leaves its engine half-way.
                         let mut engine = engine.clone();
-                        let value = engine.eval_rule(format!("data.{}.{}", package.name, verdict.rule()))?;
+                        let value = engine.eval_rule(package.question(verdict))?;
                         if value == regorus::Value::Undefined {
                             return Ok(None);
                         }

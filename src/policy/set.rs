@@ -29,12 +29,28 @@ pub(super) const MAX_FILE_BYTES: u64 = 1 << 20;
 const MAX_DEPTH: usize = 8;
 
 /// Policies as read, not yet judged: [`super::Gate::new`] never fails, it denies.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PolicySet {
     pub(super) sources: Vec<PolicySource>,
     pub(super) data: Value,
     /// The module of a bundle that `opa build -t wasm` made. The sources are then its own record of what was compiled.
+    #[serde(with = "as_hex")]
     pub(super) compiled: Option<Vec<u8>>,
+}
+
+/// Bytes as text: a list of numbers would be four times as long.
+mod as_hex {
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer, de::Error as _};
+
+    #[expect(clippy::ref_option, reason = "serde hands over the field")]
+    pub(super) fn serialize<S: Serializer>(bytes: &Option<Vec<u8>>, to: S) -> Result<S::Ok, S::Error> {
+        bytes.as_ref().map(hex::encode).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<u8>>, D::Error> {
+        let text = Option::<String>::deserialize(from)?;
+        text.map(|text| hex::decode(text).map_err(D::Error::custom)).transpose()
+    }
 }
 
 impl PolicySet {

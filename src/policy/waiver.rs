@@ -29,7 +29,8 @@ pub struct ExpiredWaiver {
 }
 
 /// Rules of the gate itself. A waiver for one of these would switch the gate off, so it is never honoured.
-pub(super) const UNWAIVABLE: [&str; 2] = [super::gate::POLICY_ERROR, super::gate::POLICY_INPUT];
+pub(super) const UNWAIVABLE: [&str; 3] =
+    [super::gate::POLICY_ERROR, super::gate::POLICY_INPUT, super::gate::POLICY_UNANSWERED];
 
 /// Splits violations into those that stand and those that a waiver covers, and lists the waivers for this product that do
 /// not count. `now` is the input's `request.time`.

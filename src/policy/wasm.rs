@@ -15,7 +15,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
-    evaluator::{Answer, EvaluationError, EvaluationLimits, Evaluator, RulePackage, Verdict},
+    evaluator::{Answer, Asking, EvaluationError, EvaluationLimits, Evaluator, RulePackage, Verdict},
     problem::{PolicyProblem, ProblemKind},
 };
 
@@ -135,7 +135,7 @@ impl Evaluator for WasmEvaluator {
         &self.packages
     }
 
-    fn evaluate(&self, input: &Value) -> Vec<Answer<'_>> {
+    fn evaluate(&self, input: &Value, asking: &mut Asking<'_>) -> Vec<Answer<'_>> {
         let now = input
             .pointer("/request/time")
             .and_then(Value::as_str)
@@ -144,6 +144,7 @@ impl Evaluator for WasmEvaluator {
         let mut answers = Vec::new();
         for package in &self.packages {
             for &verdict in &package.verdicts {
+                asking(package, verdict);
                 let entrypoint = format!("{}/{}", package.name.replace('.', "/"), verdict.rule());
                 let value =
                     self.ask(&entrypoint, input, now).map_err(|text| EvaluationError::new(package, &text));
@@ -197,12 +198,16 @@ mod tests {
         let module = set.compiled.as_deref().unwrap();
         let limits = EvaluationLimits::default();
         let mut evaluator = WasmEvaluator::new(module, set.data(), |_| String::new(), limits).unwrap();
-        let whole = evaluator.evaluate(&input()).into_iter().map(|answer| answer.value).collect::<Vec<_>>();
+        let whole = evaluator
+            .evaluate(&input(), &mut |_, _| {})
+            .into_iter()
+            .map(|answer| answer.value)
+            .collect::<Vec<_>>();
         let (mut answered, mut starved) = (0, 0);
         // From nothing, over enough to load the policy but not to answer, to enough for everything.
         for power in 10..=24 {
             evaluator.limits.wasm_fuel = 1 << power;
-            for (answer, expected) in evaluator.evaluate(&input()).into_iter().zip(&whole) {
+            for (answer, expected) in evaluator.evaluate(&input(), &mut |_, _| {}).into_iter().zip(&whole) {
                 match answer.value {
                     Ok(value) => {
                         assert_eq!(Ok(value), *expected);
@@ -215,9 +220,9 @@ mod tests {
         assert!(answered > 0 && starved > 0, "{answered} answered, {starved} starved");
 
         evaluator.limits = EvaluationLimits { wasm_memory_bytes: 1 << 16, ..limits };
-        assert!(evaluator.evaluate(&input()).iter().all(|answer| answer.value.is_err()));
+        assert!(evaluator.evaluate(&input(), &mut |_, _| {}).iter().all(|answer| answer.value.is_err()));
         evaluator.limits = limits;
-        assert!(evaluator.evaluate(&input()).iter().all(|answer| answer.value.is_ok()));
+        assert!(evaluator.evaluate(&input(), &mut |_, _| {}).iter().all(|answer| answer.value.is_ok()));
         // Without its data a compiled rule must not fall silent.
         evaluator.data = Value::Null;
         let decision = crate::policy::Gate::of(Box::new(evaluator), String::new()).decide(&input());

@@ -4,6 +4,7 @@ mod after;
 mod alone;
 mod disk;
 mod hooks;
+mod judges;
 mod mesh;
 mod points;
 mod postgres;

@@ -4,6 +4,7 @@ mod bad_input;
 mod check;
 mod crash;
 mod diff;
+mod gate;
 mod help;
 mod made;
 mod plan;

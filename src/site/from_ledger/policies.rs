@@ -32,7 +32,7 @@ pub struct KnownRule {
 /// their package. Where there is no text (a compiled bundle) the package stands for its rules.
 #[must_use]
 pub fn known_rules(central: &PolicySet, own: &[(String, String)]) -> Vec<KnownRule> {
-    let judge = Judge::new(central, own);
+    let gate = Judge::new(central, own).gate();
     let mut domains: BTreeSet<&str> =
         own.iter().filter_map(|(path, _)| path.strip_prefix("domains/")?.split('/').next()).collect();
     domains.insert("");
@@ -40,7 +40,7 @@ pub fn known_rules(central: &PolicySet, own: &[(String, String)]) -> Vec<KnownRu
         central.sources().iter().map(|source| (source.path.as_str(), source.text.as_str())).collect();
     texts.extend(own.iter().map(|(path, text)| (path.as_str(), text.as_str())));
     let described: BTreeSet<(SourceSet, RuleMetadata)> =
-        domains.into_iter().flat_map(|domain| judge.gate().metadata(domain)).collect();
+        domains.into_iter().flat_map(|domain| gate.metadata(domain)).collect();
     let own_words: BTreeSet<(&str, &str)> =
         described.iter().filter_map(|(_, it)| Some((it.package.as_str(), it.rule.as_deref()?))).collect();
     let mut rules = BTreeSet::new();

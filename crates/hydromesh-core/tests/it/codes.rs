@@ -11,8 +11,10 @@ use hydromesh_core::spread::InOrder;
 use crate::support;
 
 /// Codes that belong to whoever reads the repository, the policies or the data.
-const OTHERS: &[&str] =
-    &["HM-R001", "HM-R002", "HM-R004", "HM-R005", "HM-R006", "HM-P001", "HM-P002", "HM-D001", "HM-D002"];
+const OTHERS: &[&str] = &[
+    "HM-R001", "HM-R002", "HM-R004", "HM-R005", "HM-R006", "HM-P001", "HM-P002", "HM-P003", "HM-D001",
+    "HM-D002",
+];
 
 /// Letters of codes that steps and servers end with while they run. No mesh raises them; the shell's own tests do.
 /// X: any step, L: the lake, Q: the audit, F: following a topic, T: training, H: HTTP.
