@@ -8,7 +8,7 @@ use hydromesh_core::diag::{Diagnostic, Severity, Spot, codes};
 use serde_json::json;
 
 use super::output::{Paint, Tone};
-use super::{DONE, FINDINGS, Failure, OUTSIDE, print, print_json};
+use super::{DONE, FINDINGS, Failure, OUTSIDE, clock, print, print_json};
 use crate::control::{Judge, Reading, read};
 use crate::policy::PolicySet;
 use crate::repo::{FolderSource, RepoSnapshot, Repository};
@@ -52,6 +52,8 @@ enum CheckFormat {
 pub fn run(args: &CheckArgs) -> Result<u8, Failure> {
     let mut reading = read_path(&args.path, args.rev.as_deref(), &BTreeMap::new())?;
     reading.findings.extend(policy_findings(&reading, args.policies.as_deref())?);
+    let now_ms = clock(None)?.now_ms();
+    reading.findings.extend(reading.waivers.iter().filter_map(|waiver| waiver.ended(now_ms)));
     hydromesh_core::diag::sort(&mut reading.findings);
     match args.format {
         CheckFormat::Json => print_json(&json!({"findings": reading.findings})),

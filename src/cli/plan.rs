@@ -73,7 +73,8 @@ pub fn read_ledger(state: &std::path::Path) -> Result<LedgerState, Failure> {
 /// Runs the verb.
 pub fn run(args: &PlanArgs) -> Result<u8, Failure> {
     let now_ms = clock(args.clock.as_deref())?.now_ms();
-    let ledger = read_ledger(&state_of(&args.state.state, Some(&args.state.env))?)?;
+    let state = state_of(&args.state.state, Some(&args.state.env))?;
+    let ledger = read_ledger(&state)?;
     let deployed = ledger.port_prints();
     let reading = read_path(&args.path, args.rev.as_deref(), &deployed)?;
     if !reading.readable {
@@ -85,7 +86,8 @@ pub fn run(args: &PlanArgs) -> Result<u8, Failure> {
     let order = dependency_order(reading.desired.mesh.products.values());
     let plan = plan(&reading.desired, &order, &ledger, &args.state.env, now_ms);
     let (due, waiting) = due_steps(&ledger, now_ms);
-    let ask = || Answers::ask(args.policies.as_deref(), &reading, &plan, &ledger, now_ms);
+    let places = (state.as_path(), args.path.as_path());
+    let ask = || Answers::ask(args.policies.as_deref(), &reading, &plan, &ledger, places, now_ms);
     let costs = PlanCosts::of(&plan, &reading.desired, &Costs::of(&ledger));
     let answers = args.gate.then(ask).transpose()?;
     match args.format {

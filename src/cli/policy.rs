@@ -246,7 +246,17 @@ fn explain(args: &ExplainArgs) -> Result<u8, Failure> {
     };
     decision.violations.iter().for_each(|it| add(Tone::Bad, "deny", it));
     decision.warnings.iter().for_each(|it| add(Tone::Odd, "warn", it));
-    if decision.violations.is_empty() && decision.warnings.is_empty() {
+    for it in &decision.waived {
+        add(Tone::Faint, "waived", &it.finding);
+    }
+    for it in &decision.waived {
+        let _ = write!(
+            out,
+            "\n  {} by {} ({}), approved by {} until {}: {}",
+            it.finding.rule, it.waiver, it.place, it.approver, it.expires, it.reason
+        );
+    }
+    if decision.violations.is_empty() && decision.warnings.is_empty() && decision.waived.is_empty() {
         let _ = write!(out, "\n  no rule had anything to say");
     }
     print(&out);

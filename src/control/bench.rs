@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tracing::Span;
 
-use super::judge::{Judge, answer};
+use super::judge::Judge;
 use super::telling::Telling;
 use crate::policy::GateProcess;
 
@@ -78,7 +78,7 @@ impl Bench {
             let mut gate = GateProcess::default();
             while let Some(Case { question, document, judge, span }) = asked.next() {
                 let decision = span.in_scope(|| gate.decide(judge.rules(), &document));
-                let decision = answer(&question, judge.digest(), decision);
+                let decision = judge.answer(&question, decision);
                 Telling::judged(&span, &decision);
                 drop(span);
                 // When the loop is gone, nobody needs to know.

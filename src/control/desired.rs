@@ -9,10 +9,11 @@ use hydromesh_core::model::{self, Environment, Loaded, Mesh, Product};
 use hydromesh_core::plan::{Desired, PortPrint, dependency_order, print_mesh};
 use hydromesh_core::spread::Spread as _;
 use hydromesh_core::trust::Scope;
+use hydromesh_core::waiver::{Waiver, holds_waivers, read_waivers};
 
 use crate::cores::AllCores;
 use crate::engine::{Describer, SqlProblemKind, arrow_schema};
-use crate::repo::{FileEntry, Reason, RepoSnapshot};
+use crate::repo::{FileEntry, Reason, RepoError, RepoSnapshot};
 
 /// Texts that are read whole; anything else is data, known by its blob id alone.
 const TEXTS: [&str; 4] = ["yaml", "yml", "sql", "rego"];
@@ -30,6 +31,8 @@ pub struct Reading {
     pub findings: Vec<Diagnostic>,
     /// The mesh's own rules: path and text.
     pub policies: Vec<(String, String)>,
+    /// Waivers of rules.
+    pub waivers: Vec<Waiver>,
     /// There is a mesh at all: without one nothing can be planned.
     pub readable: bool,
 }
@@ -81,7 +84,7 @@ pub fn read_without(
     let listed: Vec<(&String, &FileEntry)> = snapshot.files.iter().collect();
     let texts = AllCores.map(&listed, |(path, entry)| text(snapshot, path, entry));
     let mut files = BTreeMap::new();
-    let mut policies = Vec::new();
+    let (mut policies, mut waiving) = (Vec::new(), Vec::new());
     for ((path, entry), text) in listed.into_iter().zip(texts) {
         if text.is_err() && entry.size > MOST_TEXT_BYTES {
             let message = "the file is larger than 1 MiB";
@@ -89,6 +92,9 @@ pub fn read_without(
         }
         if let (true, Ok(text)) = (is_policy(path), &text) {
             policies.push((path.clone(), text.clone()));
+        }
+        if let (true, Ok(text)) = (holds_waivers(path), &text) {
+            waiving.push((path.clone(), text.clone()));
         }
         files.insert(path.clone(), Loaded { text, oid: entry.oid.clone() });
     }
@@ -126,6 +132,8 @@ pub fn read_without(
         }
         findings.push(why);
     }
+    let (waivers, wrong) = read_waivers(waiving.iter().map(|(path, text)| (path.as_str(), text.as_str())));
+    findings.extend(wrong);
     hydromesh_core::diag::sort(&mut findings);
     let shapes = results
         .into_iter()
@@ -135,7 +143,35 @@ pub fn read_without(
     let order = dependency_order(mesh.products.values());
     let prints = print_mesh(&mesh, &order, &shapes, deployed, &AllCores);
     let desired = Desired { commit: commit.to_owned(), mesh, shapes, prints, broken };
-    Reading { desired, findings, policies, readable }
+    Reading { desired, findings, policies, waivers, readable }
+}
+
+/// What a mesh itself says of what is allowed in it.
+#[derive(Debug, Clone, Default)]
+pub struct OwnRules {
+    /// Its rules: path and text.
+    pub policies: Vec<(String, String)>,
+    /// Its waivers.
+    pub waivers: Vec<Waiver>,
+}
+
+/// Reads the rules and waivers of a snapshot, and nothing else of it.
+///
+/// # Errors
+/// When one of them cannot be read. What is too large or no text is told by whoever reads all of it, and counts for nothing.
+pub fn own_rules(snapshot: &RepoSnapshot) -> Result<OwnRules, RepoError> {
+    let (mut policies, mut waiving) = (Vec::new(), Vec::new());
+    for (path, entry) in &snapshot.files {
+        let of_rules = is_policy(path);
+        if entry.size > MOST_TEXT_BYTES || !(of_rules || holds_waivers(path)) {
+            continue;
+        }
+        if let Ok(text) = String::from_utf8(snapshot.read(path)?) {
+            if of_rules { &mut policies } else { &mut waiving }.push((path.clone(), text));
+        }
+    }
+    let (waivers, _) = read_waivers(waiving.iter().map(|(path, text)| (path.as_str(), text.as_str())));
+    Ok(OwnRules { policies, waivers })
 }
 
 /// Returns a file's text, which is empty for data, or why it has none.

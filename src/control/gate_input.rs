@@ -11,9 +11,11 @@ use hydromesh_core::model::{
     Contract, Influence, InputSource, Mesh, Pipeline, PipelineKind, Product, QualitySeverity, SlaKind,
 };
 use hydromesh_core::plan::{Desired, upstream_ports};
+use hydromesh_core::waiver::Waiver;
 use serde_json::{Value, json};
 
 use crate::clock::rfc3339;
+use crate::policy::concerns;
 
 /// What the documents of one commit share: lineage is derived once.
 pub struct GateInputs<'a> {
@@ -38,7 +40,13 @@ impl<'a> GateInputs<'a> {
 
     /// Returns the document for one question.
     #[must_use]
-    pub fn document(&self, question: &Question, policy_digest: &str, now_ms: i64) -> Value {
+    pub fn document(
+        &self,
+        question: &Question,
+        policy_digest: &str,
+        waivers: &[Waiver],
+        now_ms: i64,
+    ) -> Value {
         let id = &question.product;
         // What is retired is judged as it runs, and the end of its tables as it ran last.
         let ran = self.ledger.retired.get(id).filter(|_| question.action == "drop").map(|it| &it.deployed);
@@ -63,7 +71,7 @@ impl<'a> GateInputs<'a> {
             "plan": plan_part(&question.change),
             "lineage": self.lineage(id, product),
             "model": model_part(product),
-            "waivers": [],
+            "waivers": waivers_part(waivers, id),
             "policy": {"digest": policy_digest},
         })
     }
@@ -112,6 +120,22 @@ impl<'a> GateInputs<'a> {
             .collect();
         json!({"upstream": upstream, "downstream": downstream, "columnEdges": edges, "labels": labels})
     }
+}
+
+/// Returns the waivers that could be meant for a product, also those that have ended: it is told of them.
+fn waivers_part(waivers: &[Waiver], id: &ProductId) -> Vec<Value> {
+    let id = id.to_string();
+    let part = |it: &Waiver| {
+        json!({
+            "id": it.id,
+            "rule": it.rule,
+            "scope": it.scope,
+            "reason": it.reason,
+            "approver": it.approver,
+            "expires": it.expires,
+        })
+    };
+    waivers.iter().filter(|it| concerns(&it.scope, &id)).map(part).collect()
 }
 
 fn product_part(mesh: &Mesh, product: &Product) -> Value {

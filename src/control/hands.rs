@@ -10,7 +10,8 @@ use tracing::Instrument as _;
 
 use super::bench::{Bench, Case};
 use super::error::UpError;
-use super::judge::Judge;
+use super::gate_input::GateInputs;
+use super::judges::Judges;
 use super::telling::Telling;
 use super::{jobs, ledger, preview};
 use crate::apply::Context;
@@ -19,7 +20,6 @@ use crate::fault::point;
 use crate::lake::{Leave, Version};
 use crate::notify::{History, MailContext, Mailer, first_message_id};
 use crate::outage::Outage;
-use crate::policy::PolicySet;
 use crate::store::{Lease, Store};
 use crate::work::Desk;
 
@@ -28,9 +28,8 @@ pub(super) struct Hands<'a> {
     pub store: &'a Store,
     /// What steps use; its epoch is the lease's.
     pub context: Context,
-    pub central: PolicySet,
     /// By which rules is judged.
-    pub judge: Judge,
+    pub judges: Judges,
     /// Who judges.
     pub bench: Bench,
     pub events: mpsc::Sender<Event>,
@@ -50,11 +49,6 @@ pub(super) struct Hands<'a> {
 }
 
 impl Hands<'_> {
-    /// Judges by these rules of the mesh from now on.
-    pub(super) fn adopt_policies(&mut self, own: &[(String, String)]) {
-        self.judge = Judge::new(&self.central, own);
-    }
-
     /// Lets core decide about events that came together, and performs what it decides.
     pub(super) async fn take(
         &mut self,
@@ -171,14 +165,18 @@ impl Hands<'_> {
                     self.deferred.push(question);
                     return Ok(None);
                 };
-                let refused = preview::refusal(&question, desired, &control.ledger, self.judge.digest());
+                let judge = match self.judges.of(&question, &control.ledger) {
+                    Ok(judge) => judge,
+                    Err(denial) => return Ok(Some(Event::Decided(*denial))),
+                };
+                let refused = preview::refusal(&question, desired, &control.ledger, judge.digest());
                 if let Some(decision) = refused {
                     return Ok(Some(Event::Decided(decision)));
                 }
-                let environment = &self.context.environment;
-                let document = self.judge.document(&question, desired, &control.ledger, environment, now_ms);
+                let inputs = GateInputs::new(desired, &control.ledger, &self.context.environment);
+                let document = judge.document(&inputs, &question, now_ms);
                 let span = self.telling.judging(&question);
-                self.bench.put(Case { question, document, judge: self.judge.clone(), span });
+                self.bench.put(Case { question, document, judge, span });
             }
             Effect::Start(start) => {
                 let run = start.run.clone();

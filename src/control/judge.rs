@@ -3,25 +3,33 @@
 use std::sync::Arc;
 
 use hydromesh_core::control::Question;
-use hydromesh_core::ledger::{Decision, Finding, LedgerState};
-use hydromesh_core::plan::Desired;
+use hydromesh_core::ledger::{Decision, Finding, WaivedFinding};
+use hydromesh_core::waiver::Waiver;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::desired::OwnRules;
 use super::gate_input::GateInputs;
 use crate::policy::{self, Gate, PolicySet, Rules, Violation};
 
-/// One set of rules, and what it is asked.
+/// One set of rules with its waivers, and what it is asked.
 #[derive(Clone)]
 pub struct Judge {
     rules: Arc<Rules>,
+    waivers: Arc<[Waiver]>,
 }
 
 impl Judge {
     /// Judges by central rules and those that a mesh adds; `own` holds path and text.
     #[must_use]
     pub fn new(central: &PolicySet, own: &[(String, String)]) -> Self {
-        Self { rules: Arc::new(Rules::new(central, own)) }
+        Self { rules: Arc::new(Rules::new(central, own)), waivers: Arc::default() }
+    }
+
+    /// Judges by central rules and what a mesh itself says.
+    #[must_use]
+    pub fn of(central: &PolicySet, own: OwnRules) -> Self {
+        Self { waivers: own.waivers.into(), ..Self::new(central, &own.policies) }
     }
 
     /// Returns the digest of all rules.
@@ -44,35 +52,53 @@ impl Judge {
 
     /// Returns the document that one question is judged by.
     #[must_use]
-    pub fn document(
-        &self,
-        question: &Question,
-        desired: &Desired,
-        ledger: &LedgerState,
-        environment: &str,
-        now_ms: i64,
-    ) -> Value {
-        GateInputs::new(desired, ledger, environment).document(question, self.digest(), now_ms)
+    pub fn document(&self, inputs: &GateInputs<'_>, question: &Question, now_ms: i64) -> Value {
+        inputs.document(question, self.digest(), &self.waivers, now_ms)
     }
-}
 
-/// Returns an answer in the ledger's words.
-pub(super) fn answer(question: &Question, policy_digest: &str, decision: policy::Decision) -> Decision {
-    let id: String = {
-        let text = format!("{}\n{}\n{}", question.action, question.product, decision.input_hash);
-        hex::encode(Sha256::digest(text)).chars().take(16).collect()
-    };
-    Decision {
-        id,
-        product: question.product.clone(),
-        action: question.action.clone(),
-        commit: question.commit.clone(),
-        fingerprint: question.fingerprint.clone(),
-        allow: decision.allow,
-        violations: decision.violations.into_iter().map(finding).collect(),
-        warnings: decision.warnings.into_iter().map(finding).collect(),
-        policy_digest: policy_digest.to_owned(),
-        input_hash: decision.input_hash,
+    /// Returns where a waiver stands.
+    fn place(&self, id: &str) -> String {
+        let found = self.waivers.iter().find(|waiver| waiver.id == id);
+        found.map(|waiver| format!("{}:{}", waiver.file, waiver.line)).unwrap_or_default()
+    }
+
+    fn waived(&self, it: policy::Waived) -> WaivedFinding {
+        let policy::Waiver { id, reason, approver, expires, .. } = it.waiver;
+        let place = self.place(&id);
+        WaivedFinding { finding: finding(it.violation), waiver: id, place, approver, reason, expires }
+    }
+
+    /// Says that a waiver for the product does not count.
+    fn ended(&self, it: policy::ExpiredWaiver) -> Finding {
+        let policy::Waiver { id, rule, .. } = it.waiver;
+        Finding {
+            rule: "waiver-ended".to_owned(),
+            message: format!("HM-P005: waiver {id} of {rule} waives nothing: {}", it.why),
+            path: self.place(&id),
+            remediation: "Remove it, or let its approver set a later end.".to_owned(),
+        }
+    }
+
+    /// Returns an answer in the ledger's words.
+    pub(super) fn answer(&self, question: &Question, decision: policy::Decision) -> Decision {
+        let id: String = {
+            let text = format!("{}\n{}\n{}", question.action, question.product, decision.input_hash);
+            hex::encode(Sha256::digest(text)).chars().take(16).collect()
+        };
+        let ended = decision.expired_waivers.into_iter().map(|it| self.ended(it));
+        Decision {
+            id,
+            product: question.product.clone(),
+            action: question.action.clone(),
+            commit: question.commit.clone(),
+            fingerprint: question.fingerprint.clone(),
+            allow: decision.allow,
+            violations: decision.violations.into_iter().map(finding).collect(),
+            warnings: decision.warnings.into_iter().map(finding).chain(ended).collect(),
+            waived: decision.waived.into_iter().map(|it| self.waived(it)).collect(),
+            policy_digest: self.digest().to_owned(),
+            input_hash: decision.input_hash,
+        }
     }
 }
 

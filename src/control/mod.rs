@@ -11,6 +11,7 @@ mod hands;
 mod hint;
 mod jobs;
 mod judge;
+mod judges;
 mod kept;
 mod ledger;
 mod observe;
@@ -26,7 +27,7 @@ mod watch;
 
 pub use ahead::{AheadError, Waiting};
 pub use copy::CopyError;
-pub use desired::{Reading, environments, read, shapes};
+pub use desired::{OwnRules, Reading, environments, own_rules, read, shapes};
 pub use error::UpError;
 pub use gate_input::GateInputs;
 pub use hint::Hints;

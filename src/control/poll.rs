@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{Span, info_span};
 
 use super::ahead::Ahead;
+use super::desired::OwnRules;
 use super::hint::Hints;
 use super::telling::reconcile;
 use super::watch::{Looked, Watcher};
@@ -29,12 +30,12 @@ pub(super) struct Seen {
     pub span: Span,
 }
 
-/// Returns the events of a new head, and the mesh's own rules at it.
+/// Returns the events of a new head, and what the mesh itself says there of what is allowed.
 pub(super) fn seen_events(
     Seen { commit, passed, looked: Looked { reading, verified, .. }, .. }: Seen,
     reference: &str,
     show_mesh: &watch::Sender<Option<Arc<hydromesh_core::plan::Desired>>>,
-) -> (Vec<Event>, Vec<(String, String)>) {
+) -> (Vec<Event>, OwnRules) {
     let mut events = Vec::new();
     if !passed.is_empty() {
         let text = |commit: &CommitInfo| {
@@ -57,7 +58,7 @@ pub(super) fn seen_events(
         author: commit.author.clone(),
         desired,
     });
-    (events, reading.policies)
+    (events, OwnRules { policies: reading.policies, waivers: reading.waivers })
 }
 
 /// One look at the repository.

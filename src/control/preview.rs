@@ -15,9 +15,10 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::desired::OwnRules;
 use super::error::UpError;
 use super::hands::Hands;
-use super::judge::Judge;
+use super::judges::Judges;
 use super::ledger;
 use super::run::{QUERY_MEMORY_BYTES, WorkThreads, bench, create};
 use super::seat::{START_MS, lead, leave, owner};
@@ -146,8 +147,8 @@ async fn build(
     let published = own.map(|(port, state)| (port.clone(), state.published)).collect();
     let now_ms = options.clock.now_ms();
     let prints = known.port_prints();
-    let (blobs, looked_at) = (watcher.blobs(), commit.clone());
-    let looked = tokio::task::spawn_blocking(move || watcher.look(&looked_at, &prints, None, now_ms)).await;
+    let (blobs, looked_at, looking) = (watcher.blobs(), commit.clone(), watcher.clone());
+    let looked = tokio::task::spawn_blocking(move || looking.look(&looked_at, &prints, None, now_ms)).await;
     let looked = match looked {
         Ok(looked) => looked.map_err(|source| UpError::Repo { repo: options.repo.clone(), source })?,
         Err(error) => {
@@ -181,12 +182,13 @@ async fn build(
     let mut control = Control::new(known, &options.environment, Limits { steps: steps_at_once() });
     let (events, mut inbox) = mpsc::channel(1_024);
     let board = Board::new(&options.folder, lease.epoch)?;
+    let mut judges = Judges::new(central, watcher, Some(options.inherits.clone()));
+    judges.note(OwnRules { policies: reading.policies, waivers: reading.waivers });
     let mut hands = Hands {
         store,
         context,
-        judge: Judge::new(&central, &reading.policies),
+        judges,
         bench: bench(&events)?,
-        central,
         desk: Desk::new(board, Roles::all(), work.handle().clone(), events.clone()),
         events,
         mailer,
@@ -360,6 +362,7 @@ pub(super) fn refusal(
             remediation: "nothing: it is deployed when the change is merged".to_owned(),
         }],
         warnings: Vec::new(),
+        waived: Vec::new(),
         policy_digest: digest.to_owned(),
         input_hash: String::new(),
     })

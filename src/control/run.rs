@@ -20,7 +20,7 @@ use super::copy::{LedgerCopy, keep_copying};
 use super::error::UpError;
 use super::hands::Hands;
 use super::hint::Hints;
-use super::judge::Judge;
+use super::judges::Judges;
 use super::kept::{self, Kept};
 use super::poll::Watching;
 use super::seat::{self, Seat};
@@ -145,7 +145,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     }
     let board = Board::new(&state, lease.epoch)?;
     let mailer = Mailer::from_settings(&context.settings, &state)?;
-    let judge = Judge::new(&central, &[]);
+    let judges = Judges::new(central, watcher.clone(), None);
     let mut control = Control::new(ledger_state, &options.environment, Limits { steps: steps_at_once() });
     let (events, inbox) = mpsc::channel(1_024);
     let (show_ledger, ledger_shown) = watch::channel(Arc::new(control.ledger.clone()));
@@ -153,8 +153,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     let mut hands = Hands {
         store: &store,
         context: context.clone(),
-        central,
-        judge,
+        judges,
         bench: bench(&events)?,
         desk: Desk::new(board, options.roles.clone(), work.handle().clone(), events.clone()),
         events,
@@ -193,7 +192,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
         reference,
         show_ledger,
         show_mesh,
-        own: None,
+        ruled: false,
         commands_read: 0,
         once: options.once.then(|| Once::new(looks, options.clock.clone())),
     };

@@ -42,8 +42,8 @@ pub(super) struct Loop<'a> {
     pub reference: String,
     pub show_ledger: watch::Sender<Arc<LedgerState>>,
     pub show_mesh: watch::Sender<Option<Arc<Desired>>>,
-    /// The mesh's own rules at the head, once one was seen.
-    pub own: Option<Vec<(String, String)>>,
+    /// A head was seen.
+    pub ruled: bool,
     /// The last command of the mailbox that was read.
     pub commands_read: u64,
     /// It ends when nothing is left to do.
@@ -132,7 +132,7 @@ impl Loop<'_> {
         if once.facts != facts {
             (once.facts, once.since) = (facts, Instant::now());
         }
-        if !(self.own.is_some() && once.asked && *once.looks.borrow() > 0 && self.inbox.is_empty()) {
+        if !(self.ruled && once.asked && *once.looks.borrow() > 0 && self.inbox.is_empty()) {
             return false;
         }
         match self.control.left(once.until_ms()) {
@@ -146,9 +146,8 @@ impl Loop<'_> {
     async fn look(&mut self, seen: Seen) -> Result<(), UpError> {
         let planning = self.hands.telling.seen(seen.commit.id.as_str(), seen.span.clone());
         let (events, own) = seen_events(seen, &self.reference, &self.show_mesh);
-        // A change to the mesh's own rules counts from the next commit on; the first of this process has none before it.
-        let before = self.own.replace(own.clone()).unwrap_or(own);
-        self.hands.adopt_policies(&before);
+        self.ruled = true;
+        self.hands.judges.note(own);
         let effects = planning.in_scope(|| self.hands.decide(&mut self.control, events));
         drop(planning);
         self.hands.perform(&mut self.control, effects).await?;

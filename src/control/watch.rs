@@ -9,7 +9,7 @@ use hydromesh_core::ids::PortId;
 use hydromesh_core::plan::PortPrint;
 use hydromesh_core::trust::{Line, Taint, Verified};
 
-use super::desired::{self, MOST_TEXT_BYTES, Reading};
+use super::desired::{self, MOST_TEXT_BYTES, OwnRules, Reading};
 use super::trusted::{Trust, findings, restore};
 use crate::apply::Blobs;
 use crate::repo::{CommitId, CommitInfo, Credentials, RepoError, Repository};
@@ -239,6 +239,24 @@ impl Watcher {
         deployed: &BTreeMap<PortId, PortPrint>,
     ) -> Result<Reading, RepoError> {
         self.read_at(&CommitId::parse(commit)?, deployed)
+    }
+
+    /// Returns the rules and waivers of the mesh at a commit, as they stand in it.
+    ///
+    /// # Errors
+    /// When the mirror does not hold the commit, or not all of them: half of the rules judge nothing.
+    pub fn own_rules(&self, commit: &str) -> Result<OwnRules, RepoError> {
+        let id = CommitId::parse(commit)?;
+        let read = || desired::own_rules(&self.repository.snapshot(&id)?);
+        match read() {
+            Err(error)
+                if !matches!(error, RepoError::NoSuchCommit(_))
+                    && self.repository.mend().unwrap_or_default() =>
+            {
+                read()
+            }
+            read => read,
+        }
     }
 
     fn read_at(&self, id: &CommitId, deployed: &BTreeMap<PortId, PortPrint>) -> Result<Reading, RepoError> {

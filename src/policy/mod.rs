@@ -49,6 +49,6 @@ pub use rules::Rules;
 pub use schema::{INPUT_SCHEMA, input_schema, validate_input};
 pub use set::{PolicySet, PolicySource, digest};
 pub use testing::{FileCoverage, Measure, TestOutcome, TestReport, TestResult, run_tests};
-pub use waiver::{ExpiredWaiver, Waiver};
+pub use waiver::{ExpiredWaiver, Waiver, concerns};
 pub use wasm::WasmEvaluator;
 pub use worker::serve;

@@ -88,7 +88,8 @@ fn objection(waiver: &Waiver, now: Option<DateTime<FixedOffset>>) -> Option<Stri
 }
 
 /// Returns true when the scope covers the product or something inside it.
-fn concerns(scope: &str, product: &str) -> bool {
+#[must_use]
+pub fn concerns(scope: &str, product: &str) -> bool {
     let whole = scope.split(['.', '#']).next().unwrap_or(scope);
     matches(scope, product) || matches(whole, product)
 }

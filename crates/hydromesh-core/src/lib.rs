@@ -24,3 +24,4 @@ pub mod syntax;
 pub mod tile;
 pub mod time;
 pub mod trust;
+pub mod waiver;

@@ -5,12 +5,14 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child as Process, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::wire::{MOST_REPLY_BYTES, receive};
 
 /// What the runtime writes when an allocation fails, before it aborts.
 const NO_MEMORY: &str = "memory allocation of";
+/// How long one may take to end whose pipe is closed.
+const DYING: Duration = Duration::from_secs(2);
 /// Enough of its last words to know them by.
 const LAST_WORDS_BYTES: u64 = 4_096;
 
@@ -95,14 +97,18 @@ impl Child {
 
     /// Returns how a worker ended that is gone.
     pub fn end(&mut self) -> End {
-        // Its pipe is closed; should it live on all the same, it does not from here on.
         let mut words = Vec::new();
-        let ended = match self.process.try_wait() {
-            Ok(Some(status)) => Ok(status),
-            _ => {
-                std::thread::sleep(Duration::from_millis(200));
-                let _ = self.process.kill();
-                self.process.wait()
+        let until = Instant::now() + DYING;
+        let ended = loop {
+            match self.process.try_wait() {
+                Ok(None) if Instant::now() < until => std::thread::sleep(Duration::from_millis(10)),
+                Ok(None) => {
+                    // It closed its pipe and lives on.
+                    let _ = self.process.kill();
+                    break self.process.wait();
+                }
+                Ok(Some(status)) => break Ok(status),
+                Err(error) => break Err(error),
             }
         };
         if let Some(pipe) = self.last_words.take() {

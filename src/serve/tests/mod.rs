@@ -163,6 +163,7 @@ pub(super) fn decision(id: &str, product: &str, allow: bool) -> Decision {
         allow,
         violations: Vec::new(),
         warnings: Vec::new(),
+        waived: Vec::new(),
         policy_digest: "x".into(),
         input_hash: "y".into(),
     }

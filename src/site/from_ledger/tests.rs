@@ -111,6 +111,7 @@ impl Story {
             allow: violations.is_empty(),
             violations: violations.iter().map(finding).collect(),
             warnings: vec![finding(&("deprecated-status", "leaves in March"))],
+            waived: Vec::new(),
             policy_digest: "sha256:p".into(),
             input_hash: "sha256:feedbeef00".into(),
         }));

@@ -81,6 +81,7 @@ impl Control {
                 && known.policy_digest == decision.policy_digest
                 && known.allow == decision.allow
                 && known.violations == decision.violations
+                && known.waived == decision.waived
         });
         if let Some(known) = known {
             return known.clone();

@@ -210,6 +210,8 @@ registry! {
     POLICY_SYNTAX = "HM-P001" Error "a policy cannot be parsed", "correct the Rego at this place; until then the gate denies";
     POLICY_RUNTIME = "HM-P002" Error "a policy failed while it was evaluated", "correct the rule; until then the gate denies";
     POLICY_UNANSWERED = "HM-P003" Error "the policies gave no answer", "rewrite the rule that is named so that what it builds is bounded by its input; until then the gate denies";
+    WAIVER = "HM-P004" Error "a waiver cannot be used", "correct it as the message says; until then it waives nothing";
+    WAIVER_ENDED = "HM-P005" Warning "a waiver has ended", "remove it, or let its approver set a later `expires` if the rule may still be broken";
     BAD_ROW = "HM-D001" Warning "a row of a file could not be read and is quarantined", "correct the row at its source; the other rows go on";
     BAD_MESSAGE = "HM-D002" Warning "a message could not be read and is in the dead-letter table", "correct the producer; the other messages go on";
 

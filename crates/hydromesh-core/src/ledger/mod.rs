@@ -4,6 +4,7 @@
 //! later version that this one does not know is kept and skipped.
 
 mod asked;
+mod base;
 mod doubt;
 mod earlier;
 mod failed;
@@ -20,6 +21,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use asked::Pause;
+pub use base::{Base, holds_rules};
 pub use doubt::Alteration;
 pub use inherited::{Inheritance, InheritedPort, OWN_ABOVE};
 pub use proven::Unproven;
@@ -384,10 +386,30 @@ pub struct Decision {
     pub violations: Vec<Finding>,
     /// Rules that warned.
     pub warnings: Vec<Finding>,
+    /// Rules that a waiver let pass.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waived: Vec<WaivedFinding>,
     /// Digest of the policies.
     pub policy_digest: String,
     /// Hash of the input document.
     pub input_hash: String,
+}
+
+/// A finding that a waiver let pass: it no longer denies, and stays visible.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaivedFinding {
+    /// What was found.
+    pub finding: Finding,
+    /// The waiver's id.
+    pub waiver: String,
+    /// Its file and line.
+    pub place: String,
+    /// Who answers for it.
+    pub approver: String,
+    /// Why.
+    pub reason: String,
+    /// Until when (RFC 3339).
+    pub expires: String,
 }
 
 /// One policy finding.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::base::Base;
 use super::earlier;
 use super::{
     Alert, AlertKind, AlertState, Alteration, Attempts, Champion, Command, Decision, Deployed, Entry,
@@ -42,6 +43,10 @@ pub struct LedgerState {
     pub commits: VecDeque<SeenCommit>,
     /// The last commit of which every product was decided about: what is refused now was refused in it.
     pub concluded: Option<String>,
+    /// The last of them whose rules count: those of the next commit, if nothing else is said of a product.
+    pub base: Option<String>,
+    /// Products that the gate denies, and whose rules it was that denied them.
+    pub bases: BTreeMap<ProductId, Base>,
     /// What the signatures behind the last judged head are worth; nothing where nobody is pinned.
     pub verified: Option<Arc<Verified>>,
     /// From where signatures are judged next.
@@ -174,6 +179,7 @@ impl LedgerState {
                 self.begun_with.clear();
             }
             Fact::CommitSeen { commit, message, author, .. } => {
+                self.base_moves(commit);
                 self.head = Some(commit.clone());
                 let seen = SeenCommit {
                     commit: commit.clone(),
@@ -198,6 +204,7 @@ impl LedgerState {
                             at_ms,
                         };
                         self.verdicts.insert(product.clone(), verdict);
+                        self.base_of_outcome(commit, product, *outcome);
                     }
                     None => self.conclude(at_ms, commit, *outcome),
                 }
@@ -386,6 +393,7 @@ impl LedgerState {
         // A mesh that does not load at all, or that would retire everything, decides nothing about any product.
         if outcome == Outcome::Applied || self.verdicts.values().any(|verdict| verdict.commit == commit) {
             self.concluded = Some(commit.to_owned());
+            self.base_concluded(commit);
         }
     }
 

@@ -82,6 +82,7 @@ impl Preview {
                     allow: refused.is_none(),
                     violations: refused.into_iter().map(finding).collect(),
                     warnings: Vec::new(),
+                    waived: Vec::new(),
                     policy_digest: "rules".to_owned(),
                     input_hash: String::new(),
                 })]

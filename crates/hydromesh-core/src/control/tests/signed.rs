@@ -19,6 +19,7 @@ fn allowed(question: &Question) -> Event {
         allow: true,
         violations: Vec::new(),
         warnings: Vec::new(),
+        waived: Vec::new(),
         policy_digest: String::new(),
         input_hash: String::new(),
     })

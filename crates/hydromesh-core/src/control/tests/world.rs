@@ -419,6 +419,7 @@ impl World {
             allow: rules.is_empty(),
             violations: rules.iter().map(finding).collect(),
             warnings: Vec::new(),
+            waived: Vec::new(),
             policy_digest: "rules".to_owned(),
             input_hash: String::new(),
         }
