@@ -11,15 +11,16 @@ use futures::StreamExt as _;
 use hydromesh_core::band::{Earlier, History};
 use hydromesh_core::ids::PortId;
 use hydromesh_core::ledger::{Fact, Published};
-use hydromesh_core::model::{OutputPort, Partitioning, Pipeline};
-use hydromesh_core::plan::{Work, partition_bounds_ms};
+use hydromesh_core::model::{Calendar, OutputPort, Partitioning, Parts, Pipeline};
+use hydromesh_core::plan::{Work, zone};
 use hydromesh_core::time::{Grain, Partition};
 use tracing::{Instrument as _, Span, info, info_span};
 
 use super::inputs::{self, Inputs};
+use super::values::Listed;
 use super::windows::Windows;
 use super::{Context, Done, Job, Reporter, StepError, ensure, lake_format, sample};
-use crate::engine::{Against, PartitionFilter, QualityOutcome, arrow_schema};
+use crate::engine::{Against, Keeps, PartitionFilter, QualityOutcome, arrow_schema};
 use crate::lake::{PublishMode, Table, TableSpec};
 
 /// Everything that publishing one partition needs.
@@ -59,10 +60,28 @@ pub(super) async fn run(context: &Context, job: &Job, reporter: &Reporter) -> Re
     let target = Target { context, job, reporter, output, port, data, table, schema, versions, history };
     let (sql, columns) = (&batch.sql.text, &output.contract.columns);
     match (&batch.partition, &job.start.key.work) {
-        (Some(cut), Work::Partitions { from, to }) => {
-            let windows = Windows::of(job, batch)?;
+        (Some(Partitioning { by, into: Parts::Values { values } }), Work::Partitions { from, to }) => {
+            // A list is never computed by more than one value in a step.
+            if from != to {
+                return Err(StepError::internal(format!("{from} to {to} is no value of a list")));
+            }
+            let aligned = job.print.aligned.iter().any(|(output, _)| *output == batch.output);
+            let public = columns.iter().any(|column| column.name == *by && column.is_public());
+            let mut listed = Listed::new((by, &target.kind(by)?, public), values, from, aligned)?;
+            let mut rows = context.engine.run_query(sql, tables, Some(&listed.filter()), columns).await?;
+            let (mut held, compute) = (Vec::new(), info_span!("compute"));
+            while let Some(batch) = next(&mut rows, reporter).instrument(compute.clone()).await? {
+                held.push(listed.take(&batch)?);
+            }
+            drop(compute);
+            let rows = target.publish(Part::Value(from.clone(), listed), held).await?;
+            Ok(Done { facts: Vec::new(), rows })
+        }
+        (Some(Partitioning { by, into: Parts::Calendar(calendar) }), Work::Partitions { from, to }) => {
+            let cut = &Cut { by, calendar };
+            let windows = Windows::of(job, batch, calendar)?;
             let (mut written, mut refused) = (0, None);
-            for (from, to) in windows.stretches(parse(cut, from)?, parse(cut, to)?) {
+            for (from, to) in windows.stretches(parse(calendar, from)?, parse(calendar, to)?) {
                 let (filter, tables) = (filter(&target, cut, from, to)?, windows.tables(&tables, from)?);
                 let rows = context.engine.run_query(sql, tables, Some(&filter), columns).await?;
                 match partitions(&target, cut, from, to, rows).await {
@@ -76,7 +95,7 @@ pub(super) async fn run(context: &Context, job: &Job, reporter: &Reporter) -> Re
         _ => {
             let rows = context.engine.run_query(sql, tables, None, columns).await?;
             let batches: Vec<RecordBatch> = collect(rows, reporter).await?;
-            let rows = target.publish(None, batches).await?;
+            let rows = target.publish(Part::Whole, batches).await?;
             Ok(Done { facts: Vec::new(), rows })
         }
     }
@@ -105,26 +124,45 @@ async fn next(rows: &mut Rows, reporter: &Reporter) -> Result<Option<RecordBatch
     }
 }
 
+/// How an output is cut by a calendar.
+struct Cut<'a> {
+    by: &'a str,
+    calendar: &'a Calendar,
+}
+
+/// What of the output is published at once.
+enum Part<'a> {
+    Whole,
+    /// A partition of a calendar.
+    Calendar(&'a Calendar, Partition),
+    /// A value of a list, with what was found beside its rows.
+    Value(String, Listed),
+}
+
 /// Returns the condition that keeps a chunk's rows.
 fn filter(
     target: &Target<'_>,
-    cut: &Partitioning,
+    cut: &Cut<'_>,
     from: Partition,
     to: Partition,
 ) -> Result<PartitionFilter, StepError> {
-    let kind = target.schema.field_with_name(&cut.by).map(|field| field.data_type().clone());
-    let kind = kind.map_err(|_| StepError::user("HM-X008", format!("no column {} to cut by", cut.by)))?;
-    let (from, to) = (value(cut, &kind, &from.to_string())?, value(cut, &kind, &to.next().to_string())?);
-    Ok(PartitionFilter { column: cut.by.clone(), from, to })
+    let (kind, every) = (target.kind(cut.by)?, cut.calendar.every);
+    let of = |key: Partition| value((cut.by, every), &kind, &key.to_string());
+    let keeps = Keeps::Between { from: of(from)?, to: of(to.next())? };
+    Ok(PartitionFilter { column: cut.by.to_owned(), keeps })
 }
 
-fn parse(cut: &Partitioning, key: &str) -> Result<Partition, StepError> {
-    Partition::parse(cut.every, key).map_err(|error| StepError::user("HM-X008", error.to_string()))
+fn parse(calendar: &Calendar, key: &str) -> Result<Partition, StepError> {
+    Partition::parse(calendar.every, key).map_err(|error| StepError::user("HM-X008", error.to_string()))
 }
 
-/// Returns the partition column's value for a key.
-pub(super) fn value(cut: &Partitioning, kind: &DataType, key: &str) -> Result<ScalarValue, StepError> {
-    match (kind, cut.every) {
+/// Returns the partition column's value for a key of a calendar.
+pub(super) fn value(
+    (by, every): (&str, Grain),
+    kind: &DataType,
+    key: &str,
+) -> Result<ScalarValue, StepError> {
+    match (kind, every) {
         (DataType::Date32, Grain::Day) => {
             let day = chrono::NaiveDate::parse_from_str(key, "%Y-%m-%d")
                 .map_err(|error| StepError::user("HM-X008", format!("{key}: {error}")))?;
@@ -134,10 +172,7 @@ pub(super) fn value(cut: &Partitioning, kind: &DataType, key: &str) -> Result<Sc
         (DataType::Utf8, _) => Ok(ScalarValue::Utf8(Some(key.to_owned()))),
         _ => Err(StepError::user(
             "HM-X008",
-            format!(
-                "column {} is a {kind}: cut by a date every day, or by a string that holds the key",
-                cut.by
-            ),
+            format!("column {by} is a {kind}: cut by a date every day, or by a string that holds the key"),
         )),
     }
 }
@@ -148,7 +183,7 @@ pub(super) fn value(cut: &Partitioning, kind: &DataType, key: &str) -> Result<Sc
 /// A partition whose rules fail keeps what was published before; the others go on.
 async fn partitions(
     target: &Target<'_>,
-    cut: &Partitioning,
+    cut: &Cut<'_>,
     mut open: Partition,
     last: Partition,
     mut rows: Rows,
@@ -157,7 +192,7 @@ async fn partitions(
     let mut written = 0;
     let mut refused: Option<StepError> = None;
     let publish = async |partition: Partition, held: Vec<RecordBatch>| -> Result<u64, StepError> {
-        target.publish(Some((cut, partition.to_string())), held).await
+        target.publish(Part::Calendar(cut.calendar, partition), held).await
     };
     let mut settle = |result: Result<u64, StepError>| match result {
         Ok(rows) => {
@@ -177,7 +212,7 @@ async fn partitions(
         .instrument(compute.get_or_insert_with(&mut computing).clone())
         .await?
     {
-        let keys = keys(&batch, cut)?;
+        let keys = keys(&batch, cut.by)?;
         let mut start = 0;
         while start < keys.len() {
             let key = &keys[start];
@@ -185,7 +220,7 @@ async fn partitions(
                 .iter()
                 .position(|other| other != key)
                 .map_or(keys.len(), |length| start + length);
-            let partition = parse(cut, key)?;
+            let partition = parse(cut.calendar, key)?;
             while open < partition {
                 compute = None;
                 settle(publish(open, std::mem::take(&mut held)).await)?;
@@ -204,9 +239,9 @@ async fn partitions(
 }
 
 /// Returns the partition key of each row.
-fn keys(batch: &RecordBatch, cut: &Partitioning) -> Result<Vec<String>, StepError> {
-    let wrong = || StepError::user("HM-X008", format!("column {} cannot be cut by", cut.by));
-    let column = batch.column_by_name(&cut.by).ok_or_else(wrong)?;
+fn keys(batch: &RecordBatch, by: &str) -> Result<Vec<String>, StepError> {
+    let wrong = || StepError::user("HM-X008", format!("column {by} cannot be cut by"));
+    let column = batch.column_by_name(by).ok_or_else(wrong)?;
     match column.data_type() {
         DataType::Date32 => {
             let days = column.as_primitive::<Date32Type>();
@@ -223,13 +258,19 @@ fn keys(batch: &RecordBatch, cut: &Partitioning) -> Result<Vec<String>, StepErro
 pub(super) const AUDIT_FAILED: &str = "HM-Q001";
 
 impl Target<'_> {
+    /// Returns the type of the partition column.
+    fn kind(&self, by: &str) -> Result<DataType, StepError> {
+        let kind = self.schema.field_with_name(by).map(|field| field.data_type().clone());
+        kind.map_err(|_| StepError::user("HM-X008", format!("no column {by} to cut by")))
+    }
+
     /// Writes, audits and publishes one partition, or the whole table; returns its rows.
-    async fn publish(
-        &self,
-        partition: Option<(&Partitioning, String)>,
-        batches: Vec<RecordBatch>,
-    ) -> Result<u64, StepError> {
-        let key_text = partition.as_ref().map(|(_, key)| key.clone());
+    async fn publish(&self, part: Part<'_>, batches: Vec<RecordBatch>) -> Result<u64, StepError> {
+        let key_text = match &part {
+            Part::Whole => None,
+            Part::Calendar(_, partition) => Some(partition.to_string()),
+            Part::Value(value, _) => Some(value.clone()),
+        };
         let versions: Vec<String> =
             self.versions.iter().map(|(port, version)| format!("{port}@{version}")).collect();
         // With the generation: a definition that comes back after another must replace the other's rows.
@@ -245,13 +286,21 @@ impl Target<'_> {
         let provider = self.table.staged_provider(&staged);
         let object = self.port.port.as_str();
         let rules = &self.output.contract.quality;
-        let against = self.against(partition.as_ref());
-        let outcomes = self
+        let against = self.against(&part);
+        let mut outcomes = self
             .context
             .engine
             .audit(rules, Arc::clone(&provider), object, &against)
             .instrument(info_span!("audit"))
             .await?;
+        let data_time_ms = match &part {
+            Part::Calendar(calendar, partition) => ended_ms(calendar, *partition),
+            // A whole table, or a value, shows its inputs as they were when it was computed.
+            Part::Whole | Part::Value(..) => self.context.clock.now_ms(),
+        };
+        if let Part::Value(_, listed) = part {
+            outcomes.extend(listed.outcome(rows));
+        }
         if outcomes.iter().any(QualityOutcome::is_failed) {
             let whose = (&self.port, key_text.as_deref(), self.job.start.run.as_str());
             sample::keep(self.context, &self.output.contract, whose, &outcomes, provider).await;
@@ -276,17 +325,12 @@ impl Target<'_> {
         if let Some(key) = &key_text {
             self.history.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), earlier);
         }
-        let data_time_ms = match &partition {
-            Some((cut, key)) => partition_bounds_ms(cut, key).map(|(_, end)| end),
-            // A whole table shows its inputs as they were when it was computed.
-            None => Some(self.context.clock.now_ms()),
-        };
         facts.push(Fact::Published(Published {
             port: self.port.clone(),
             partition: key_text,
             version: published.version.0,
             rows,
-            data_time_ms,
+            data_time_ms: Some(data_time_ms),
             data: self.data.clone(),
             inputs: self.versions.clone(),
             run: self.job.start.run.clone(),
@@ -296,11 +340,19 @@ impl Target<'_> {
         Ok(rows)
     }
 
-    /// Returns what a partition, or the whole table, is compared with.
-    fn against(&self, partition: Option<&(&Partitioning, String)>) -> Against {
-        let partition = partition.and_then(|(cut, key)| Partition::parse(cut.every, key).ok());
+    /// Returns what a partition, or the whole table, is compared with; a value like a whole table with what it was before.
+    fn against(&self, part: &Part<'_>) -> Against {
+        let partition = match part {
+            Part::Calendar(_, partition) => Some(*partition),
+            Part::Whole | Part::Value(..) => None,
+        };
         Against { partition, history: self.history.lock().unwrap_or_else(PoisonError::into_inner).clone() }
     }
+}
+
+/// Returns when a partition of a calendar ends, milliseconds UTC.
+fn ended_ms(calendar: &Calendar, partition: Partition) -> i64 {
+    partition.interval(zone(calendar)).to()
 }
 
 /// Returns the percentages of nulls that later partitions are compared with.

@@ -13,6 +13,7 @@ mod tend;
 #[cfg(test)]
 pub(crate) mod testing;
 mod train;
+mod values;
 mod windows;
 
 use std::collections::BTreeMap;

@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use datafusion::catalog::TableProvider;
-use hydromesh_core::model::{BatchPipeline, InputSource, Partitioning};
+use hydromesh_core::model::{BatchPipeline, Calendar, InputSource, Partitioning, Parts};
 use hydromesh_core::plan::Mapping;
 use hydromesh_core::time::Partition;
 
 use super::batch::value;
 use super::{Job, StepError};
-use crate::engine::{PartitionFilter, arrow_schema, part_of};
+use crate::engine::{Keeps, PartitionFilter, arrow_schema, part_of};
 
 /// Inputs by table name.
 type Tables = BTreeMap<String, Arc<dyn TableProvider>>;
@@ -23,7 +23,8 @@ type Tables = BTreeMap<String, Arc<dyn TableProvider>>;
 /// An input of which partitions are picked.
 struct Picked {
     table: String,
-    cut: Partitioning,
+    by: String,
+    cut: Calendar,
     /// Of its partition column.
     kind: DataType,
     mapping: Mapping,
@@ -37,30 +38,32 @@ impl Windows {
     ///
     /// # Errors
     /// When an input, as it is deployed, is not cut by a calendar.
-    pub fn of(job: &Job, batch: &BatchPipeline) -> Result<Self, StepError> {
+    pub fn of(job: &Job, batch: &BatchPipeline, output: &Calendar) -> Result<Self, StepError> {
         let product = job.product()?;
         let mut picked = Vec::new();
         for (name, window) in &batch.inputs {
             let source = product.inputs.get(name).map(|input| &input.source);
-            let (Some(output), Some(InputSource::Port { port })) = (&batch.partition, source) else {
-                continue;
-            };
+            let Some(InputSource::Port { port }) = source else { continue };
             if job.print.aligned.contains(&(batch.output.clone(), port.clone())) {
                 continue;
             }
             let no_partitions = || {
-                let message = format!("`inputs` picks partitions of {port}, which is deployed without any");
+                let message = format!(
+                    "`inputs` picks partitions of {port}, which is deployed without any of a calendar"
+                );
                 StepError::user("HM-X008", message)
             };
             let upstream = job.products.get(&port.product).ok_or_else(no_partitions)?;
-            let cut = upstream.cut_of(&port.port).ok_or_else(no_partitions)?;
+            let Partitioning { by, into } = upstream.cut_of(&port.port).ok_or_else(no_partitions)?;
+            let Parts::Calendar(cut) = into else { return Err(no_partitions()) };
             let schema = upstream.outputs.get(&port.port).map(|it| arrow_schema(&it.contract.columns));
-            let kind = schema.and_then(|it| Some(it.field_with_name(&cut.by).ok()?.data_type().clone()));
+            let kind = schema.and_then(|it| Some(it.field_with_name(by).ok()?.data_type().clone()));
             picked.push(Picked {
                 table: name.to_string(),
                 kind: kind.ok_or_else(no_partitions)?,
                 mapping: Mapping::new(output, cut, *window).ok_or_else(no_partitions)?,
                 cut: cut.clone(),
+                by: by.clone(),
             });
         }
         Ok(Self(picked))
@@ -110,7 +113,8 @@ impl Picked {
         let wrong =
             |error: hydromesh_core::time::PartitionError| StepError::user("HM-X008", error.to_string());
         let end = Partition::parse(self.cut.every, to).map_err(wrong)?.next().to_string();
-        let value = |key: &str| value(&self.cut, &self.kind, key);
-        Ok(PartitionFilter { column: self.cut.by.clone(), from: value(from)?, to: value(&end)? })
+        let value = |key: &str| value((&self.by, self.cut.every), &self.kind, key);
+        let keeps = Keeps::Between { from: value(from)?, to: value(&end)? };
+        Ok(PartitionFilter { column: self.by.clone(), keeps })
     }
 }

@@ -2,12 +2,15 @@
 //! in the ledger's mailbox; the active controller performs it and answers. Where none runs, the first three stand in for it
 //! until nothing is left to do.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use hydromesh_core::diag::did_you_mean;
 use hydromesh_core::ids::ProductId;
 use hydromesh_core::ledger::{Command, Fact, Verb};
-use hydromesh_core::model::Pipeline;
+use hydromesh_core::model::{Partitioning, Values};
+use hydromesh_core::plan::Wanted;
 use hydromesh_core::time::{Partition, Span};
 use serde_json::json;
 
@@ -126,11 +129,14 @@ pub struct BackfillArgs {
     /// The product: `domain/product`, or its name alone where one domain has it.
     product: String,
     /// First partition, spelled like the grain: 2026-08-01 (day), 2026-08 (month), 2026-08-01T00 (hour).
-    #[arg(long, value_name = "PARTITION")]
-    from: String,
+    #[arg(long, value_name = "PARTITION", requires = "to", required_unless_present = "partitions")]
+    from: Option<String>,
     /// Last partition; it is computed too.
-    #[arg(long, value_name = "PARTITION")]
-    to: String,
+    #[arg(long, value_name = "PARTITION", requires = "from")]
+    to: Option<String>,
+    /// Partitions of a product that is cut by a list of values: de,at.
+    #[arg(long, value_name = "VALUE", value_delimiter = ',', conflicts_with_all = ["from", "to"])]
+    partitions: Vec<String>,
     /// Only say what it would take: partitions, chunks, rows, bytes, time, and money where mesh.yaml names a price.
     #[arg(long)]
     dry_run: bool,
@@ -179,30 +185,60 @@ pub fn resume(args: &ProductArgs) -> Result<u8, Failure> {
 pub fn backfill(args: &BackfillArgs) -> Result<u8, Failure> {
     let book = Book::read(&args.ask.state)?;
     let product = book.product(&args.product)?;
-    let grains = book.ledger.deployed.get(&product).map(|deployed| {
-        let cut = |pipeline: &Pipeline| match pipeline {
-            Pipeline::Batch(batch) => batch.partition.as_ref().map(|cut| cut.every),
-            _ => None,
-        };
-        deployed.product.pipelines.values().filter_map(cut).collect::<Vec<_>>()
+    let cuts = book.ledger.deployed.get(&product).map(|deployed| {
+        let outputs = deployed.product.outputs.keys();
+        outputs.filter_map(|name| deployed.product.cut_of(name)).collect::<Vec<_>>()
     });
-    let grains = grains.ok_or_else(|| Failure::usage(format!("{product} is not deployed")))?;
-    let Some(grain) = grains.first().copied() else {
+    let cuts = cuts.ok_or_else(|| Failure::usage(format!("{product} is not deployed")))?;
+    if cuts.is_empty() {
         let message = format!("{product} has no partitions; `hydromesh run {product}` computes it whole");
+        return Err(Failure::usage(message));
+    }
+    let (Some(from), Some(to)) = (&args.from, &args.to) else {
+        let values = listed(&product, &cuts, &args.partitions)?;
+        if args.dry_run {
+            return cost::dry_run(&book, &product, Wanted::Values(&values), args.ask.format);
+        }
+        return act(&args.ask, &args.stand_in, Verb::BackfillValues { product, values });
+    };
+    let Some(grain) = cuts.iter().find_map(|cut| cut.calendar()).map(|calendar| calendar.every) else {
+        let values: Vec<String> = cuts.iter().filter_map(|it| it.values()).map(ToString::to_string).collect();
+        let message = format!(
+            "the partitions of {product} are values and have no order: name them with --partitions; they are {}",
+            values.join("; ")
+        );
         return Err(Failure::usage(message));
     };
     let parse = |name: &str, text: &str| {
         Partition::parse(grain, text).map_err(|error| Failure::usage(format!("--{name}: {error}")))
     };
-    let (from, to) = (parse("from", &args.from)?, parse("to", &args.to)?);
+    let (from, to) = (parse("from", from)?, parse("to", to)?);
     if from > to {
         return Err(Failure::usage(format!("--from {from} comes after --to {to}")));
     }
     let (from, to) = (from.to_string(), to.to_string());
     if args.dry_run {
-        return cost::dry_run(&book, &product, (&from, &to), args.ask.format);
+        return cost::dry_run(&book, &product, Wanted::Range { from: &from, to: &to }, args.ask.format);
     }
     act(&args.ask, &args.stand_in, Verb::Backfill { product, from, to })
+}
+
+/// Returns the values that somebody named, in order and each once, if all of them are partitions of the product.
+fn listed(product: &ProductId, cuts: &[&Partitioning], named: &[String]) -> Result<Vec<String>, Failure> {
+    let lists: Vec<&Values> = cuts.iter().filter_map(|cut| cut.values()).collect();
+    if lists.is_empty() {
+        let message =
+            format!("the partitions of {product} are those of a calendar: name them with --from and --to");
+        return Err(Failure::usage(message));
+    }
+    let all = || lists.iter().flat_map(|values| values.iter().map(String::as_str));
+    if let Some(unknown) = named.iter().find(|value| !all().any(|it| it == **value)) {
+        let hint =
+            did_you_mean(unknown, all()).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+        return Err(Failure::usage(format!("--partitions: {product} has no partition `{unknown}`{hint}")));
+    }
+    let named: BTreeSet<&String> = named.iter().collect();
+    Ok(named.into_iter().cloned().collect())
 }
 
 /// A command that lies in the mailbox.

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use hydromesh_core::cost::{Amount, Backfill, Costs, partitions_of, scaled};
 use hydromesh_core::ids::{PipelineId, ProductId};
 use hydromesh_core::model::{Environment, Price};
-use hydromesh_core::plan::{Plan, Stretch, Work};
+use hydromesh_core::plan::{Plan, Stretch, Wanted, Work};
 use serde_json::{Value, json};
 
 use super::book::Book;
@@ -20,17 +20,16 @@ use crate::cores::steps_at_once;
 const UNKNOWN: &str = "unknown: nothing of it has succeeded here yet";
 
 /// Says what a backfill would take, and asks for nothing.
-pub fn dry_run(
-    book: &Book,
-    product: &ProductId,
-    (from, to): (&str, &str),
-    format: Format,
-) -> Result<u8, Failure> {
-    let (expected, stretches) = book.costs.expect_range(&book.ledger, product, from, to, book.now_ms);
+pub fn dry_run(book: &Book, product: &ProductId, wanted: Wanted<'_>, format: Format) -> Result<u8, Failure> {
+    let (expected, stretches) = book.costs.expect_range(&book.ledger, product, wanted, book.now_ms);
+    let which = match wanted {
+        Wanted::Range { from, to } => format!("from {from} to {to}"),
+        Wanted::Values(values) => values.join(", "),
+    };
     let sum = |of: fn(&Stretch) -> u64| stretches.iter().map(|(_, it)| of(it)).sum::<u64>();
     let (partitions, chunks) = (sum(|it| it.partitions), sum(|it| it.chunks));
     if partitions == 0 {
-        return Err(Failure::usage(format!("{product} has no partition from {from} to {to} that has ended")));
+        return Err(Failure::usage(format!("{product} has no partition {which} that has ended")));
     }
     let settings = book.settings();
     let price = settings.as_ref().and_then(|it| it.cost.as_ref());
@@ -44,14 +43,19 @@ pub fn dry_run(
             value["wall_ms"] = json!(wall_ms);
             value
         });
-        print_json(&json!({
-            "product": product, "from": from, "to": to, "partitions": partitions, "chunks": chunks,
-            "steps_at_once": at_once, "expected": expected,
-        }));
+        let mut value = json!({
+            "product": product, "partitions": partitions, "chunks": chunks, "steps_at_once": at_once,
+            "expected": expected,
+        });
+        match wanted {
+            Wanted::Range { from, to } => (value["from"], value["to"]) = (json!(from), json!(to)),
+            Wanted::Values(values) => value["values"] = json!(values),
+        }
+        print_json(&value);
         return Ok(DONE);
     }
     let paint = Paint::stdout();
-    let mut text = format!("{} from {from} to {to}\n", paint.text(Tone::Strong, &product.to_string()));
+    let mut text = format!("{} {which}\n", paint.text(Tone::Strong, &product.to_string()));
     let mut line = |name: &str, value: &str| {
         let _ = writeln!(text, "  {} {value}", paint.text(Tone::Faint, &format!("{name:<10}")));
     };
@@ -171,7 +175,10 @@ pub fn amount_json(amount: &Amount, price: Option<&Price>) -> Value {
 
 /// Says how a backfill does against what was expected of it.
 pub fn backfill_spoken(it: &Backfill, price: Option<&Price>, now_ms: i64) -> String {
-    let all = partitions_of(&Work::Partitions { from: it.from.clone(), to: it.to.clone() });
+    let all = match it.values.len() {
+        0 => partitions_of(&Work::Partitions { from: it.from.clone(), to: it.to.clone() }),
+        values => Some(values as u64),
+    };
     let of = all.map(|all| format!(" of {}", several(all, "partition"))).unwrap_or_default();
     let against = |actual: String, expected: Option<String>| match expected {
         Some(expected) => format!("{actual}, expected about {expected}"),
@@ -182,17 +189,22 @@ pub fn backfill_spoken(it: &Backfill, price: Option<&Price>, now_ms: i64) -> Str
         let spoken = against(price.spoken(it.actual.work_ms), it.expected.map(|it| price.spoken(it.work_ms)));
         format!("; {spoken}")
     });
-    let (from, to, when) = (&it.from, &it.to, ago(it.at_ms, now_ms));
-    format!("{from} to {to}, {when}: {}{of}; {took}{}", it.actual.partitions, money.unwrap_or_default())
+    let which = if it.values.is_empty() { format!("{} to {}", it.from, it.to) } else { it.values.join(", ") };
+    let when = ago(it.at_ms, now_ms);
+    format!("{which}, {when}: {}{of}; {took}{}", it.actual.partitions, money.unwrap_or_default())
 }
 
 /// Returns a backfill as JSON.
 pub fn backfill_json(it: &Backfill, price: Option<&Price>) -> Value {
-    json!({
+    let mut value = json!({
         "command": it.id, "from": it.from, "to": it.to, "asked": rfc3339(it.at_ms),
         "expected": it.expected.map(|it| amount_json(&it, price)),
         "actual": amount_json(&it.actual, price),
-    })
+    });
+    if !it.values.is_empty() {
+        value["values"] = json!(it.values);
+    }
+    value
 }
 
 fn several(count: u64, noun: &str) -> String {
@@ -239,6 +251,7 @@ mod tests {
             id: "1".to_owned(),
             from: "2026-08-01".to_owned(),
             to: "2026-08-31".to_owned(),
+            values: Vec::new(),
             at_ms: 0,
             expected: Some(amount(31, 600_000)),
             actual: amount(12, 720_000),

@@ -35,6 +35,9 @@ pub struct ShowArgs {
     book: BookArgs,
 }
 
+/// So many values of a list are named.
+const VALUES: usize = 20;
+
 /// Hashes of rows by port; none unless they were asked for.
 type Hashes = BTreeMap<PortId, String>;
 
@@ -117,6 +120,7 @@ fn as_json(book: &Book, condition: &Condition<'_>, asked: &Asked) -> Value {
                 "access": output.access,
                 "table_version": state.map(|it| it.version),
                 "partitions": state.map(|it| it.partitions.len()),
+                "values": book.ledger.values_of(&port),
                 "rows": state.and_then(rows),
                 "hash": asked.hashes.get(&port),
                 "data_through": state.and_then(|it| it.newest_data_ms).map(rfc3339),
@@ -289,6 +293,7 @@ fn port(text: &mut String, book: &Book, id: &PortId, output: &OutputPort, paint:
             );
         }
     }
+    values(text, book, id);
     for sla in &contract.slas {
         let _ = writeln!(text, "    promises {}", promise(&sla.kind));
     }
@@ -333,6 +338,31 @@ fn port(text: &mut String, book: &Book, id: &PortId, output: &OutputPort, paint:
     }
     for line in table.render(paint).lines() {
         let _ = writeln!(text, "      {line}");
+    }
+}
+
+/// Says of a port that is cut by values which they are, which of them is oldest or was never published, and which are on the list
+/// no longer.
+fn values(text: &mut String, book: &Book, id: &PortId) {
+    let cut = book.ledger.deployed.get(&id.product).and_then(|deployed| deployed.product.cut_of(&id.port));
+    let Some((cut, values)) = cut.and_then(|cut| Some((cut, cut.values()?))) else { return };
+    let few = |all: &[&str]| match all.len() {
+        0..=VALUES => all.join(", "),
+        more => format!("{}, and {} more", all[..VALUES].join(", "), more - VALUES),
+    };
+    let all: Vec<&str> = values.iter().map(String::as_str).collect();
+    let _ = writeln!(text, "    a partition for each {}: {}", cut.by, few(&all));
+    let Some(state) = book.ledger.ports.get(id) else { return };
+    let missing: Vec<&str> = all.iter().copied().filter(|it| !state.partitions.contains_key(*it)).collect();
+    if !missing.is_empty() {
+        let _ = writeln!(text, "    not published yet: {}", few(&missing));
+    } else if let Some((value, Some(data_ms))) = book.ledger.oldest_value(id) {
+        let _ = writeln!(text, "    the oldest is {value}, with data through {}", instant(data_ms));
+    }
+    let left = state.partitions.keys().filter(|key| values.index(key).is_none());
+    let left: Vec<&str> = left.map(String::as_str).collect();
+    if !left.is_empty() {
+        let _ = writeln!(text, "    readable, and no longer on the list: {}", few(&left));
     }
 }
 

@@ -6,7 +6,7 @@ use hydromesh_core::band::{History, furthest};
 use hydromesh_core::control::Start;
 use hydromesh_core::ids::ProductId;
 use hydromesh_core::ledger::{Deployed, LedgerState};
-use hydromesh_core::model::Pipeline;
+use hydromesh_core::model::{Partitioning, Pipeline};
 use hydromesh_core::plan::{Work, upstream_ports};
 use hydromesh_core::time::Partition;
 
@@ -60,13 +60,16 @@ fn earlier(start: &Start, ledger: &LedgerState, deployed: &Deployed) -> History 
         Pipeline::Batch(batch) => batch.partition.as_ref(),
         _ => None,
     };
-    let most = furthest(&output.contract.quality, cut.map(|cut| cut.every));
+    let calendar = cut.and_then(Partitioning::calendar);
+    let most = furthest(&output.contract.quality, calendar.map(|it| it.every));
     if most == 0 {
         return History::new();
     }
-    let (before, chunk) = match (&start.key.work, cut) {
-        (Work::Partitions { from, to }, Some(cut)) => {
-            let index = |key: &str| Partition::parse(cut.every, key).map_or(0, Partition::index);
+    let (before, chunk) = match (&start.key.work, calendar) {
+        // A value is preceded by what was published of it before.
+        (Work::Partitions { to, .. }, None) => (Some(to.as_str()), 0),
+        (Work::Partitions { from, to }, Some(calendar)) => {
+            let index = |key: &str| Partition::parse(calendar.every, key).map_or(0, Partition::index);
             (Some(to.as_str()), index(to).saturating_sub(index(from)).unsigned_abs())
         }
         _ => (None, 0),
@@ -76,6 +79,8 @@ fn earlier(start: &Start, ledger: &LedgerState, deployed: &Deployed) -> History 
     ledger.earlier(&product.port(name), &print.data, before, usize::try_from(most).unwrap_or(usize::MAX))
 }
 
+#[cfg(test)]
+mod listed;
 #[cfg(test)]
 mod picked;
 #[cfg(test)]

@@ -95,21 +95,48 @@ fn without_values(message: &str) -> String {
     text
 }
 
-/// Keeps the rows whose partition column is in `[from, to)`.
+/// Keeps the rows of some partitions.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PartitionFilter {
-    /// The partition column of the output.
+    /// The partition column.
     pub column: String,
-    /// First value kept.
-    pub from: ScalarValue,
-    /// First value after those kept.
-    pub to: ScalarValue,
+    /// Which of its values are kept.
+    pub keeps: Keeps,
+}
+
+/// Which values of a partition column are kept.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Keeps {
+    /// Those in `[from, to)`.
+    Between {
+        /// First value kept.
+        from: ScalarValue,
+        /// First value after those kept.
+        to: ScalarValue,
+    },
+    /// One value, and with it whatever is on no list of values, null too, so that it can be told of.
+    Value {
+        /// The value.
+        value: ScalarValue,
+        /// The list; nothing where no row is on none.
+        list: Vec<ScalarValue>,
+    },
 }
 
 impl PartitionFilter {
     fn condition(&self) -> Expr {
         let column = || Expr::Column(PlanColumn::new_unqualified(&self.column));
-        column().gt_eq(lit(self.from.clone())).and(column().lt(lit(self.to.clone())))
+        match &self.keeps {
+            Keeps::Between { from, to } => {
+                column().gt_eq(lit(from.clone())).and(column().lt(lit(to.clone())))
+            }
+            Keeps::Value { value, list } if list.is_empty() => column().eq(lit(value.clone())),
+            Keeps::Value { value, list } => {
+                let list = list.iter().cloned().map(lit).collect();
+                let unlisted = column().is_null().or(column().in_list(list, true));
+                column().eq(lit(value.clone())).or(unlisted)
+            }
+        }
     }
 }
 
@@ -268,7 +295,8 @@ mod tests {
         let whole = collect(None).await;
         assert_eq!(whole.iter().map(RecordBatch::num_rows).sum::<usize>(), 10);
         let day = |n| ScalarValue::Date32(Some(n));
-        let part = PartitionFilter { column: "day".to_owned(), from: day(3), to: day(5) };
+        let part =
+            PartitionFilter { column: "day".to_owned(), keeps: Keeps::Between { from: day(3), to: day(5) } };
         let part = collect(Some(part)).await;
         assert_eq!(part, vec![whole[0].slice(3, 2)]);
     }
@@ -277,7 +305,8 @@ mod tests {
     async fn a_part_of_a_table_is_all_that_a_query_sees_and_its_condition_reaches_the_scan() {
         let table = orders().remove("orders").expect("a table");
         let day = |n| ScalarValue::Date32(Some(n));
-        let part = PartitionFilter { column: "day".to_owned(), from: day(3), to: day(5) };
+        let part =
+            PartitionFilter { column: "day".to_owned(), keeps: Keeps::Between { from: day(3), to: day(5) } };
         let sees = async |part: Option<&PartitionFilter>, sql: &str| -> Vec<RecordBatch> {
             let seen = part_of(Arc::clone(&table), part).expect("a part");
             let rows = engine().select(sql, BTreeMap::from([("orders".to_owned(), seen)])).await;

@@ -9,7 +9,7 @@ mod quality;
 mod types;
 mod yielding;
 
-pub use batch::{Engine, EngineConfig, EngineError, PartitionFilter, part_of};
+pub use batch::{Engine, EngineConfig, EngineError, Keeps, PartitionFilter, part_of};
 pub use describe::{Describer, SqlProblem, SqlProblemKind, describe};
 pub use files::{FilesRead, QuarantinedRow, memory_table, read_files};
 pub use quality::{Against, FAILING_COUNT, QualityOutcome};

@@ -11,7 +11,7 @@
 //! time and the summary must be what we judged. Every change of a table, a new column too, is a
 //! snapshot, so that [`Version`] (the sequence number) grows with each.
 //!
-//! A date column becomes an identity partition. A string column does not: the library orders
+//! A date column becomes an identity partition. A column of strings or integers does not: the library orders
 //! manifests by a distance between partition values that is undefined for some pairs of strings.
 //! There, a file holds one value, and the column's bounds in the manifest say which.
 

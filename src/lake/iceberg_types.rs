@@ -30,6 +30,7 @@ pub(super) fn partition_value(file: &DataFile, by: &StructField) -> Option<Strin
     };
     match value {
         Value::String(text) => Some(text.clone()),
+        Value::LongInt(number) => Some(number.to_string()),
         Value::Date(day) | Value::Int(day) => {
             let text = ScalarValue::Date32(Some(*day)).cast_to(&DataType::Utf8).ok()?;
             Some(text.to_string())

@@ -79,7 +79,7 @@ pub struct Lake {
 #[derive(Debug, Clone)]
 pub struct TableSpec {
     pub schema: SchemaRef,
-    /// At most one partition column, of type date or string. Its values are never null or empty.
+    /// At most one partition column, of type date, string or integer. Its values are never null or empty.
     pub partition_by: Option<String>,
 }
 
@@ -500,10 +500,13 @@ fn check_spec(spec: &TableSpec) -> Result<(), LakeError> {
             column: by.clone(),
             why: "the partition column is not in the schema".into(),
         })?;
-        if !matches!(field.data_type(), DataType::Utf8 | DataType::Date32) {
+        if !matches!(field.data_type(), DataType::Utf8 | DataType::Date32 | DataType::Int64) {
             return Err(LakeError::IncompatibleSchema {
                 column: by.clone(),
-                why: format!("a partition column is a date or a string, not {}", field.data_type()),
+                why: format!(
+                    "a partition column is a date, a string or an integer, not {}",
+                    field.data_type()
+                ),
             });
         }
     }

@@ -152,6 +152,7 @@ pub(super) fn partition_scalar(
             let day = chrono::NaiveDate::parse_from_str(value, "%Y-%m-%d").map_err(|_| bad())?;
             Ok(ScalarValue::Date32(Some(arrow::datatypes::Date32Type::from_naive_date(day))))
         }
+        DataType::Int64 => Ok(ScalarValue::Int64(Some(value.parse().map_err(|_| bad())?))),
         _ => Ok(ScalarValue::Utf8(Some(value.to_owned()))),
     }
 }

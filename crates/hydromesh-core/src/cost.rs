@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{PipelineId, PortId, ProductId};
 use crate::ledger::{Entry, Fact, LedgerState, RunOutcome, Verb};
 use crate::model::{BatchPipeline, Pipeline, Price, Product};
-use crate::plan::{StepKey, Stretch, Work, stretch};
+use crate::plan::{StepKey, Stretch, Wanted, Work, stretch};
 use crate::time::{Grain, Partition};
 
 /// Runs of a pipeline that say what the next one takes: enough to even out chance, few enough to follow a change.
@@ -80,6 +80,9 @@ pub struct Backfill {
     pub from: String,
     /// Last partition.
     pub to: String,
+    /// The values, where partitions of a list were asked for; `from` and `to` are then the first and the last of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<String>,
     /// When it was asked for, milliseconds UTC.
     pub at_ms: i64,
     /// What was to be expected then; nothing without a run to go by.
@@ -120,21 +123,33 @@ impl Costs {
                 self.count(step, outcome, *took_ms);
             }
             Fact::Command(command) => {
-                if let Verb::Backfill { product, from, to } = &command.verb {
-                    let (expected, _) = self.expect_range(ledger, product, from, to, entry.at_ms);
-                    let all = self.backfills.entry(product.clone()).or_default();
-                    if all.len() >= BACKFILLS {
-                        all.pop_front();
-                    }
-                    all.push_back(Backfill {
-                        id: command.id.clone(),
-                        from: from.clone(),
-                        to: to.clone(),
-                        at_ms: entry.at_ms,
-                        expected,
-                        actual: Amount::default(),
-                    });
+                let (product, asked) = match &command.verb {
+                    Verb::Backfill { product, from, to } => (product, Wanted::Range { from, to }),
+                    Verb::BackfillValues { product, values } => (product, Wanted::Values(values)),
+                    _ => return,
+                };
+                let (expected, _) = self.expect_range(ledger, product, asked, entry.at_ms);
+                let all = self.backfills.entry(product.clone()).or_default();
+                if all.len() >= BACKFILLS {
+                    all.pop_front();
                 }
+                let (from, to, values) = match asked {
+                    Wanted::Range { from, to } => (from, to, Vec::new()),
+                    Wanted::Values(values) => {
+                        let empty = "";
+                        let first = values.iter().min().map_or(empty, String::as_str);
+                        (first, values.iter().max().map_or(empty, String::as_str), values.to_vec())
+                    }
+                };
+                all.push_back(Backfill {
+                    id: command.id.clone(),
+                    from: from.to_owned(),
+                    to: to.to_owned(),
+                    values,
+                    at_ms: entry.at_ms,
+                    expected,
+                    actual: Amount::default(),
+                });
             }
             Fact::CommandAnswered { id, accepted: false, .. } => {
                 for all in self.backfills.values_mut() {
@@ -161,14 +176,21 @@ impl Costs {
         let Work::Partitions { from, to } = &step.work else { return };
         let Some(all) = self.backfills.get_mut(&step.pipeline.product) else { return };
         // Keys of one calendar order as text as they do in time.
-        let Some(asked) = all.iter_mut().rev().find(|it| it.from <= *to && *from <= it.to) else { return };
+        let asks = |it: &&mut Backfill| {
+            // Values are computed one by one.
+            it.from <= *to && *from <= it.to && (it.values.is_empty() || it.values.contains(from))
+        };
+        let Some(asked) = all.iter_mut().rev().find(asks) else { return };
         let work = Work::Partitions { from: from.max(&asked.from).clone(), to: to.min(&asked.to).clone() };
         let (partitions, rows) = match outcome {
             RunOutcome::Succeeded { rows } => (partitions_of(&work).unwrap_or(0), *rows),
             _ => (0, 0),
         };
         // Computed twice, as after a change of its input, it costs twice and is one partition.
-        let most = partitions_of(&Work::Partitions { from: asked.from.clone(), to: asked.to.clone() });
+        let most = match asked.values.len() {
+            0 => partitions_of(&Work::Partitions { from: asked.from.clone(), to: asked.to.clone() }),
+            values => Some(values as u64),
+        };
         asked.actual = asked.actual.and(Amount { partitions, rows, work_ms: took_ms.max(0) });
         asked.actual.partitions = asked.actual.partitions.min(most.unwrap_or(u64::MAX));
     }
@@ -198,15 +220,14 @@ impl Costs {
         known.map(|it| it.into_iter().fold(Amount::default(), Amount::and))
     }
 
-    /// Returns what partitions of a product are expected to take, from one key to another, and how many chunks they are. It is
+    /// Returns what partitions of a product are expected to take, and how many chunks they are. It is
     /// unknown as soon as one of the pipelines that compute them is.
     #[must_use]
     pub fn expect_range(
         &self,
         ledger: &LedgerState,
         product: &ProductId,
-        from: &str,
-        to: &str,
+        asked: Wanted<'_>,
         now_ms: i64,
     ) -> (Option<Amount>, Vec<(PipelineId, Stretch)>) {
         let Some(deployed) = ledger.deployed.get(product) else { return (None, Vec::new()) };
@@ -216,7 +237,7 @@ impl Costs {
             }
             _ => None,
         });
-        let of = |(id, batch): (PipelineId, &BatchPipeline)| Some((id, stretch(batch, from, to, now_ms)?));
+        let of = |(id, batch): (PipelineId, &BatchPipeline)| Some((id, stretch(batch, asked, now_ms)?));
         let stretches: Vec<_> = batches.filter_map(of).collect();
         let known: Option<Vec<Amount>> =
             stretches.iter().map(|(id, it)| self.expect(id, it.partitions)).collect();

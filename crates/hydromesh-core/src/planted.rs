@@ -26,6 +26,8 @@ pub(crate) enum Bug {
     BlockedBegins,
     /// Newer rows of an input touch the partition of the same position, and not all that read it.
     WindowForgotten,
+    /// Positions of a list of values are kept beyond the deploy of another list.
+    ListOutlived,
     /// Steps of a paused product begin.
     PauseIgnored,
     /// Steps may take as long as they like.

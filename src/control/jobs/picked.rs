@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::util::pretty::pretty_format_batches;
 use futures::TryStreamExt as _;
-use hydromesh_core::ids::PortId;
+use hydromesh_core::ids::{PortId, PortName};
 use hydromesh_core::ledger::{Entry, Fact, RunOutcome};
 use hydromesh_core::model::{Loaded, Product, load};
 use hydromesh_core::plan::{PortPrint, Print, StepKey};
@@ -15,8 +15,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::apply::{Blobs, Context, Reporter, perform, testing};
-use crate::lake::TableFormat;
+use crate::apply::{Blobs, Context, Reporter, lake_format, perform, testing};
 
 /// What every query below asks of the visits that it sees.
 const SEEN: &str = "count(*) AS visits, min(day) AS first, max(day) AS last, sum(amount) AS amount";
@@ -37,10 +36,10 @@ impl Blobs for Visits {
     }
 }
 
-struct World {
+pub(super) struct World {
     _folder: TempDir,
-    context: Context,
-    ledger: LedgerState,
+    pub context: Context,
+    pub ledger: LedgerState,
     runs: u32,
 }
 
@@ -72,8 +71,6 @@ fn counting(name: &str, by: &str, values: &[&str], cut: &str, inputs: &str) -> V
 
 impl World {
     async fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let context = testing::context(folder.path(), Arc::new(Visits)).await;
         let fixed = [
             (
                 "mesh.yaml",
@@ -129,6 +126,13 @@ impl World {
             "every: day, start: 2026-06-01",
             "{partitions: {from: -1mo, to: -1mo}}",
         ));
+        Self::of(Arc::new(Visits), files).await
+    }
+
+    /// Returns a world in which a mesh of these files is deployed; every input file of theirs holds what `blobs` says.
+    pub async fn of(blobs: Arc<dyn Blobs>, files: Vec<(String, String)>) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let context = testing::context(folder.path(), blobs).await;
         let files = files
             .into_iter()
             .map(|(path, text)| (path, Loaded { text: Ok(text), oid: "1".to_owned() }))
@@ -137,16 +141,17 @@ impl World {
         assert_eq!(loaded.findings, []);
         let mut world = Self { _folder: folder, context, ledger: LedgerState::default(), runs: 0 };
         for product in loaded.mesh.products.into_values() {
-            world.deploy(product);
+            world.deploy(product, BTreeSet::new());
         }
         world
     }
 
-    fn deploy(&mut self, product: Product) {
+    /// Deploys a product that is aligned with inputs.
+    pub fn deploy(&mut self, product: Product, aligned: BTreeSet<(PortName, PortId)>) {
         let port =
             PortPrint { data: "d".to_owned(), rows: String::new(), columns: BTreeMap::new(), cut: None };
         let ports = product.outputs.keys().map(|name| (name.clone(), port.clone())).collect();
-        let print = Print { all: "d".to_owned(), ports, reads: BTreeMap::new(), aligned: BTreeSet::new() };
+        let print = Print { all: "d".to_owned(), ports, reads: BTreeMap::new(), aligned };
         let (commit, decision) = ("c".to_owned(), "d".to_owned());
         self.tell(Fact::Deployed { generation: 1, commit, decision, product: Box::new(product), print });
     }
@@ -158,6 +163,17 @@ impl World {
 
     /// Computes partitions of a product; returns those that were published.
     async fn step(&mut self, product: &str, from: &str, to: &str) -> Vec<String> {
+        let (outcome, facts) = self.attempt(product, from, to).await;
+        assert!(matches!(outcome, RunOutcome::Succeeded { .. }), "{product}: {outcome:?}");
+        let published = facts.iter().filter_map(|fact| match fact {
+            Fact::Published(it) => it.partition.clone(),
+            _ => None,
+        });
+        published.collect()
+    }
+
+    /// Tries to compute partitions of a product; returns how that ended, and what was told.
+    pub async fn attempt(&mut self, product: &str, from: &str, to: &str) -> (RunOutcome, Vec<Fact>) {
         self.runs += 1;
         let work = Work::Partitions { from: from.to_owned(), to: to.to_owned() };
         let pipeline = format!("shop/{product}:make").parse().expect("an id");
@@ -172,22 +188,20 @@ impl World {
         let job = job(start, &self.ledger).expect("it is deployed");
         let (send, mut receive) = mpsc::channel(1_024);
         let end = perform(&self.context, &job, &Reporter::new(send, CancellationToken::new())).await;
-        assert!(matches!(end.outcome, RunOutcome::Succeeded { .. }), "{product}: {:?}", end.outcome);
-        let mut published = Vec::new();
+        let mut told = Vec::new();
         while let Some(facts) = receive.recv().await {
             for fact in facts {
-                if let Fact::Published(it) = &fact {
-                    published.extend(it.partition.clone());
-                }
+                told.push(fact.clone());
                 self.tell(fact);
             }
         }
-        published
+        (end.outcome, told)
     }
 
-    async fn select(&self, product: &str, sql: &str) -> String {
+    pub async fn select(&self, product: &str, sql: &str) -> String {
         let address: PortId = format!("shop/{product}.{product}").parse().expect("an address");
-        let table = self.context.lake.table(&address.to_string(), TableFormat::Delta).expect("an address");
+        let format = self.ledger.deployed[&address.product].product.outputs[&address.port].format;
+        let table = self.context.lake.table(&address.to_string(), lake_format(format)).expect("an address");
         let tables = BTreeMap::from([(product.to_owned(), table.provider(None).await.expect("a table"))]);
         let rows = self.context.engine.select(sql, tables).await.expect("a query");
         let rows: Vec<RecordBatch> = rows.try_collect().await.expect("rows");

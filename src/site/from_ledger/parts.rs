@@ -6,7 +6,7 @@ use hydromesh_core::model::{
     BatchSchedule, Classification, Column, LogicalType, OutputPort, Pipeline, Product, Quality, QualityCheck,
     QualitySeverity, SlaKind, TableFormat,
 };
-use hydromesh_core::plan::{StepKey, Work, partition_bounds_ms};
+use hydromesh_core::plan::{StepKey, Work, zone};
 use hydromesh_core::time::{Cron, Partition};
 
 use super::{Facts, filled_by, instant};
@@ -190,10 +190,9 @@ impl Facts<'_> {
             if let Some(schedule) = batch.schedule.as_ref().and_then(BatchSchedule::cron) {
                 return Cron::parse(&schedule.cron, &schedule.timezone).ok()?.next_after(self.now_ms);
             }
-            let cut = batch.partition.as_ref()?;
-            let zone = cut.timezone.parse().unwrap_or(chrono_tz::Tz::UTC);
-            let open = Partition::containing(cut.every, self.now_ms, zone).to_string();
-            partition_bounds_ms(cut, &open).map(|(_, end)| end)
+            let calendar = batch.partition.as_ref()?.calendar()?;
+            let zone = zone(calendar);
+            Some(Partition::containing(calendar.every, self.now_ms, zone).interval(zone).to())
         };
         deployed.product.pipelines.values().filter_map(due).min()
     }

@@ -1,6 +1,6 @@
 //! What people ask for by hand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use super::gate::denial;
 use super::{Control, Question};
 use crate::ids::{PortId, ProductId};
 use crate::ledger::{Command, Decision, Fact, Verb};
-use crate::model::Pipeline;
+use crate::model::{Partitioning, Pipeline, Values};
 use crate::plan::{Work, ended_partitions};
 use crate::planted::{self, Bug};
 
@@ -58,6 +58,7 @@ impl Control {
                 }
                 found
             }
+            Verb::BackfillValues { values, .. } => self.backfilled_values(id, values)?,
             Verb::Run { .. } => {
                 let follows =
                     |pipeline: &Pipeline| matches!(pipeline, Pipeline::Stream(_) | Pipeline::Feature(_));
@@ -123,13 +124,39 @@ impl Control {
         pipelines
             .filter_map(|(deployed, pipeline)| match pipeline {
                 Pipeline::Batch(batch) => {
-                    let cut = batch.partition.as_ref()?;
+                    let cut = batch.partition.as_ref()?.calendar()?;
                     let count = ended_partitions(cut, self.now_ms).count_within(from, to);
                     (count > 0).then(|| (deployed.product.port(&batch.output), count))
                 }
                 _ => None,
             })
             .collect()
+    }
+
+    /// Returns how many partitions of each port are among some values, or why one of those is no partition of any.
+    fn backfilled_values(&self, id: &ProductId, values: &[String]) -> Result<BTreeMap<PortId, u64>, String> {
+        let asked: BTreeSet<&String> = values.iter().collect();
+        let outputs = self.ledger.deployed.get(id).map(|it| &it.product).into_iter().flat_map(|product| {
+            product.outputs.keys().filter_map(|name| {
+                Some((product.port(name), product.cut_of(name).and_then(Partitioning::values)?))
+            })
+        });
+        let outputs: Vec<(PortId, &Values)> = outputs.collect();
+        if outputs.is_empty() {
+            return Err(format!("{id} is not cut by values of a list"));
+        }
+        let listed = |value: &String| outputs.iter().any(|(_, values)| values.index(value).is_some());
+        if asked.is_empty() {
+            return Err("no partition is named".to_owned());
+        }
+        if let Some(unknown) = asked.iter().find(|value| !listed(value)) {
+            let lists: Vec<String> = outputs.iter().map(|(_, values)| values.to_string()).collect();
+            return Err(format!("{id} has no partition `{unknown}`; it has {}", lists.join("; ")));
+        }
+        let count =
+            |values: &Values| asked.iter().filter(|value| values.index(value).is_some()).count() as u64;
+        let counts = outputs.iter().map(|(port, values)| (port.clone(), count(values)));
+        Ok(counts.filter(|(_, count)| *count > 0).collect())
     }
 
     /// Returns how many partitions of each port of a product are published.
@@ -168,6 +195,9 @@ impl Control {
 fn done(verb: &Verb) -> String {
     match verb {
         Verb::Backfill { product, from, to } => format!("{product} is computed again from {from} to {to}"),
+        Verb::BackfillValues { product, values } => {
+            format!("{product} is computed again: {}", values.join(", "))
+        }
         Verb::Run { product } => format!("{product} is computed again"),
         Verb::Retry { product } => format!("failed steps of {product} are tried again"),
         Verb::Cancel { product, run } => {

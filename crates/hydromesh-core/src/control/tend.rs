@@ -121,7 +121,8 @@ fn tending(pipeline: &PipelineId) -> StepKey {
 fn expires(ledger: &LedgerState, pipeline: &Pipeline, port: &PortId, now_ms: i64) -> Option<String> {
     let Pipeline::Batch(batch) = pipeline else { return None };
     let output = ledger.deployed.get(&port.product)?.product.outputs.get(&port.port)?;
-    let first = first_kept(batch.partition.as_ref()?, output.contract.retention()?, now_ms)?;
+    let calendar = batch.partition.as_ref()?.calendar()?;
+    let first = first_kept(calendar, output.contract.retention()?, now_ms)?;
     let known = ledger.kept_from(port);
     known.is_none_or(|known| known < first.as_str()).then_some(first)
 }

@@ -147,7 +147,10 @@ impl Control {
     pub(super) fn describe(&self, about: &About, sign: &Sign) -> (String, Vec<(String, String)>) {
         let id = &about.0;
         let (summary, mut details) = match sign {
-            Sign::Late { port, most, newest_ms, age_ms } => lateness(port, *most, *newest_ms, *age_ms),
+            Sign::Late { port, most, newest_ms, age_ms } => {
+                let oldest = self.ledger.oldest_value(port);
+                lateness(port, *most, *newest_ms, *age_ms, oldest)
+            }
             Sign::Failed { step, others } => match self.ledger.failed.get(step) {
                 Some(attempts) => failure(step, attempts, *others),
                 None => (format!("{step} failed"), Vec::new()),
@@ -201,10 +204,16 @@ fn coarse(ms: i64) -> Span {
     Span::from_millis(ms - ms % unit)
 }
 
-fn lateness(port: &PortId, most: Span, newest_ms: Option<i64>, age_ms: i64) -> Words {
+fn lateness(
+    port: &PortId,
+    most: Span,
+    newest_ms: Option<i64>,
+    age_ms: i64,
+    oldest: Option<(&str, Option<i64>)>,
+) -> Words {
     let age = coarse(age_ms);
     let over = coarse((age_ms - most.millis()).max(60_000));
-    let details = vec![
+    let mut details = vec![
         ("Port".to_owned(), port.to_string()),
         ("Promise".to_owned(), format!("data at most {most} old")),
         (
@@ -212,9 +221,22 @@ fn lateness(port: &PortId, most: Span, newest_ms: Option<i64>, age_ms: i64) -> W
             newest_ms.map_or_else(|| "nothing published yet".to_owned(), instant),
         ),
     ];
-    let summary = match newest_ms {
-        Some(_) => format!("{port} is late by {over}: its newest data is {age} old, the promise is {most}"),
-        None => format!("{port} has published nothing since its deploy {age} ago, the promise is {most}"),
+    details.extend(oldest.map(|(value, _)| ("Oldest partition".to_owned(), value.to_owned())));
+    let summary = match (newest_ms, oldest) {
+        (_, Some((value, None))) => {
+            format!(
+                "{port} is late by {over}: its partition {value} was never published, the promise is {most}"
+            )
+        }
+        (Some(_), Some((value, Some(_)))) => format!(
+            "{port} is late by {over}: the data of its oldest partition, {value}, is {age} old, the promise is {most}"
+        ),
+        (Some(_), None) => {
+            format!("{port} is late by {over}: its newest data is {age} old, the promise is {most}")
+        }
+        (None, _) => {
+            format!("{port} has published nothing since its deploy {age} ago, the promise is {most}")
+        }
     };
     (summary, details)
 }

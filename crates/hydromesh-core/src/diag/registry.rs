@@ -165,6 +165,8 @@ registry! {
     UNKNOWN_POOL = "HM-M027" Error "a pipeline names a pool that no environment has", "add it to `limits: {pools: {NAME: STEPS}}` of an environment in mesh.yaml, or correct the name";
     BAD_SCHEDULE = "HM-M028" Error "a schedule has no meaning for its pipeline", "leave it out, give a cron, or add the promise that the message names";
     NOT_CUT = "HM-M032" Error "a pipeline picks partitions where there are none", "leave the port out of `inputs`, or cut both tables by `partition`";
+    BAD_VALUES = "HM-M040" Error "an output cannot be cut by these values", "list each value once, as the column of the contract, a string or an integer, holds it";
+    NOT_FOR_VALUES = "HM-M041" Error "a key is for outputs that are cut by a calendar", "leave it out: partitions that are values have no length and no order in time";
     BAD_WINDOW = "HM-M033" Error "a window over an input cannot be meant", "write `from` and `to` in the units that the message names, so that partitions of the input lie between them";
 
     ODCS_VERSION = "HM-C001" Error "the standard's version is not supported", "use apiVersion v3.2.0 (v3.0 and v3.1 are read too; product files: v1.1.0)";

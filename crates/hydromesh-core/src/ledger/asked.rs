@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::failed::{ALL, stretch};
 use super::{Attempts, Command, LedgerState, Verb};
 use crate::diag::codes;
-use crate::ids::ProductId;
+use crate::ids::{PortId, ProductId};
 
 /// Nothing of a product begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +36,14 @@ fn by(what: &str, actor: &str, reason: &str) -> String {
     format!("{what} by {actor}{reason}")
 }
 
+/// Whose partitions are asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    /// Those of ports that are cut by a calendar: values of a list may look like dates.
+    Calendars,
+    All,
+}
+
 impl Attempts {
     /// Returns whether somebody cancelled the last one.
     #[must_use]
@@ -54,8 +62,9 @@ impl Attempts {
 impl LedgerState {
     pub(super) fn obey(&mut self, at_ms: i64, command: &Command) {
         match &command.verb {
-            Verb::Backfill { product, from, to } => self.force(product, from, to),
-            Verb::Run { product } => self.force(product, ALL.0, ALL.1),
+            Verb::Backfill { product, from, to } => self.force(product, (from, to), Of::Calendars),
+            Verb::BackfillValues { product, values } => self.force_values(product, values),
+            Verb::Run { product } => self.force(product, ALL, Of::All),
             Verb::Retry { product } => self.failed.retain(|step, _| step.pipeline.product != *product),
             Verb::Silence { product, until_ms } => {
                 self.silenced.insert(product.clone(), *until_ms);
@@ -78,8 +87,12 @@ impl LedgerState {
         self.paused.get(product).filter(|pause| pause.until_ms.is_none_or(|until_ms| now_ms < until_ms))
     }
 
-    pub(super) fn force(&mut self, product: &ProductId, from: &str, to: &str) {
-        for (_, state) in self.ports.iter_mut().filter(|(port, _)| port.product == *product) {
+    fn force(&mut self, product: &ProductId, (from, to): (&str, &str), of: Of) {
+        let listed = |port: &PortId| self.values_of(port).is_some();
+        let ports = self.ports.keys().filter(|port| port.product == *product);
+        let ports: Vec<PortId> = ports.filter(|port| of == Of::All || !listed(port)).cloned().collect();
+        for port in ports {
+            let Some(state) = self.ports.get_mut(&port) else { continue };
             for partition in stretch(&mut Arc::make_mut(state).partitions, from, to) {
                 partition.forced = true;
             }

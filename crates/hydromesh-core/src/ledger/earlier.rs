@@ -1,18 +1,18 @@
 //! What was published before: what a band is taken from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::{LedgerState, PortState, Published, PublishedPartition};
+use super::{LedgerState, Published, PublishedPartition};
 use crate::band::{Band, Earlier, History};
 use crate::ids::PortId;
 
-/// Earlier publications of a whole table that are kept.
+/// Earlier publications of a whole table, or of a value of a list, that are kept.
 const KEEP_WHOLE: usize = 60;
 
 impl LedgerState {
     /// Returns what was published of a port by the same definition, before a partition (`None`: a whole table) in the
-    /// data's own time; the last `most` of it.
+    /// data's own time; the last `most` of it. A value of a list is preceded by what was published of it before.
     ///
     /// What the table may not show, because somebody else changed it or a run was interrupted, is left out.
     #[must_use]
@@ -25,20 +25,21 @@ impl LedgerState {
                 && !altered.is_some_and(|altered| altered.contains_key(key))
         };
         let earlier = |it: &PublishedPartition| Earlier { rows: it.published.rows, nulls: it.nulls.clone() };
-        match before {
-            Some(before) => {
+        let own = match before {
+            Some(before) if self.values_of(port).is_none() => {
                 let before = state.partitions.range(..before.to_owned()).rev();
                 let known = before.filter(|(key, it)| counts(key, it)).take(most);
-                known.map(|(key, it)| (key.clone(), earlier(it))).collect()
+                return known.map(|(key, it)| (key.clone(), earlier(it))).collect();
             }
-            None => {
-                let shown = state.partitions.get("").filter(|it| counts("", it));
-                let before = shown.into_iter().chain(state.before.iter().rev());
-                let known = before.filter(|it| it.published.data == data).take(most);
-                // Versions with zeros before them sort as text as they do as numbers.
-                known.map(|it| (format!("{:020}", it.published.version), earlier(it))).collect()
-            }
-        }
+            Some(value) => state.values_before.get(value),
+            None => Some(&state.before),
+        };
+        let key = before.unwrap_or_default();
+        let shown = state.partitions.get(key).filter(|it| counts(key, it));
+        let before = shown.into_iter().chain(own.into_iter().flatten().rev());
+        let known = before.filter(|it| it.published.data == data).take(most);
+        // Versions with zeros before them sort as text as they do as numbers.
+        known.map(|it| (format!("{:020}", it.published.version), earlier(it))).collect()
     }
 
     /// Takes note of a measured percentage of nulls until the run publishes, or ends without.
@@ -68,16 +69,20 @@ impl LedgerState {
     }
 }
 
-/// Keeps what a whole table showed before, unless it is shown again.
-pub(super) fn keep_whole(port: &mut PortState, replaced: Arc<PublishedPartition>, by: &Published) {
+/// Keeps what a whole table, or a value, showed before, unless it is shown again.
+pub(super) fn keep(
+    before: &mut VecDeque<Arc<PublishedPartition>>,
+    replaced: Arc<PublishedPartition>,
+    by: &Published,
+) {
     // The same inputs give the same rows; counting them twice would make the band too narrow.
     let again = replaced.published.version == by.version || replaced.published.inputs == by.inputs;
-    if by.partition.is_some() || again && replaced.published.data == by.data {
+    if again && replaced.published.data == by.data {
         return;
     }
-    port.before.push_back(replaced);
-    while port.before.len() > KEEP_WHOLE {
-        port.before.pop_front();
+    before.push_back(replaced);
+    while before.len() > KEEP_WHOLE {
+        before.pop_front();
     }
 }
 

@@ -15,6 +15,7 @@ mod records;
 mod retired;
 mod state;
 mod tended;
+mod values;
 
 use std::collections::BTreeMap;
 
@@ -657,6 +658,13 @@ pub enum Verb {
         /// Last partition.
         to: String,
     },
+    /// Compute partitions of a product again that are values of a list.
+    BackfillValues {
+        /// The product.
+        product: ProductId,
+        /// The values.
+        values: Vec<String>,
+    },
     /// Run a product's pipelines now, whatever is due.
     Run {
         /// The product.
@@ -702,6 +710,7 @@ impl Verb {
     pub fn product(&self) -> &ProductId {
         match self {
             Self::Backfill { product, .. }
+            | Self::BackfillValues { product, .. }
             | Self::Run { product }
             | Self::Retry { product }
             | Self::Cancel { product, .. }

@@ -95,7 +95,9 @@ pub struct PortState {
     pub published: u64,
     /// Earlier publications of a table without partitions, oldest first.
     pub before: VecDeque<Arc<PublishedPartition>>,
-    /// Partitions published per run of data fingerprint, for the summary of a commit.
+    /// Earlier publications of each value of a list, oldest first.
+    pub values_before: BTreeMap<String, VecDeque<Arc<PublishedPartition>>>,
+    /// Up to when its data is usable: the newest data time of any partition, of a list that of its oldest value.
     pub newest_data_ms: Option<i64>,
 }
 

@@ -240,6 +240,9 @@ impl LedgerState {
                 self.return_of(&id);
                 self.deployed.insert(id.clone(), Arc::new(deployed));
                 self.take_sides(&id);
+                for name in product.outputs.keys() {
+                    self.age_by_values(&product.port(name));
+                }
             }
             Fact::Inherited { parent, position } => self.inherit(at_ms, parent, *position),
             Fact::Retired { product, commit, decision } => self.retire(at_ms, product, commit, decision),
@@ -506,11 +509,14 @@ impl LedgerState {
         }
         let is_kept =
             self.kept_from(&published.port).is_none_or(|from| key.is_empty() || key.as_str() >= from);
+        let values = self.values_of(&published.port).cloned();
         let port = self.port_mut(&published.port);
         port.version = port.version.max(published.version);
         port.rows_version = port.rows_version.max(rows_version);
         port.published += 1;
-        port.newest_data_ms = port.newest_data_ms.max(published.data_time_ms);
+        if values.is_none() {
+            port.newest_data_ms = port.newest_data_ms.max(published.data_time_ms);
+        }
         let partition = PublishedPartition {
             published: published.clone(),
             at_ms,
@@ -522,10 +528,23 @@ impl LedgerState {
         // A step that began before its contract gave the partition up.
         if !is_kept {
             port.partitions.remove(&key);
-        } else if let Some(replaced) = port.partitions.insert(key, Arc::new(partition)) {
-            earlier::keep_whole(port, replaced, published);
+        } else if let Some(replaced) = port.partitions.insert(key.clone(), Arc::new(partition)) {
+            match &values {
+                // What was taken off the list while it was computed is judged no more.
+                Some(values) if values.index(&key).is_some() => {
+                    earlier::keep(port.values_before.entry(key).or_default(), replaced, published);
+                }
+                None if key.is_empty() => earlier::keep(&mut port.before, replaced, published),
+                Some(_) | None => {}
+            }
         }
-        keep(&mut port.publishes, (at_ms, published.data_time_ms), KEEP_PUBLISHES);
+        let mut data_time_ms = published.data_time_ms;
+        if values.is_some() {
+            // It is as old as its oldest value.
+            self.age_by_values(&published.port);
+            data_time_ms = self.ports.get(&published.port).and_then(|port| port.newest_data_ms);
+        }
+        keep(&mut self.port_mut(&published.port).publishes, (at_ms, data_time_ms), KEEP_PUBLISHES);
     }
 
     /// Returns the newest decision about an action on a product's fingerprint under these policies.

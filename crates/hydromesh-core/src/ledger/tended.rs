@@ -18,7 +18,8 @@ impl LedgerState {
     /// Returns the first partition that a port keeps, if its contract gave some up.
     #[must_use]
     pub fn kept_from(&self, port: &PortId) -> Option<&str> {
-        self.kept.get(port).map(|kept| kept.from.as_str())
+        // Values of a list have no age by which they would be given up, whatever the port was cut by before.
+        self.kept.get(port).filter(|_| self.values_of(port).is_none()).map(|kept| kept.from.as_str())
     }
 
     /// Returns when a port last gave partitions up.

@@ -2,6 +2,7 @@
 
 mod contract;
 mod load;
+mod partition;
 mod picks;
 mod pipeline;
 pub mod read;
@@ -19,10 +20,11 @@ pub use contract::{
     SlaKind, Threshold, Usual, UsualOf,
 };
 pub use load::{LoadResult, Loaded, load, load_with};
+pub use partition::{Calendar, Partitioning, Parts, Values, ValuesError};
 pub use pipeline::{
     Available, BackfillOrder, BatchPipeline, BatchSchedule, Bounds, ByPromise, Chunking, DriftRule,
-    EmbeddingPipeline, EventSource, FeaturePipeline, Late, LateBeyond, Partitioning, Pipeline, PipelineKind,
-    RetrainOn, Retry, Schedule, SqlText, StreamPipeline, TrainGate, Trainer, TrainingPipeline,
+    EmbeddingPipeline, EventSource, FeaturePipeline, Late, LateBeyond, Pipeline, PipelineKind, RetrainOn,
+    Retry, Schedule, SqlText, StreamPipeline, TrainGate, Trainer, TrainingPipeline,
 };
 pub use retire::{RetirePolicy, TableEnd};
 pub use shape::{ColumnShape, Influence, QueryShape, SourceColumn};

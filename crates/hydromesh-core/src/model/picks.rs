@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::load::Draft;
-use super::{BatchPipeline, InputSource, InputWindow, Partitioning, Pipeline};
+use super::{BatchPipeline, Calendar, InputSource, InputWindow, Partitioning, Pipeline};
 use crate::diag::{Code, codes};
 use crate::ids::{PortId, ProductId};
 use crate::plan::Mapping;
@@ -20,6 +20,14 @@ pub(super) fn misfit(
         let message = "a whole table has no partitions that could read some of its inputs: add `partition`, or leave `inputs` out";
         return Some((codes::NOT_CUT, message.to_owned()));
     };
+    let by_values = |whose: &str| {
+        let message = format!(
+            "{whose} is cut by values, and a window moves the borders of a calendar: leave the port out of `inputs`; of an input \
+             that has the same list by the same column each value reads its own by itself, of any other all"
+        );
+        Some((codes::NOT_FOR_VALUES, message))
+    };
+    let Some(cut) = cut.calendar() else { return by_values("the output") };
     let theirs = match source {
         InputSource::Port { port } => match cut_of(port, drafts)? {
             Ok(cut) => cut,
@@ -35,6 +43,7 @@ pub(super) fn misfit(
             return Some((codes::NOT_CUT, message.to_owned()));
         }
     };
+    let Some(theirs) = theirs.calendar() else { return by_values("the input") };
     let why = [("from", window.from), ("to", window.to)]
         .into_iter()
         .find_map(|(key, shift)| misfit_of_unit(key, shift, cut.every, theirs.every))
@@ -83,7 +92,7 @@ fn misfit_of_unit(key: &str, shift: Shift, output: Grain, every: Grain) -> Optio
 }
 
 /// Returns why a window is too short, if it is for any partition of a few years.
-fn misfit_of_length(output: &Partitioning, input: &Partitioning, window: &InputWindow) -> Option<String> {
+fn misfit_of_length(output: &Calendar, input: &Calendar, window: &InputWindow) -> Option<String> {
     let held = Mapping::lengths(output, input, window)?;
     if held.start == 0 {
         return Some(format!(

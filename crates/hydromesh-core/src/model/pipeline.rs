@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::InputWindow;
+use super::{InputWindow, Partitioning};
 use crate::ids::{PipelineName, PortId, PortName};
 use crate::tile::ViewSpec;
-use crate::time::{Grain, Span};
+use crate::time::Span;
 
 /// One pipeline.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -204,19 +204,6 @@ pub struct Bounds {
     /// The pool of the environment in which a step takes a place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
-}
-
-/// How an output is cut into partitions.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Partitioning {
-    /// The partition column of the output.
-    pub by: String,
-    /// Size of a partition.
-    pub every: Grain,
-    /// Key of the first partition.
-    pub start: String,
-    /// IANA zone of the calendar.
-    pub timezone: String,
 }
 
 /// When a batch pipeline takes newer rows of its inputs.

@@ -6,8 +6,8 @@ use super::load::{Draft, Findings, related};
 use super::picks::misfit;
 use super::read::{Feed, RawPort, humanise};
 use super::{
-    Available, BatchPipeline, BatchSchedule, Contract, EventSource, InputPort, InputSource, Mesh, OutputPort,
-    Pipeline, Product, QualityCheck, SqlText, TableFormat,
+    Available, BatchPipeline, BatchSchedule, Contract, EventSource, InputPort, InputSource, LogicalType,
+    Mesh, OutputPort, Partitioning, Pipeline, Product, QualityCheck, SqlText, TableFormat,
 };
 use crate::diag::{Diagnostic, Spot, codes};
 use crate::ids::{PipelineName, PortId, PortName, ProductId};
@@ -415,6 +415,9 @@ impl Resolver<'_> {
                 }
                 if let (Some(partition), Some(contract)) = (&batch.partition, &output) {
                     self.has_column(contract, &partition.by, &file, at("partition.by"));
+                    if let Some(why) = misfit_of_values(partition, contract) {
+                        self.tell(Diagnostic::new(codes::BAD_VALUES, file, at("partition.values"), why));
+                    }
                 }
             }
             Pipeline::Stream(stream) => {
@@ -562,9 +565,28 @@ fn withhold(
     mesh.withheld = withheld;
 }
 
+/// Returns why an output cannot be cut by the values of its list, if it cannot; a column that is not there has its own finding.
+fn misfit_of_values(partition: &Partitioning, contract: &Contract) -> Option<String> {
+    let values = partition.values()?;
+    let column = contract.columns.iter().find(|column| column.name == partition.by)?;
+    match column.logical {
+        LogicalType::String => None,
+        LogicalType::Integer => {
+            let plain =
+                |value: &&String| value.parse::<i64>().is_ok_and(|number| number.to_string() == **value);
+            let wrong = values.iter().find(|value| !plain(value))?;
+            Some(format!("`{wrong}` is no whole number as the column `{}` holds them", column.name))
+        }
+        _ => Some(format!(
+            "column `{}` is neither a string nor an integer, so that none of its values can be the key of a partition",
+            column.name
+        )),
+    }
+}
+
 /// Returns why `schedule: promise` has no meaning for a pipeline, if it has none.
 fn misfit_of_promise(batch: &BatchPipeline, contract: &Contract) -> Option<&'static str> {
-    if batch.partition.is_some() {
+    if batch.partition.as_ref().is_some_and(|cut| cut.calendar().is_some()) {
         return Some(
             "a partition is computed once, when it has ended, so that waiting saves nothing: leave `schedule` out",
         );

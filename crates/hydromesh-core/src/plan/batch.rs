@@ -10,12 +10,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::grid::Grid;
+use super::keys::length_ms;
 use super::rests::{RestsOn, Stale};
 use super::survey::{ALTERED, Chunk, Lack, PipelineSurvey, Survey, Touch, UNSURE, expire};
 use super::{NotDue, StepKey, Work, partition_bounds_ms};
 use crate::ids::{PipelineId, PortId};
 use crate::ledger::{Deployed, PublishedPartition, Reading};
 use crate::model::{BatchPipeline, BatchSchedule, ByPromise, Partitioning};
+use crate::planted::{self, Bug};
 use crate::time::Cron;
 
 /// From the end of a run to what readers see, milliseconds.
@@ -78,7 +80,9 @@ impl<'a> Survey<'a> {
             }
             return found;
         };
-        let kept = before.filter(|_| !touch.whole).and_then(|mut it| Some((it.grid.take()?, it)));
+        let outlived = cut.values().is_some() && planted::is(Bug::ListOutlived);
+        let kept = before.filter(|_| !touch.whole || outlived);
+        let kept = kept.and_then(|mut it| Some((it.grid.take()?, it)));
         let anew = kept.is_none();
         let begin = || Some((Grid::new(batch, cut)?, found.clone()));
         let Some((grid, kept)) = kept.or_else(begin) else { return found };
@@ -202,6 +206,9 @@ impl Table<'_> {
     /// Between two ticks of its schedule a pipeline sees the world as of the last tick.
     fn ended(&self, grid: &Grid, cut: &Partitioning) -> (i64, Option<i64>) {
         let now_ms = self.survey.now_ms;
+        if cut.values().is_some() {
+            return (grid.end_at(cut, now_ms), None);
+        }
         if self.batch.schedule.as_ref().and_then(BatchSchedule::cron).is_none() {
             let ended = grid.end_at(cut, now_ms);
             return (ended, partition_bounds_ms(cut, &grid.key(ended)).map(|(_, end_ms)| end_ms));
@@ -213,9 +220,8 @@ impl Table<'_> {
     }
 
     /// Returns up to which position each input is published that is cut by a calendar at most as coarse, or of which the
-    /// pipeline says what it reads.
+    /// pipeline says what it reads. Values do not follow one another, so that nothing is published up to one.
     fn covered(&self, cut: &Partitioning, grid: &Grid) -> Vec<(PortId, i64)> {
-        let length = |cut: &Partitioning| partition_bounds_ms(cut, &cut.start).map(|(from, to)| to - from);
         let ledger = self.survey.ledger;
         let input = |port: &PortId| {
             let theirs = ledger.deployed.get(&port.product)?.product.cut_of(&port.port)?;
@@ -229,7 +235,7 @@ impl Table<'_> {
                 return Some((port.clone(), end));
             }
             // A coarser table is looked things up in; waiting for its month to end would be of no use.
-            if length(theirs)? > length(cut)? {
+            if length_ms(theirs)? > length_ms(cut)? {
                 return None;
             }
             let newest = partitions.keys().rev().find_map(|key| partition_bounds_ms(theirs, key));
@@ -261,7 +267,6 @@ impl Table<'_> {
         let mut chunk = Chunk::default();
         let stale = self.stale(cut, grid, range, &mut chunk.until_ms);
         for Stale { range, why, blocked, .. } in stale {
-            let partitions = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
             match chunk.stale.last_mut() {
                 Some(last) if last.end == range.start => last.end = range.end,
                 _ => chunk.stale.push(range.clone()),
@@ -276,7 +281,8 @@ impl Table<'_> {
             let work = Work::Partitions { from: grid.key(range.start), to: grid.key(range.end - 1) };
             let key = StepKey { pipeline: self.id.clone(), work };
             // What is held back is noted in the chunk.
-            let _ = self.survey.push(&mut chunk, self.deployed, key, format!("{}: {why}", count(partitions)));
+            let reason = format!("{}: {why}", grid.spoken(&range));
+            let _ = self.survey.push(&mut chunk, self.deployed, key, reason);
         }
         chunk
     }
@@ -365,7 +371,7 @@ impl Table<'_> {
                 last_ms.filter(|last_ms| *last_ms <= partition.at_ms).and(next_ms)
             }
             BatchSchedule::By(ByPromise::Promise) => {
-                let begin_ms = self.begin_by_ms()?;
+                let begin_ms = self.begin_by_ms(partition)?;
                 (now_ms < begin_ms).then_some(begin_ms)
             }
         }
@@ -382,14 +388,17 @@ impl Table<'_> {
         })
     }
 
-    /// Returns when a whole output has to be begun for its promised age to hold: its newest data, plus the promise, less half as much
-    /// again as the slowest of its last runs took, and a minute for the rest of the way. Before its first run a tenth of
-    /// the promise stands for that.
-    fn begin_by_ms(&self) -> Option<i64> {
+    /// Returns when a whole output, or one of its values, has to be begun for its promised age to hold: its newest data, plus the
+    /// promise, less half as much again as the slowest of its last runs took, and a minute for the rest of the way. Before its
+    /// first run a tenth of the promise stands for that.
+    fn begin_by_ms(&self, partition: &PublishedPartition) -> Option<i64> {
         let output = self.deployed.product.outputs.get(&self.batch.output)?;
         let promise_ms = output.contract.data_age()?.millis();
         let ledger = self.survey.ledger;
-        let newest_ms = ledger.ports.get(&self.port)?.newest_data_ms?;
+        let newest_ms = match &self.batch.partition {
+            Some(_) => partition.published.data_time_ms?,
+            None => ledger.ports.get(&self.port)?.newest_data_ms?,
+        };
         let slowest_ms = ledger.took.get(self.id).and_then(|took| took.iter().max());
         let margin_ms = slowest_ms.map_or(promise_ms / 10, |slowest| slowest + slowest / 2 + WAY_MS);
         Some(newest_ms.saturating_add(promise_ms).saturating_sub(margin_ms))

@@ -5,10 +5,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Desired, Print, ended_partitions};
-use crate::ids::{PortId, ProductId};
+use super::{Desired, Print, partitions_at};
+use crate::ids::{PortId, PortName, ProductId};
 use crate::ledger::{Deployed, LedgerState, Retirement};
-use crate::model::{Contract, LogicalType, Pipeline, Product};
+use crate::model::{Contract, LogicalType, Partitioning, Pipeline, Product, Values};
 use crate::time::day_of;
 
 /// What a commit would change, and what would have to be computed for it.
@@ -169,17 +169,29 @@ fn to_compute(
         let new = print.ports.get(output).map(|port| &port.data);
         let old = deployed.and_then(|deployed| deployed.print.ports.get(output)).map(|port| &port.data);
         if new == old {
+            let added = deployed.map_or(0, |deployed| values(&deployed.product, product, output).0.len());
+            if added > 0 {
+                counts.insert(product.port(output), added as u64);
+            }
             continue;
         }
         let count = match pipeline {
-            Pipeline::Batch(batch) => {
-                batch.partition.as_ref().map_or(1, |cut| ended_partitions(cut, now_ms).len() as u64)
-            }
+            Pipeline::Batch(batch) => batch.partition.as_ref().map_or(1, |cut| partitions_at(cut, now_ms)),
             _ => 1,
         };
         counts.insert(product.port(output), count);
     }
     counts
+}
+
+/// Returns the values that the list of a port has and had not, and those that it had and has not.
+fn values<'a>(before: &'a Product, now: &'a Product, port: &PortName) -> (Vec<&'a String>, Vec<&'a String>) {
+    let of = |product: &'a Product| product.cut_of(port).and_then(Partitioning::values);
+    let (Some(before), Some(now)) = (of(before), of(now)) else { return (Vec::new(), Vec::new()) };
+    let lacks = |these: &'a Values, others: &'a Values| {
+        these.iter().filter(|value| others.index(value).is_none()).collect()
+    };
+    (lacks(now, before), lacks(before, now))
 }
 
 fn compare(deployed: &Deployed, product: &Product, print: &Print) -> (ChangeKind, Vec<String>) {
@@ -191,6 +203,12 @@ fn compare(deployed: &Deployed, product: &Product, print: &Print) -> (ChangeKind
             reasons.push(format!("port {name} is new"));
             continue;
         };
+        let (added, removed) = values(&deployed.product, product, name);
+        if !added.is_empty() {
+            kind = ChangeKind::Update;
+        }
+        list(&mut reasons, name.as_str(), "added values", added.into_iter());
+        list(&mut reasons, name.as_str(), "stays readable and is computed no more:", removed.into_iter());
         if old.data == new.data {
             continue;
         }

@@ -3,20 +3,22 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::{Work, ended_partitions, partition_bounds_ms};
+use super::Work;
+use super::keys::{self, Keys};
 use crate::model::{BatchPipeline, Partitioning};
-use crate::time::{Grain, Partition, Span};
+use crate::time::Span;
 
 /// Partitions in one step, when the pipeline does not say: small enough to show progress, large enough to amortise a
 /// scan of the inputs.
 const DEFAULT_CHUNK: i64 = 15;
 
-/// Positions are those of the calendar; places count chunks from the first partition.
+/// Positions are those of the calendar, or of the list of values; places count chunks from the first partition. A value is a
+/// chunk of its own, so that each is computed, tried again and stopped by itself.
 ///
 /// Cuts fall on multiples of a chunk's length, so that what remains of a chunk under way never reaches into the next one.
 #[derive(Debug, Clone)]
 pub(super) struct Grid {
-    pub every: Grain,
+    pub keys: Keys,
     pub first: i64,
     /// Partitions in one chunk.
     most: i64,
@@ -33,12 +35,14 @@ pub(super) struct Grid {
 impl Grid {
     /// Returns the grid of a pipeline of which nothing was looked at, if its first partition is one.
     pub fn new(batch: &BatchPipeline, cut: &Partitioning) -> Option<Self> {
-        let first = Partition::parse(cut.every, &cut.start).ok()?.index();
-        let length = partition_bounds_ms(cut, &cut.start).map_or(1, |(from, to)| (to - from).max(1));
+        let first = keys::first(cut)?;
+        let length = keys::length_ms(cut).map_or(1, |length| length.max(1));
+        let most = batch.chunk.map_or(DEFAULT_CHUNK, |chunk: Span| (chunk.millis() / length).max(1));
+        let keys = Keys::of(cut);
         Some(Self {
-            every: cut.every,
             first,
-            most: batch.chunk.map_or(DEFAULT_CHUNK, |chunk: Span| (chunk.millis() / length).max(1)),
+            most: if keys.values().is_some() { 1 } else { most },
+            keys,
             ended: first,
             ended_until_ms: Some(i64::MIN),
             seen: first,
@@ -48,17 +52,26 @@ impl Grid {
 
     /// Returns the key of a position.
     pub fn key(&self, index: i64) -> String {
-        Partition::from_index(self.every, index).to_string()
+        self.keys.key(index)
     }
 
-    /// Returns the position of a key, if it is one of this calendar.
+    /// Returns the position of a key, if it is one of this calendar or list.
     pub fn index(&self, key: &str) -> Option<i64> {
-        Partition::parse(self.every, key).ok().map(Partition::index)
+        self.keys.index(key)
     }
 
-    /// Returns the position after the last partition that has ended at an instant.
+    /// Returns the position after the last partition that may be computed at an instant.
     pub fn end_at(&self, cut: &Partitioning, at_ms: i64) -> i64 {
-        ended_partitions(cut, at_ms).last().map_or(self.first, |last| last.index() + 1)
+        keys::end_at(cut, at_ms).unwrap_or(self.first)
+    }
+
+    /// Says which partitions: a value by its name, others by how many they are.
+    pub fn spoken(&self, range: &Range<i64>) -> String {
+        let partitions = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        match &self.keys {
+            Keys::Values(values) if partitions == 1 => values.at(range.start).to_owned(),
+            _ => super::batch::count(partitions),
+        }
     }
 
     /// Returns the place of a position.
@@ -66,9 +79,9 @@ impl Grid {
         (index - self.first).div_euclid(self.most)
     }
 
-    /// Returns the place of the newest partition that was looked at.
+    /// Returns the first place of what readers wait for: the newest partition that was looked at, or all values alike.
     pub fn newest(&self) -> i64 {
-        self.place(self.seen - 1)
+        if self.keys.values().is_some() { 0 } else { self.place(self.seen - 1) }
     }
 
     /// Returns the positions of a place that were looked at.
@@ -103,11 +116,12 @@ impl Grid {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::Grain;
 
     #[test]
     fn places_are_cut_where_they_always_were() {
         let grid = Grid {
-            every: Grain::Day,
+            keys: Keys::Calendar(Grain::Day),
             first: 100,
             most: 3,
             ended: 107,

@@ -10,7 +10,7 @@ use chrono_tz::Tz;
 
 use super::calendar::zone;
 use crate::ids::PortId;
-use crate::model::{BatchPipeline, InputWindow, Partitioning, Product};
+use crate::model::{BatchPipeline, Calendar, InputWindow, Partitioning, Product};
 use crate::time::{Grain, Interval, Partition};
 
 /// A window between two calendars. Positions are those of [`Partition::index`].
@@ -26,7 +26,7 @@ pub struct Mapping {
 impl Mapping {
     /// Returns the mapping of an output's partitions to an input's, if the input's first partition is one.
     #[must_use]
-    pub fn new(output: &Partitioning, input: &Partitioning, window: InputWindow) -> Option<Self> {
+    pub fn new(output: &Calendar, input: &Calendar, window: InputWindow) -> Option<Self> {
         let first = Partition::parse(input.every, &input.start).ok()?.index();
         Some(Self { output: (output.every, zone(output)), input: (input.every, zone(input)), window, first })
     }
@@ -34,9 +34,9 @@ impl Mapping {
     /// Returns the mappings that a pipeline declares for an input; none where it is read as a whole.
     #[must_use]
     pub fn of(product: &Product, batch: &BatchPipeline, port: &PortId, upstream: &Product) -> Vec<Self> {
-        let (Some(cut), Some(theirs)) = (&batch.partition, upstream.cut_of(&port.port)) else {
-            return Vec::new();
-        };
+        let own = batch.partition.as_ref().and_then(Partitioning::calendar);
+        let theirs = upstream.cut_of(&port.port).and_then(Partitioning::calendar);
+        let (Some(cut), Some(theirs)) = (own, theirs) else { return Vec::new() };
         let windows = product.windows_of(batch, port).into_iter();
         windows.filter_map(|window| Self::new(cut, theirs, *window)).collect()
     }
@@ -45,8 +45,8 @@ impl Mapping {
     /// partition of the output of four years, a leap year among them, or of its first months by the hour. Clocks that change are
     /// left aside: what a window means does not hang on them.
     #[must_use]
-    pub fn lengths(output: &Partitioning, input: &Partitioning, window: &InputWindow) -> Option<Range<i64>> {
-        let plain = |cut: &Partitioning| Partitioning { timezone: "UTC".to_owned(), ..cut.clone() };
+    pub fn lengths(output: &Calendar, input: &Calendar, window: &InputWindow) -> Option<Range<i64>> {
+        let plain = |cut: &Calendar| Calendar { timezone: "UTC".to_owned(), ..cut.clone() };
         let mapping = Self::new(&plain(output), &plain(input), *window)?;
         let at = |at_ms| Partition::containing(output.every, at_ms, Tz::UTC).index();
         // 2024-01-01, and from it four years or the first quarter.
@@ -154,9 +154,9 @@ mod tests {
 
     use super::*;
 
-    fn cut(every: Grain, zone: &str) -> Partitioning {
+    fn cut(every: Grain, zone: &str) -> Calendar {
         let start = Partition::containing(every, 1_735_689_600_000, Tz::UTC).to_string();
-        Partitioning { by: "p".to_owned(), every, start, timezone: zone.to_owned() }
+        Calendar { every, start, timezone: zone.to_owned() }
     }
 
     fn mapping(output: (Grain, &str), input: (Grain, &str), from: &str, to: &str) -> Mapping {

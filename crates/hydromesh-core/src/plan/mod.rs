@@ -7,6 +7,7 @@ mod calendar;
 mod change;
 mod due;
 mod grid;
+mod keys;
 mod mapping;
 mod order;
 mod places;
@@ -23,7 +24,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use calendar::{ended_partitions, first_kept, partition_bounds_ms};
+pub use calendar::{ended_partitions, first_kept, partition_bounds_ms, partitions_at, zone};
 pub use change::{Change, ChangeKind, Plan, admit, plan};
 pub use due::{DueStep, DueWork, NotDue, Refreshed, due_steps};
 pub use mapping::Mapping;
@@ -33,7 +34,7 @@ pub use preview::{Bounded, Newest, bound_preview, unbuilt};
 pub use print::{PortPrint, Print, glob_matches, print_mesh};
 pub use progress::Progress;
 pub use retry::{NextTry, next_try, retry_of, worth_telling};
-pub use stretch::{Stretch, stretch};
+pub use stretch::{Stretch, Wanted, stretch};
 pub(crate) use survey::expire;
 pub use survey::{broken_features, training_allowed_from};
 

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{Change, Desired, dependency_order, ended_partitions, partition_bounds_ms};
+use super::calendar::zone;
+use super::{Change, Desired, dependency_order, ended_partitions};
 use crate::ids::{PipelineName, PortId};
 use crate::ledger::{Deployed, LedgerState};
-use crate::model::{Partitioning, Pipeline, Product};
+use crate::model::{Calendar, Parts, Pipeline, Product};
 use crate::time::Partition;
 
 /// Partitions of each pipeline that a preview computes unless told otherwise: a week of days.
@@ -62,7 +63,12 @@ pub fn bound_preview(
         let before = ledger.deployed.get(&id);
         for (name, pipeline) in &mut product.pipelines {
             let Pipeline::Batch(batch) = pipeline else { continue };
-            let (output, Some(cut)) = (&batch.output, &mut batch.partition) else { continue };
+            // None of the values of a list is newer than another.
+            let (output, Some(Parts::Calendar(cut))) =
+                (&batch.output, batch.partition.as_mut().map(|cut| &mut cut.into))
+            else {
+                continue;
+            };
             let port = PortId { product: id.clone(), port: output.clone() };
             if print.ports.get(output).is_some_and(|it| ledger.is_inherited(&port, &it.data)) {
                 continue;
@@ -72,9 +78,7 @@ pub fn bound_preview(
             let usual = newest.unwrap_or(Newest::Last(USUAL));
             let Some((first, from)) = begin(cut, usual, kept, inputs_ms, now_ms) else { continue };
             cut.start = Partition::from_index(cut.every, from).to_string();
-            if let Some((begins_ms, _)) = partition_bounds_ms(cut, &cut.start) {
-                from_ms.insert(port.clone(), begins_ms);
-            }
+            from_ms.insert(port.clone(), bounds_ms(cut, from).0);
             if let Some(left_out) = u64::try_from(from - first).ok().filter(|count| *count > 0) {
                 // Where it begins is what is deployed here: another bound is another deploy.
                 print.all = format!("{}+{}", print.all, cut.start);
@@ -86,15 +90,21 @@ pub fn bound_preview(
 }
 
 /// Returns the position of the first partition of a pipeline as it is deployed, if it is cut alike.
-fn first_of(deployed: &Deployed, name: &PipelineName, cut: &Partitioning) -> Option<i64> {
+fn first_of(deployed: &Deployed, name: &PipelineName, cut: &Calendar) -> Option<i64> {
     let Pipeline::Batch(batch) = deployed.product.pipelines.get(name)? else { return None };
-    let before = batch.partition.as_ref().filter(|before| before.every == cut.every)?;
+    let before = batch.partition.as_ref()?.calendar().filter(|before| before.every == cut.every)?;
     Partition::parse(before.every, &before.start).ok().map(Partition::index)
+}
+
+/// Returns the half-open bounds of the partition at a position, milliseconds UTC.
+fn bounds_ms(cut: &Calendar, index: i64) -> (i64, i64) {
+    let interval = Partition::from_index(cut.every, index).interval(zone(cut));
+    (interval.from(), interval.to())
 }
 
 /// Returns the positions of the first partition that is defined and of the first that is computed; nothing when none has ended.
 fn begin(
-    cut: &Partitioning,
+    cut: &Calendar,
     newest: Newest,
     kept: Option<i64>,
     inputs_ms: Option<i64>,
@@ -108,11 +118,7 @@ fn begin(
         (None, Newest::All) => first,
     };
     let mut from = from.clamp(first, last);
-    let ends_ms = |index: i64| {
-        let key = Partition::from_index(cut.every, index).to_string();
-        partition_bounds_ms(cut, &key).map_or(i64::MAX, |(_, end_ms)| end_ms)
-    };
-    while from < last && inputs_ms.is_some_and(|inputs_ms| ends_ms(from) <= inputs_ms) {
+    while from < last && inputs_ms.is_some_and(|inputs_ms| bounds_ms(cut, from).1 <= inputs_ms) {
         from += 1;
     }
     Some((first, from))

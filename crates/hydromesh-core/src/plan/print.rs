@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::ids::{PipelineName, PortId, PortName, ProductId};
-use crate::model::{InputSource, Mesh, Pipeline, Product, QueryShape, SourceColumn};
+use crate::model::{InputSource, Mesh, Partitioning, Parts, Pipeline, Product, QueryShape, SourceColumn};
 use crate::spread::Spread;
 
 /// Version of everything hashed here. Hashes of different versions are never compared: both sides are derived anew.
@@ -337,7 +337,13 @@ fn alignments(
     }
     let upstream = mesh.products.get(&port.product).and_then(|it| it.cut_of(&port.port));
     let cut_alike = upstream.is_some_and(|cut| {
-        cut.by == source.column && cut.every == partition.every && cut.timezone == partition.timezone
+        cut.by == source.column
+            && match (&cut.into, &partition.into) {
+                (Parts::Calendar(theirs), Parts::Calendar(own)) => {
+                    theirs.every == own.every && theirs.timezone == own.timezone
+                }
+                (theirs, own) => theirs == own,
+            }
     });
     if cut_alike { vec![(batch.output.clone(), port.clone())] } else { Vec::new() }
 }
@@ -351,6 +357,17 @@ fn settings(pipeline: &Pipeline) -> String {
         }
     }
     value.to_string()
+}
+
+/// Returns what decides the rows of a partition of the way in which an output is cut.
+///
+/// Neither the first partition of a calendar nor the values of a list: what a day or a value shows does not hang on the others.
+fn cut_text(cut: Option<&Partitioning>) -> String {
+    match cut.map(|cut| (&cut.by, &cut.into)) {
+        None => "null".to_owned(),
+        Some((by, Parts::Calendar(calendar))) => json(&(by, calendar.every, &calendar.timezone)),
+        Some((by, Parts::Values { .. })) => json(&(by, "values")),
+    }
 }
 
 fn pipeline_print(
@@ -368,7 +385,7 @@ fn pipeline_print(
     let types = types.unwrap_or_default();
     match (pipeline, shape) {
         (Pipeline::Batch(batch), Some(shape)) => {
-            let mut extra = json(&(&batch.partition.as_ref().map(|it| (&it.by, it.every, &it.timezone))));
+            let mut extra = cut_text(batch.partition.as_ref());
             if !batch.inputs.is_empty() {
                 // How many of them are enough decides when, and not what.
                 let windows = batch.inputs.iter().map(|(input, it)| {

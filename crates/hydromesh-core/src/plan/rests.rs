@@ -124,9 +124,12 @@ impl RestsOn<'_> {
         lacking
     }
 
-    /// Says for what a partition waits, if the pipeline says what it reads.
+    /// Says for what a partition waits, if the pipeline says what it reads, or it is a value that has a name.
     pub fn words(&self, grid: &Grid, index: i64) -> Option<String> {
-        let mapping = self.mapping.as_ref()?;
+        let Some(mapping) = &self.mapping else {
+            let value = grid.keys.values()?.at(index);
+            return Some(format!("{value} waits for {value} of {}", self.input));
+        };
         let awaits = mapping.awaits(index);
         let lacking = self.lacking(&awaits);
         let (key, first) = (grid.key(index), mapping.input_key(lacking.first()?.start));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::grid::Grid;
+use super::keys::Keys;
 use super::rests::RestsOn;
 use super::retry::{ending_first, hold_back, paused_by, retry_of};
 use super::{DueStep, NotDue, StepKey, Work, upstream_ports};
@@ -17,6 +18,9 @@ use crate::time::Cron;
 const DRIFT_EVERY_MS: i64 = 10 * 60_000;
 /// A month of a training budget.
 const MONTH_MS: i64 = 30 * 86_400_000;
+
+/// Values that are named where there are no more of them.
+const NAMED: usize = 5;
 
 /// Why something is computed again whose table may show what no fact tells of.
 pub(super) const UNSURE: &str = "a run that would write it was interrupted";
@@ -158,7 +162,7 @@ impl PipelineSurvey {
     pub fn due(&self) -> impl Iterator<Item = &DueStep> {
         // A backlog must not make fresh data late.
         let newest = self.grid.as_ref().map_or(0, Grid::newest);
-        let fresh = self.chunks.get(&newest).into_iter().flat_map(|chunk| chunk.due.iter().rev());
+        let fresh = self.chunks.range(newest..).flat_map(|(_, chunk)| chunk.due.iter().rev());
         let backlog = self.chunks.range(..newest).map(|(_, chunk)| &chunk.due);
         let backwards = self.order == BackfillOrder::NewestFirst;
         let forwards = (!backwards).then(|| backlog.clone().flatten());
@@ -203,10 +207,16 @@ impl PipelineSurvey {
     /// Says what partitions are to be computed.
     pub fn why_partitions(&self) -> String {
         let held = self.chunks.values().find_map(|chunk| chunk.waiting.first());
-        held.map_or_else(
-            || format!("{} to compute", super::batch::count(self.stale())),
-            |held| held.why.clone(),
-        )
+        held.map_or_else(|| format!("{} to compute", self.spoken()), |held| held.why.clone())
+    }
+
+    /// Says which partitions are to be computed: values by their names, as long as those are few.
+    fn spoken(&self) -> String {
+        let count = super::batch::count(self.stale());
+        let Some(grid) = self.grid.as_ref().filter(|grid| grid.keys.values().is_some()) else { return count };
+        let stale = self.chunks.values().flat_map(|chunk| chunk.stale.iter().cloned().flatten());
+        let names: Vec<String> = stale.take(NAMED + 1).map(|index| grid.key(index)).collect();
+        if names.len() > NAMED { count } else { format!("{count} ({})", names.join(", ")) }
     }
 
     /// Returns how many partitions are to be computed.
@@ -311,8 +321,8 @@ impl<'a> Survey<'a> {
         let Some(grid) = &survey.grid else { return Vec::new() };
         let on = |mapping| RestsOn { input: port.clone(), survey, mapping };
         if deployed.print.aligned.contains(&(batch.output.clone(), port.clone())) {
-            // The input may have been cut anew since.
-            return if grid.every == cut.every { vec![on(None)] } else { Vec::new() };
+            // The input may have been cut anew since, or have another list by now.
+            return if grid.keys == Keys::of(cut) { vec![on(None)] } else { Vec::new() };
         }
         let mappings = self.ledger.mappings(&deployed.product, batch, port).into_iter();
         mappings.map(|mapping| on(Some(mapping))).collect()

@@ -179,6 +179,89 @@ fn windows_that_cannot_be_meant_are_told() {
     ");
 }
 
+/// Lists of values that cannot be meant are told, with what is.
+#[test]
+fn values_that_cannot_be_meant_are_told() {
+    let told = |kind: &str, partition: &str, more: &str| -> Vec<String> {
+        let mut files = support::folder(&support::root().join("tests/fixtures/bad/missing_column"));
+        let mut edit = |file: &str, from: &str, to: &str| {
+            let text = files[file].text.clone().expect("text").replacen(from, to, 1);
+            files.insert(file.to_owned(), Loaded { text: Ok(text), oid: "x".into() });
+        };
+        let cut = "{by: sold_on, every: day, start: 2026-08-01}";
+        edit("domains/shop/totals/pipeline.yaml", cut, partition);
+        edit("domains/shop/totals/pipeline.yaml", "lookback: 2d", more);
+        edit("domains/shop/totals/totals.odcs.yaml", "name: sold_on, logicalType: date", kind);
+        let findings = load(&files).findings;
+        let of_it = findings.into_iter().filter(|it| it.file.ends_with("totals/pipeline.yaml"));
+        of_it.map(|it| format!("{} {}", it.code.id(), it.message)).collect()
+    };
+    let (text, number) = ("name: sold_on, logicalType: string", "name: sold_on, logicalType: integer");
+    for (kind, good) in [
+        (text, "{by: sold_on, values: [de, at, NO]}"),
+        (text, "{by: sold_on, values: [1, 07]}"),
+        (number, "{by: sold_on, values: [7, -1]}"),
+    ] {
+        assert_eq!(told(kind, good, ""), Vec::<String>::new(), "{good}");
+    }
+    let one = "{by: sold_on, values: [de]}";
+    let found: Vec<String> = [
+        (text, "{by: sold_on, values: []}", ""),
+        (text, "{by: sold_on, values: de}", ""),
+        (text, "{by: sold_on, values: [[de]]}", ""),
+        (text, "{by: sold_on, values: [de, at, de]}", ""),
+        (text, "{by: sold_on, values: ['']}", ""),
+        (text, "{by: sold_on, values: ['a,b']}", ""),
+        (number, "{by: sold_on, values: [07]}", ""),
+        ("name: sold_on, logicalType: date", one, ""),
+        (text, "{by: sold_on, values: [de], start: 2026-08-01, timezone: UTC}", ""),
+        (text, one, "lookback: 2d"),
+        (text, one, "backfill: {chunk: 2d, order: newest_first, concurrency: 2}"),
+        (text, one, "inputs: {items: {partitions: same}}"),
+    ]
+    .into_iter()
+    .flat_map(|(kind, partition, more)| told(kind, partition, more))
+    .collect();
+    insta::assert_snapshot!(found.join("\n"), @"
+    HM-M040 an output is cut by at least one value
+    HM-Y008 `values` wants a list of values, such as `[at, de, it]`, this is text
+    HM-Y008 `values` wants a list of texts or whole numbers, this is a list
+    HM-M040 `de` is there twice
+    HM-M040 `` cannot be the key of a partition: it is empty
+    HM-M040 `a,b` cannot be the key of a partition: commas stand between partitions on the command line
+    HM-M040 `07` is no whole number as the column `sold_on` holds them
+    HM-M040 column `sold_on` is neither a string nor an integer, so that none of its values can be the key of a partition
+    HM-M041 `start` belongs to a calendar, and `values` cuts by a list: give one of the two
+    HM-M041 `timezone` belongs to a calendar, and `values` cuts by a list: give one of the two
+    HM-M041 `lookback` has no meaning where partitions are values: no value is ever closed, newer rows of an input always reopen it
+    HM-M041 `chunk` has no meaning where partitions are values: each is computed by a step of its own
+    HM-M041 `order` has no meaning where partitions are values: none is newer than another
+    HM-M041 the output is cut by values, and a window moves the borders of a calendar: leave the port out of `inputs`; of an input that has the same list by the same column each value reads its own by itself, of any other all
+    ");
+}
+
+/// The list that the documentation shows.
+#[test]
+fn the_documented_list_is_read() {
+    let page = std::fs::read_to_string(support::root().join("docs/pipelines.md")).expect("the page");
+    let block = page
+        .split("## Partitions that are values of a list")
+        .nth(1)
+        .and_then(|rest| rest.split("```yaml\n").nth(1));
+    let block = block.and_then(|rest| rest.split("```").next()).expect("a YAML block");
+    let (documents, found) = parse("pipeline.yaml", block);
+    assert_eq!(found, []);
+    let orders = [PortName::new("orders").expect("a name")];
+    let sql = |name: &str| SqlFile::Text(name.to_owned(), "SELECT 1".to_owned());
+    let around = Around { inputs: &orders, outputs: &orders, sql: &sql };
+    let sink = Sink::new("pipeline.yaml");
+    let pipeline = read::pipeline(&documents[0], &sink, &around).pipeline;
+    assert_eq!(sink.into_found(), []);
+    let Some(Pipeline::Batch(batch)) = pipeline else { panic!("{pipeline:?}") };
+    let partition = serde_json::to_string(&batch.partition).expect("JSON");
+    assert_eq!(partition, r#"{"by":"region","values":["at","de","it"]}"#);
+}
+
 /// The contract in the page is read as it stands there.
 #[test]
 fn the_documented_rules_about_what_is_usual_are_read() {

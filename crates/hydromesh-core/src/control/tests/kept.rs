@@ -5,16 +5,17 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::mesh::{Made, Spec, Tree, desired, id, picked, port_of, span};
+use super::steps::keys_between;
 use crate::ids::PortId;
 use crate::ledger::{Command, Entry, ErrorKind, Fact, LedgerState, Published, RunOutcome, Verb};
 use crate::model::BackfillOrder;
 use crate::plan::{DueStep, DueWork, StepKey, Work, due_steps};
-use crate::time::{Grain, Partition, PartitionSet};
+use crate::time::Grain;
 
 const HOUR_MS: i64 = 3_600_000;
 /// 2026-08-10T00:00:00Z: a week after the first partition.
 const NOW_MS: i64 = 1_786_320_000_000;
-const PRODUCTS: [&str; 8] = [
+const PRODUCTS: [&str; 10] = [
     "a/source",
     "a/aligned",
     "b/joined",
@@ -24,6 +25,9 @@ const PRODUCTS: [&str; 8] = [
     "c/lagged",
     "c/fanned",
     "c/moving",
+    // Values of a list, and the same list over it.
+    "d/listed",
+    "d/shared",
 ];
 
 /// Something that may happen, small enough to meet itself often.
@@ -43,6 +47,7 @@ fn key() -> impl Strategy<Value = String> {
         12 => (1_u8..20).prop_map(|day| format!("2026-08-{day:02}")),
         1 => Just(String::new()),
         1 => Just("2026-08-05T07".to_owned()),
+        4 => prop::sample::select(vec!["at", "de", "fr", "it"]).prop_map(str::to_owned),
     ]
 }
 
@@ -61,9 +66,9 @@ fn happening() -> impl Strategy<Value = Happening> {
         5 => (product.clone(), key(), prop::bool::weighted(0.8), any::<bool>())
             .prop_map(|(product, key, fresh, known)| Happening::Published { product, key, fresh, known }),
         3 => (product.clone(), work(), 0_u8..4).prop_map(|(product, work, how)| Happening::Ended { product, work, how }),
-        1 => (product.clone(), key(), key(), 0_u8..6)
+        1 => (product.clone(), key(), key(), 0_u8..7)
             .prop_map(|(product, from, to, verb)| Happening::Asked { product, from, to, verb }),
-        2 => (product.clone(), 0_u8..17).prop_map(|(product, edit)| Happening::Deployed { product, edit }),
+        2 => (product.clone(), 0_u8..21).prop_map(|(product, edit)| Happening::Deployed { product, edit }),
         1 => product.prop_map(|product| Happening::Retired { product }),
         2 => (1_i64..40).prop_map(|hours| Happening::Later { hours }),
     ]
@@ -91,10 +96,18 @@ fn tree() -> Tree {
     let fanned = mapped(6, 4, "weekly", "-1w..0d", Some(1));
     let moving =
         mapped(7, 0, "source", "-3d..0d", Some(3)).reads(PRODUCTS[5]).picks("lagged", "0d..1d", None);
-    let specs = [source, aligned, joined, whole, weekly, lagged, fanned, moving].map(|mut spec| {
-        spec.chunk = Some(span("3d"));
-        (spec.id.clone(), spec)
-    });
+    let listed = |at: usize, reads: &str| {
+        let made = Made::Batch { by: Some("value"), cron: None };
+        let spec = Spec::new(PRODUCTS[at], made).reads(reads).with(&["value", "amount"]);
+        Spec { values: vec!["at", "de", "it"], ..spec }
+    };
+    let shared = listed(9, PRODUCTS[8]);
+    let listed = listed(8, PRODUCTS[3]);
+    let specs =
+        [source, aligned, joined, whole, weekly, lagged, fanned, moving, listed, shared].map(|mut spec| {
+            spec.chunk = Some(span("3d"));
+            (spec.id.clone(), spec)
+        });
     specs.into()
 }
 
@@ -142,9 +155,10 @@ impl World {
             (input.clone(), if known { version } else { version - 1 })
         });
         let data = if fresh { deployed.print.ports[&port.port].data.clone() } else { "old".to_owned() };
+        let by_calendar = deployed.product.cut_of(&port.port).is_some_and(|cut| cut.calendar().is_some());
         let published = Published {
             version: *version,
-            data_time_ms: key.is_empty().then_some(self.now_ms - 3 * HOUR_MS),
+            data_time_ms: (!by_calendar).then_some(self.now_ms - 3 * HOUR_MS),
             partition: Some(key).filter(|key| !key.is_empty()),
             rows: 1,
             data,
@@ -166,10 +180,9 @@ impl World {
             } else {
                 let keys = match &step.key.work {
                     Work::Partitions { from, to } => {
-                        let every = self.tree[&id(PRODUCTS[product])].every;
-                        let parse = |key: &str| Partition::parse(every, key).expect("a key");
-                        let all = PartitionSet::between(parse(from), parse(to)).expect("one grain");
-                        all.iter().map(|key| key.to_string()).collect()
+                        let port = port_of(&id(PRODUCTS[product]));
+                        let product = &self.ledger.deployed[&port.product].product;
+                        keys_between(product.cut_of(&port.port).expect("it is cut"), from, to)
                     }
                     _ => vec![String::new()],
                 };
@@ -207,6 +220,7 @@ impl World {
                     2 => Verb::Pause { product, until_ms: Some(self.now_ms + 7 * HOUR_MS) },
                     3 => Verb::Pause { product, until_ms: None },
                     4 => Verb::Resume { product },
+                    5 => Verb::BackfillValues { product, values: vec![from, to] },
                     _ => Verb::Retry { product },
                 };
                 let (actor, reason) = (String::new(), String::new());
@@ -235,6 +249,10 @@ impl World {
                     14 => spec.windows.values_mut().for_each(|window| window.at_least = Some(2)),
                     15 => spec.windows.values_mut().for_each(|window| *window = picked("-2d..0d", None)),
                     16 => spec.windows.clear(),
+                    17 => spec.values = vec!["it", "de"],
+                    18 => spec.values = vec!["at", "de", "fr", "it"],
+                    19 => spec.values = vec!["at", "de", "it"],
+                    20 => spec.values.clear(),
                     _ => spec.made = Made::Batch { by: Some("day"), cron: None },
                 }
                 self.deploy(product);
@@ -276,7 +294,7 @@ proptest! {
             world.deploy(product);
         }
         // Everything is there, and whatever happens to an input is seen by its readers.
-        for product in [0, 3, 1, 2, 4, 5, 6, 7] {
+        for product in [0, 3, 1, 2, 4, 5, 6, 7, 8, 9] {
             world.work(product, false);
         }
         world.check("the start");

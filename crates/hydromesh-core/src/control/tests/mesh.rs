@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::diag::{Diagnostic, Spot, codes};
 use crate::ids::{PortId, ProductId};
 use crate::model::{
-    Access, Available, BackfillOrder, BatchPipeline, BatchSchedule, Bounds, ByPromise, Chunking,
+    Access, Available, BackfillOrder, BatchPipeline, BatchSchedule, Bounds, ByPromise, Calendar, Chunking,
     Classification, Column, ColumnShape, Contract, Domain, DriftRule, EmbeddingPipeline, Environment,
     EventSource, FeaturePipeline, InputPort, InputSource, InputWindow, Late, LateBeyond, LogicalType,
-    Maintenance, Mesh, OutputPort, Partitioning, Pipeline, Product, QueryShape, RetirePolicy, RetrainOn,
-    Retry, Route, Schedule, Sla, SlaKind, SourceColumn, SqlText, StateKind, StepLimits, StreamKind,
-    StreamPipeline, TableFormat, TrainGate, Trainer, TrainingPipeline,
+    Maintenance, Mesh, OutputPort, Partitioning, Parts, Pipeline, Product, QueryShape, RetirePolicy,
+    RetrainOn, Retry, Route, Schedule, Sla, SlaKind, SourceColumn, SqlText, StateKind, StepLimits,
+    StreamKind, StreamPipeline, TableFormat, TrainGate, Trainer, TrainingPipeline, Values,
 };
 use crate::plan::{Desired, PortPrint, dependency_order, print_mesh};
 use crate::spread::InOrder;
@@ -70,6 +70,8 @@ pub struct Spec {
     pub start: &'static str,
     /// Size of a partition.
     pub every: Grain,
+    /// The values that it is cut by, instead of by a calendar.
+    pub values: Vec<&'static str>,
     /// Which partitions of its inputs a partition reads, by table.
     pub windows: BTreeMap<&'static str, InputWindow>,
 }
@@ -117,6 +119,7 @@ impl Spec {
             files: "1".to_owned(),
             start: START,
             every: Grain::Day,
+            values: Vec::new(),
             windows: BTreeMap::new(),
         }
     }
@@ -195,6 +198,18 @@ impl Spec {
 /// Every product has one port, called like the product with underscores.
 pub fn port_of(product: &ProductId) -> PortId {
     format!("{product}.{}", product.name.as_str().replace('-', "_")).parse().expect("a port")
+}
+
+/// Regions of the customers, one partition for each, and who reads those region by region.
+pub fn regions() -> Tree {
+    let listed = |name: &str, reads: &str, columns: &[&str]| {
+        let spec = Spec::new(name, Made::Batch { by: Some("region"), cron: None });
+        Spec { values: vec!["at", "de", "it"], ..spec.reads(reads).with(columns) }
+    };
+    let by_region =
+        listed("commerce/regions", "customer/customers", &["region = customers.country", "email"]);
+    let totals = listed("commerce/region-totals", "commerce/regions", &["region", "email"]);
+    [by_region, totals].into_iter().map(|spec| (spec.id.clone(), spec)).collect()
 }
 
 /// The example's mesh.
@@ -323,6 +338,15 @@ fn bounds(spec: &Spec) -> Bounds {
     Bounds { timeout: spec.timeout, pool: spec.pool.map(str::to_owned) }
 }
 
+fn parts(spec: &Spec) -> Parts {
+    if spec.values.is_empty() {
+        let (start, timezone) = (spec.start.to_owned(), "UTC".to_owned());
+        return Parts::Calendar(Calendar { every: spec.every, start, timezone });
+    }
+    let values = Values::new(spec.values.iter().map(|value| (*value).to_owned()));
+    Parts::Values { values: values.expect("values") }
+}
+
 fn pipeline(spec: &Spec) -> Pipeline {
     let output = spec.port().port;
     let called = name(spec.id.name.as_str());
@@ -332,12 +356,7 @@ fn pipeline(spec: &Spec) -> Pipeline {
             name: called,
             output,
             sql: sql(spec),
-            partition: by.map(|by| Partitioning {
-                by: by.to_owned(),
-                every: spec.every,
-                start: spec.start.to_owned(),
-                timezone: "UTC".to_owned(),
-            }),
+            partition: by.map(|by| Partitioning { by: by.to_owned(), into: parts(spec) }),
             inputs: spec.windows.iter().map(|(table, window)| (name(table), *window)).collect(),
             schedule: cron.map(|cron| match cron {
                 "promise" => BatchSchedule::By(ByPromise::Promise),

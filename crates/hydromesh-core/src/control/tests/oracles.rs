@@ -26,7 +26,7 @@ impl Simulation {
         assert!(world.plan().is_empty(), "{:?}", world.plan().changes);
         let (head, _) = world.commits.last().expect("pushed");
         assert_eq!(ledger.outcome(head), Some(Outcome::Applied));
-        assert_eq!(ledger.deployed.len(), 9);
+        assert_eq!(ledger.deployed.len(), 11);
         let (due, _) = due_steps(ledger, world.now_ms);
         for step in &due {
             let follows = step.key.work == Work::Follow;
@@ -53,8 +53,11 @@ impl Simulation {
                     Pipeline::Batch(batch) => match &batch.partition {
                         // The last partition may wait for its schedule.
                         Some(cut) => {
-                            let ended = ended_partitions(cut, world.now_ms - DAY_MS);
-                            ended.iter().map(|key| key.to_string()).collect()
+                            let ended = |calendar| ended_partitions(calendar, world.now_ms - DAY_MS);
+                            let ended = cut.calendar().into_iter().flat_map(|it| {
+                                ended(it).iter().map(|key| key.to_string()).collect::<Vec<_>>()
+                            });
+                            ended.chain(cut.values().into_iter().flat_map(|it| it.to_vec())).collect()
                         }
                         None => vec![String::new()],
                     },
@@ -89,6 +92,12 @@ impl Simulation {
                 let is_kept = |key: &String| key.is_empty() || key.as_str() >= kept && picked(key);
                 for key in keys.into_iter().filter(is_kept) {
                     world.assert_shows(&port, &key, data);
+                }
+                // What has a list is as old as the oldest value on it.
+                if let Some(values) = ledger.values_of(&port) {
+                    let state = &ledger.ports[&port];
+                    let times = values.iter().map(|value| state.partitions[value].published.data_time_ms);
+                    assert_eq!(state.newest_data_ms, times.min().flatten(), "{port}");
                 }
             }
         }

@@ -7,7 +7,7 @@ use super::world::{DAY_MS, World};
 use crate::control::{Control, Effect, Event, Left, Limits};
 use crate::ids::PortId;
 use crate::ledger::{Decision, Entry, Fact, Finding, LedgerState, OWN_ABOVE, Outcome, Published, RunOutcome};
-use crate::model::Pipeline;
+use crate::model::{Partitioning, Pipeline};
 use crate::plan::{Change, Newest, Work, bound_preview, ended_partitions, unbuilt};
 
 /// A preview whose steps always go well.
@@ -95,7 +95,7 @@ impl Preview {
                 let keys: Vec<Option<String>> = match (&start.key.work, pipeline) {
                     (Work::Partitions { from, to }, Pipeline::Batch(batch)) => {
                         let cut = batch.partition.as_ref().expect("cut");
-                        let keys = ended_partitions(cut, self.now_ms);
+                        let keys = ended_partitions(cut.calendar().expect("by days"), self.now_ms);
                         let keys = keys.iter().map(|it| it.to_string());
                         keys.filter(|key| from <= key && key <= to).map(Some).collect()
                     }
@@ -237,7 +237,8 @@ fn a_change_of_metadata_is_deployed_and_computes_nothing() {
     let deployed = &preview.control.ledger.deployed[&id("commerce/orders")];
     assert_eq!(deployed.product.version, "1.1.0");
     let Some(Pipeline::Batch(batch)) = deployed.product.pipelines.values().next() else { panic!("a batch") };
-    assert_eq!(batch.partition.as_ref().expect("cut").start, mesh::START, "and bounds nothing");
+    let calendar = batch.partition.as_ref().and_then(Partitioning::calendar);
+    assert_eq!(calendar.expect("cut").start, mesh::START, "and bounds nothing");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::model::{BackfillOrder, LogicalType, RetirePolicy};
 /// The example with a short history: what matters are the interleavings.
 fn small() -> Tree {
     let mut tree = example();
+    tree.extend(mesh::regions());
     for spec in tree.values_mut() {
         spec.start = "2026-10-26";
         spec.chunk = spec.chunk.map(|_| span("3d"));
@@ -66,7 +67,7 @@ impl Simulation {
 
     fn product(&mut self) -> ProductId {
         let all: Vec<ProductId> = small().into_keys().collect();
-        self.random.pick(&all).expect("nine products").clone()
+        self.random.pick(&all).expect("eleven products").clone()
     }
 
     fn name(&mut self, prefix: &str) -> String {
@@ -107,7 +108,7 @@ impl Simulation {
             }
             940..943 => self.look(),
             943..945 => self.world.crash(),
-            945..955 => self.world.wake(self.random.below(9), self.random.below(12)),
+            945..955 => self.world.wake(self.random.below(11), self.random.below(12)),
             955..965 => self.world.haunt(self.random.below(9)),
             965..971 => self.flap(),
             971..982 => self.command(),
@@ -211,7 +212,7 @@ impl Simulation {
     fn command(&mut self) {
         let product = self.product();
         let runs = self.world.runs();
-        let verb = match self.random.below(7) {
+        let verb = match self.random.below(8) {
             0 => Verb::Backfill { product, from: "2026-10-27".to_owned(), to: "2026-10-29".to_owned() },
             1 => Verb::Run { product },
             2 => Verb::Retry { product },
@@ -220,6 +221,12 @@ impl Simulation {
                 Verb::Pause { product, until_ms }
             }
             4 => Verb::Resume { product },
+            7 => {
+                let regions = ["commerce/regions", "commerce/region-totals"];
+                let product = mesh::id(self.random.pick(&regions).expect("two"));
+                let values = ["de", "it", "fr"].into_iter().map(str::to_owned);
+                Verb::BackfillValues { product, values: values.take(1 + self.random.below(3)).collect() }
+            }
             5 => Verb::Cancel { product, run: self.random.pick(&runs).cloned().unwrap_or_default() },
             _ => Verb::Silence { product, until_ms: self.world.now_ms + HOUR_MS },
         };
@@ -256,7 +263,7 @@ impl Simulation {
     /// Someone pushes.
     fn edit(&mut self) {
         let product = self.product();
-        let (kind, column, fresh) = (self.random.below(14), self.random.below(8), self.name("n"));
+        let (kind, column, fresh) = (self.random.below(15), self.random.below(8), self.name("n"));
         let past = self.random.below(self.world.commits.len());
         if kind == 12 {
             // A revert: the tree of the past in a new commit.
@@ -301,10 +308,31 @@ impl Simulation {
                     it.logical = if number { LogicalType::Number } else { LogicalType::String };
                 }),
                 7 => with(tree, &product, |spec| spec.broken ^= true),
+                // A list of values is longer, shorter, or another one; the one who reads it follows at once, later, or not at all.
+                14 => {
+                    let lists = [
+                        vec!["at", "de", "it"],
+                        vec!["it", "fr", "de"],
+                        vec!["fr", "de", "ch", "at", "it"],
+                        vec!["de"],
+                    ];
+                    let list = &lists[column % lists.len()];
+                    let (regions, totals) =
+                        (mesh::id("commerce/regions"), mesh::id("commerce/region-totals"));
+                    with(tree, &regions, |spec| spec.values.clone_from(list));
+                    if column < lists.len() || product == totals {
+                        with(tree, &totals, |spec| spec.values.clone_from(list));
+                    }
+                }
                 8 if column < 4 => _ = tree.remove(&product),
                 // One that nobody reads may leave.
                 8 => {
-                    let unread = ["commerce/daily-revenue", "support/article-search", "risk/churn-model"];
+                    let unread = [
+                        "commerce/daily-revenue",
+                        "support/article-search",
+                        "risk/churn-model",
+                        "commerce/region-totals",
+                    ];
                     _ = tree.remove(&mesh::id(unread[column % unread.len()]));
                 }
                 9 => _ = tree.insert(product.clone(), small().remove(&product).expect("of the example")),

@@ -7,7 +7,7 @@ use super::world::World;
 use crate::checkpoint::{CHECKPOINT_FORMAT, CheckpointRecord};
 use crate::ids::{PortId, ProductId};
 use crate::ledger::{Epoch, ErrorKind, Fact, FeatureDrift, Published, RunOutcome, StreamRows, Trained};
-use crate::model::{Partitioning, Pipeline, Product};
+use crate::model::{Partitioning, Parts, Pipeline, Product};
 use crate::observe::{Seen, SeenPartition};
 use crate::plan::{Print, Work, partition_bounds_ms};
 use crate::planted::{self, Bug};
@@ -65,6 +65,21 @@ pub struct Running {
     pub fate: Fate,
 }
 
+/// Returns the keys of a step.
+pub fn keys_between(cut: &Partitioning, from: &str, to: &str) -> Vec<String> {
+    match &cut.into {
+        Parts::Calendar(calendar) => {
+            let parse = |key: &str| Partition::parse(calendar.every, key).expect("a key");
+            let set = PartitionSet::between(parse(from), parse(to)).expect("one grain");
+            set.iter().map(|key| key.to_string()).collect()
+        }
+        Parts::Values { values } => {
+            assert!(from == to && values.index(from).is_some(), "{from}..{to} is no step of {values}");
+            vec![from.to_owned()]
+        }
+    }
+}
+
 impl World {
     pub fn start(&mut self, start: Start) {
         // Of a process that was stopped right before, another writer may have ended the run meanwhile.
@@ -98,10 +113,8 @@ impl World {
         let altered = self.at_work.control.ledger.altered_at(&port);
         let left = match (&start.key.work, &product.pipelines[&start.key.pipeline.name]) {
             (Work::Partitions { from, to }, Pipeline::Batch(batch)) => {
-                let every = batch.partition.as_ref().expect("partitioned").every;
-                let parse = |key: &str| Partition::parse(every, key).expect("a key");
-                let set = PartitionSet::between(parse(from), parse(to)).expect("one grain");
-                set.iter().map(|key| Some(key.to_string())).collect()
+                let cut = batch.partition.as_ref().expect("partitioned");
+                keys_between(cut, from, to).into_iter().map(Some).collect()
             }
             (Work::Whole | Work::Embed | Work::Train, _) => [None].into(),
             _ => VecDeque::new(),
@@ -144,6 +157,10 @@ impl World {
         for input in inputs {
             let state = self.ledger().ports.get(input);
             let there = state.is_some_and(|state| state.partitions.contains_key(key));
+            // What the list of the input does not have any longer never comes.
+            if self.ledger().values_of(input).is_some_and(|values| values.index(key).is_none()) {
+                continue;
+            }
             assert!(there, "{port} {key} begins before {input} {key} is published");
         }
     }
@@ -158,11 +175,11 @@ impl World {
                 continue;
             };
             // By days, counted one by one.
-            let cut = upstream.product.cut_of(&port.port).expect("it is cut");
-            let daily = |cut: &Partitioning| cut.every == Grain::Day;
-            if !daily(cut) || !batch.partition.as_ref().is_some_and(daily) {
+            let daily = |cut: &Partitioning| cut.calendar().filter(|it| it.every == Grain::Day).cloned();
+            let own = batch.partition.as_ref().and_then(daily);
+            let (Some(cut), Some(_)) = (upstream.product.cut_of(&port.port).and_then(daily), own) else {
                 continue;
-            }
+            };
             let day = |key: &str| Partition::parse(cut.every, key).expect("a day").index();
             let moved = |by: i32| day(key) + i64::from(by);
             let all: Vec<i64> = (moved(window.from.count())..=moved(window.to.count()))
@@ -301,12 +318,13 @@ impl World {
         let pipeline = &running.product.pipelines[&key.pipeline.name];
         let port = running.product.port(pipeline.output());
         let data = running.print.ports[pipeline.output()].data.clone();
-        let data_time_ms = match (pipeline, &partition) {
+        let ends_ms = match (pipeline, &partition) {
             (Pipeline::Batch(batch), Some(key)) => {
                 batch.partition.as_ref().and_then(|cut| partition_bounds_ms(cut, key)).map(|(_, end)| end)
             }
-            _ => Some(self.now_ms),
+            _ => None,
         };
+        let data_time_ms = ends_ms.or(Some(self.now_ms));
         let table = self.table(&port, running.above);
         let slot = partition.clone().unwrap_or_default();
         // As the lake does it: the key of a commit is remembered for ever, and looked at before the fence.

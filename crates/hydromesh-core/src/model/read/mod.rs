@@ -12,6 +12,7 @@ mod retire;
 mod servers;
 mod sla;
 mod usual;
+mod values;
 mod window;
 
 pub use contract::{contract, declared_id};

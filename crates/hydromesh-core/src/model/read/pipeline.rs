@@ -7,9 +7,9 @@ use super::own_head;
 use crate::diag::{Diagnostic, Spot, codes};
 use crate::ids::{PipelineName, PortName};
 use crate::model::{
-    Available, BackfillOrder, BatchPipeline, BatchSchedule, Bounds, ByPromise, DEFAULT_WATERMARK_BOUND,
-    DEFAULT_WATERMARK_IDLE, EventSource, FeaturePipeline, Late, LateBeyond, Partitioning, Pipeline,
-    PipelineKind, Retry, Schedule, SqlText, StreamPipeline,
+    Available, BackfillOrder, BatchPipeline, BatchSchedule, Bounds, ByPromise, Calendar,
+    DEFAULT_WATERMARK_BOUND, DEFAULT_WATERMARK_IDLE, EventSource, FeaturePipeline, Late, LateBeyond,
+    Partitioning, Parts, Pipeline, PipelineKind, Retry, Schedule, SqlText, StreamPipeline,
 };
 use crate::syntax::{Map, Node, NodeKind, Sink};
 use crate::time::{Cron, CronError, Grain, Partition, Span, SpanUnit};
@@ -191,6 +191,9 @@ impl<'n> Reader<'_, 'n, '_> {
         let self_heal = map.flag("self_heal").unwrap_or(true);
         self.engine();
         let partition = partition.map_or(Some(None), |it| it.map(Some))?;
+        if partition.as_ref().is_some_and(|it| it.values().is_some()) {
+            self.calendar_only(&mut whole);
+        }
         whole.then_some(BatchPipeline {
             name,
             output,
@@ -258,6 +261,15 @@ impl<'n> Reader<'_, 'n, '_> {
 
     fn partition(&mut self, map: &Map<'n>) -> Option<Partitioning> {
         let by = self.column(map, "by", "partition.by");
+        let into = match map.opt("values") {
+            Some(values) => self.values(map, values),
+            None => self.calendar(map).map(Parts::Calendar),
+        };
+        finish(map, &["by", "values", "every", "start", "timezone"]);
+        Some(Partitioning { by: by?, into: into? })
+    }
+
+    fn calendar(&mut self, map: &Map<'n>) -> Option<Calendar> {
         let grains =
             [("hour", Grain::Hour), ("day", Grain::Day), ("week", Grain::Week), ("month", Grain::Month)];
         let _ = map.req("every");
@@ -269,9 +281,7 @@ impl<'n> Reader<'_, 'n, '_> {
         {
             self.sink().tell(codes::BAD_DATE, map.spot("start"), error.to_string());
         }
-        map.known(&["by", "every", "start", "timezone"]);
-        finish(map, &["by", "every", "start", "timezone"]);
-        Some(Partitioning { by: by?, every: every?, start: start?, timezone: timezone? })
+        Some(Calendar { every: every?, start: start?, timezone: timezone? })
     }
 
     pub(super) fn schedule(&self, map: &Map<'_>) -> Option<Schedule> {
