@@ -7,7 +7,7 @@ use std::path::Path;
 use hydromesh_core::diag::Severity;
 use hydromesh_core::ids::{PortId, ProductId};
 use hydromesh_core::ledger::{ErrorKind, LedgerState, Outcome};
-use hydromesh_core::model::Pipeline;
+use hydromesh_core::model::{Partitioning, Parts, Pipeline};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -236,7 +236,8 @@ impl Port {
         let mut what = match (self.partitioned, self.partitions, &self.from) {
             (_, 0, _) => "nothing yet".to_owned(),
             (true, count, Some(from)) => format!("{} from {from}", counted(count, "partition")),
-            _ => "whole".to_owned(),
+            (true, count, None) => counted(count, "partition"),
+            (false, ..) => "whole".to_owned(),
         };
         if self.partitions > 0 {
             let computed = match (self.computed, self.partitioned) {
@@ -281,7 +282,7 @@ fn port(built: &Built, id: &ProductId, pipeline: &Pipeline, own: &BTreeSet<PortI
         .into_iter()
         .flat_map(|state| state.partitions.iter())
         .filter(|(key, it)| {
-            Some(it.published.data.as_str()) == data && cut.is_none_or(|cut| **key >= cut.start)
+            Some(it.published.data.as_str()) == data && cut.is_none_or(|cut| is_cut_there(cut, key))
         })
         .map(|(_, it)| it)
         .collect();
@@ -302,7 +303,7 @@ fn port(built: &Built, id: &ProductId, pipeline: &Pipeline, own: &BTreeSet<PortI
             .saturating_sub(built.published.get(&port).copied().unwrap_or(0)),
         rows: there.iter().map(|it| it.published.rows).sum(),
         version: state.filter(|_| !there.is_empty()).map(|it| it.version),
-        from: cut.map(|cut| cut.start.clone()),
+        from: cut.and_then(Partitioning::calendar).map(|calendar| calendar.start.clone()),
         left_out: bounded.map_or(0, |it| it.left_out),
         reads_part_of: deployed
             .product
@@ -314,6 +315,14 @@ fn port(built: &Built, id: &ProductId, pipeline: &Pipeline, own: &BTreeSet<PortI
         waits: waits.map(|it| waiting(&it.why, it.until_ms)).collect(),
         port,
     })
+}
+
+/// Returns whether a key is one of those that an output is cut into.
+fn is_cut_there(cut: &Partitioning, key: &str) -> bool {
+    match &cut.into {
+        Parts::Calendar(calendar) => key >= calendar.start.as_str(),
+        Parts::Values { values } => values.index(key).is_some(),
+    }
 }
 
 fn waiting(why: &str, until_ms: Option<i64>) -> String {
