@@ -29,7 +29,9 @@ fn published(world: &World, since: usize) -> BTreeMap<String, Vec<String>> {
             found.entry(it.port.product.name.to_string()).or_default().push(value.clone());
         }
     }
-    found.values_mut().for_each(|values| values.sort());
+    for values in found.values_mut() {
+        values.sort();
+    }
     found
 }
 
