@@ -7,7 +7,7 @@ use super::world::World;
 use crate::checkpoint::{CHECKPOINT_FORMAT, CheckpointRecord};
 use crate::ids::{PortId, ProductId};
 use crate::ledger::{Epoch, ErrorKind, Fact, FeatureDrift, Published, RunOutcome, StreamRows, Trained};
-use crate::model::{Partitioning, Parts, Pipeline, Product};
+use crate::model::{Partitioning, Parts, Pipeline, Product, Values};
 use crate::observe::{Seen, SeenPartition};
 use crate::plan::{Print, Work, partition_bounds_ms};
 use crate::planted::{self, Bug};
@@ -65,6 +65,12 @@ pub struct Running {
     pub fate: Fate,
 }
 
+/// Returns the values that the output of a step is cut by, if it is cut by some.
+fn values_of<'a>(product: &'a Product, start: &Start) -> Option<&'a Values> {
+    let pipeline = product.pipelines.get(&start.key.pipeline.name)?;
+    product.cut_of(pipeline.output()).and_then(Partitioning::values)
+}
+
 /// Returns the keys of a step.
 pub fn keys_between(cut: &Partitioning, from: &str, to: &str) -> Vec<String> {
     match &cut.into {
@@ -74,7 +80,7 @@ pub fn keys_between(cut: &Partitioning, from: &str, to: &str) -> Vec<String> {
             set.iter().map(|key| key.to_string()).collect()
         }
         Parts::Values { values } => {
-            assert!(from == to && values.index(from).is_some(), "{from}..{to} is no step of {values}");
+            assert!(from == to, "{from}..{to} is no step of {values}");
             vec![from.to_owned()]
         }
     }
@@ -103,6 +109,15 @@ impl World {
         };
         let (product, print, generation) =
             (deployed.product.clone(), deployed.print.clone(), deployed.generation);
+        if let (Work::Partitions { from, .. }, Some(values)) = (&start.key.work, values_of(&product, &start))
+            && values.index(from).is_none()
+        {
+            // One that was decided about right before a deploy took the value off the list.
+            assert_ne!(start.generation, generation, "{} is not on the list {values}", start.key);
+            let (kind, code) = (ErrorKind::User, "HM-X008".to_owned());
+            let outcome = RunOutcome::Failed { kind, code, message: "it is not on the list".to_owned() };
+            return self.tell_end(&start.run, Fate::Told, Vec::new(), outcome);
+        }
         let versions = &self.at_work.control.ledger.ports;
         let inputs = crate::plan::upstream_ports(&product)
             .into_iter()
