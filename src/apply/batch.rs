@@ -335,6 +335,7 @@ impl Target<'_> {
             inputs: self.versions.clone(),
             run: self.job.start.run.clone(),
             key: meta.key_digest(),
+            taken: None,
         }));
         self.reporter.report(facts).await;
         Ok(rows)

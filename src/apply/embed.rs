@@ -338,6 +338,7 @@ impl Refresh<'_> {
             inputs: self.versions.clone(),
             run: self.job.start.run.clone(),
             key,
+            taken: None,
         })
     }
 }

@@ -283,6 +283,7 @@ async fn publish(
         inputs: versions,
         run,
         key: meta.key_digest(),
+        taken: None,
     }));
     Ok(facts)
 }

@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use hydromesh_core::ledger::{LedgerState, Outcome, RunOutcome};
-use hydromesh_core::plan::DueWork;
+use hydromesh_core::plan::{DueWork, Work};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::book::Book;
 use super::health::ending;
 use super::output::{Paint, Tone, counted, length, short};
+use super::runs::taken_spoken;
 use super::status::outcome_words;
 use super::up::{failure, signals};
 use super::{DENIED, DONE, FINDINGS, Failure, Format, OUTSIDE, print, print_json, runtime};
@@ -234,7 +235,10 @@ impl Told {
             let (tone, word) = ending(&run.outcome);
             let why = match &run.outcome {
                 RunOutcome::Failed { code, message, .. } => format!(": {code} {message}"),
-                _ => String::new(),
+                _ => {
+                    let taken = run.taken.as_ref().map(|it| taken_spoken(it, run.step.work == Work::Whole));
+                    taken.map(|taken| format!(", {taken}")).unwrap_or_default()
+                }
             };
             let took = paint.text(Tone::Faint, &format!("in {}", length(run.took_ms)));
             eprintln!("{} {} {took}{why}", paint.text(tone, &format!("{word:<9}")), run.step);

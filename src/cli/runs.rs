@@ -3,14 +3,14 @@
 use std::fmt::Write as _;
 
 use clap::Args;
-use hydromesh_core::ledger::RunOutcome;
-use hydromesh_core::plan::StepKey;
+use hydromesh_core::ledger::{RunOutcome, TakenOver};
+use hydromesh_core::plan::{StepKey, Work};
 use serde_json::{Value, json};
 
 use super::book::{Book, BookArgs};
 use super::cost::amount_json;
 use super::health::ending;
-use super::output::{Paint, Table, Tone, ago, counted, length, plain};
+use super::output::{Paint, Table, Tone, ago, counted, instant, length, plain};
 use super::{DONE, Failure, Format, print, print_json};
 use crate::clock::rfc3339;
 use crate::runlog::RunFiles;
@@ -28,6 +28,18 @@ pub struct RunsArgs {
     limit: usize,
     #[command(flatten)]
     book: BookArgs,
+}
+
+/// Returns what a run took over as JSON.
+fn taken_json(taken: &TakenOver) -> Value {
+    json!({"from": taken.from, "partitions": taken.partitions, "computed": rfc3339(taken.computed_ms)})
+}
+
+/// Says what a run took over instead of computing it.
+pub fn taken_spoken(taken: &TakenOver, whole: bool) -> String {
+    let count = usize::try_from(taken.partitions).unwrap_or(usize::MAX);
+    let what = if whole { "its table".to_owned() } else { counted(count, "partition") };
+    format!("took over {what} from {}, computed at {}", taken.from, instant(taken.computed_ms))
 }
 
 /// Runs the verb.
@@ -84,6 +96,7 @@ pub fn run(args: &RunsArgs) -> Result<u8, Failure> {
                 "ended": rfc3339(run.at_ms),
                 "took_ms": run.took_ms,
                 "result": run.outcome,
+                "taken_over": run.taken.as_ref().map(taken_json),
             })
         }));
         print_json(&json!({"runs": rows, "ended_in_all": all}));
@@ -127,6 +140,11 @@ pub fn run(args: &RunsArgs) -> Result<u8, Failure> {
         ]);
     }
     let mut text = table.render(paint);
+    let taken = ended.iter().take(args.limit).filter_map(|run| Some((run, run.taken.as_ref()?)));
+    for (index, (run, taken)) in taken.enumerate() {
+        let gap = if index == 0 { "\n\n" } else { "\n" };
+        let _ = write!(text, "{gap}{} {}", run.run, taken_spoken(taken, run.step.work == Work::Whole));
+    }
     let failures = ended.iter().take(args.limit).filter_map(|run| match &run.outcome {
         RunOutcome::Failed { code, message, .. } => Some((&run.run, code, message)),
         _ => None,

@@ -93,6 +93,15 @@ fn rows(state: &PortState) -> Option<u64> {
     (!state.partitions.is_empty()).then(published)
 }
 
+/// Returns how many partitions that a port shows were taken over from previews, by preview; a whole table is one.
+fn taken_over(state: &PortState) -> BTreeMap<&str, usize> {
+    let mut from = BTreeMap::new();
+    for taken in state.partitions.values().filter_map(|one| one.published.taken.as_ref()) {
+        *from.entry(taken.from.as_str()).or_default() += 1;
+    }
+    from
+}
+
 fn readers(book: &Book, id: &ProductId) -> Vec<String> {
     let reads = |deployed: &Deployed| deployed.print.reads.keys().any(|port| port.product == *id);
     book.ledger.deployed.iter().filter(|(_, it)| reads(it)).map(|(id, _)| id.to_string()).collect()
@@ -122,6 +131,7 @@ fn as_json(book: &Book, condition: &Condition<'_>, asked: &Asked) -> Value {
                 "partitions": state.map(|it| it.partitions.len()),
                 "values": book.ledger.values_of(&port),
                 "rows": state.and_then(rows),
+                "taken_over": state.map(taken_over),
                 "hash": asked.hashes.get(&port),
                 "data_through": state.and_then(|it| it.newest_data_ms).map(rfc3339),
                 "quality": book.ledger.quality.get(&port).map(|rules| {
@@ -291,6 +301,11 @@ fn port(text: &mut String, book: &Book, id: &PortId, output: &OutputPort, paint:
                     .unwrap_or_default(),
                 state.version
             );
+            for (from, count) in taken_over(state) {
+                let what =
+                    if cut.is_empty() { String::new() } else { format!("{} ", counted(count, "partition")) };
+                let _ = writeln!(text, "    {what}taken over from {from}, not computed here");
+            }
         }
     }
     values(text, book, id);

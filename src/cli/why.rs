@@ -149,8 +149,12 @@ fn story(book: &Book, id: &ProductId) -> Vec<Reason> {
                     .as_ref()
                     .map_or_else(String::new, |it| format!(" (partition {it})"));
                 let when = ago(it.at_ms, book.now_ms);
+                let taken = it.published.taken.as_ref().map_or_else(String::new, |taken| {
+                    let computed = instant(taken.computed_ms);
+                    format!(", taken over from {}, computed at {computed} by its {}", taken.from, taken.run)
+                });
                 format!(
-                    "{port} is at version {}, published {when} by {}{partition} from {from}",
+                    "{port} is at version {}, published {when} by {}{partition} from {from}{taken}",
                     state.version, it.published.run
                 )
             }

@@ -189,6 +189,7 @@ mod tests {
                         inputs: std::collections::BTreeMap::new(),
                         run: start.run.clone(),
                         key: String::new(),
+                        taken: None,
                     }),
                     Fact::Quarantined {
                         port: "shop/orders.raw".parse().expect("an address"),

@@ -1,13 +1,14 @@
 //! What is said of a run: its start, the facts that it leaves, its end.
 
 use hydromesh_core::control::Start;
-use hydromesh_core::ledger::{Fact, RuleOutcome, RunOutcome};
+use hydromesh_core::ledger::{Fact, RuleOutcome, RunOutcome, Taken};
 use serde_json::{Map, Value};
 use tracing::{Span, error, info, warn};
 
 use super::mask::safe_message;
 use super::span::note;
 use crate::apply::Job;
+use crate::clock::rfc3339;
 use crate::text::line;
 use crate::traces;
 
@@ -46,9 +47,13 @@ pub fn left(facts: &[Fact]) {
         match fact {
             Fact::Published(it) => {
                 let partition = it.partition.as_deref().map(|key| format!(" {key}")).unwrap_or_default();
+                let from = it.taken.as_ref().map(|taken| taken.from.as_str());
+                let taken =
+                    it.taken.as_ref().map(|taken| format!(", {}", taken_over(taken))).unwrap_or_default();
                 info!(
                     event = "published", port = %it.port, partition = it.partition, rows = it.rows, version = it.version,
-                    "published {}{partition}: {} rows, version {}", it.port, it.rows, it.version
+                    taken_over_from = from,
+                    "published {}{partition}: {} rows, version {}{taken}", it.port, it.rows, it.version
                 );
             }
             Fact::Quarantined { port, rows, reasons, .. } => {
@@ -87,6 +92,12 @@ pub fn left(facts: &[Fact]) {
             _ => {}
         }
     }
+}
+
+/// Says where something comes from that was not computed here.
+fn taken_over(taken: &Taken) -> String {
+    let Taken { from, run, computed_ms, .. } = taken;
+    format!("taken over from {from}, computed at {} by its {run}", rfc3339(*computed_ms))
 }
 
 /// Says how the rules of each table that was audited went: which did not hold, and how many did.

@@ -106,7 +106,9 @@ impl Costs {
     pub fn of(ledger: &LedgerState) -> Self {
         let mut costs = Self::default();
         for run in &ledger.runs {
-            costs.learn(&run.step, &run.outcome, run.took_ms);
+            if run.taken.is_none() {
+                costs.learn(&run.step, &run.outcome, run.took_ms);
+            }
         }
         costs
     }
@@ -118,8 +120,11 @@ impl Costs {
                 let expected = partitions_of(&step.work).and_then(|it| self.expect(&step.pipeline, it));
                 self.expected.extend(expected.map(|it| (run.clone(), it)));
             }
-            Fact::RunFinished { step, outcome, took_ms, .. } => {
-                self.learn(step, outcome, *took_ms);
+            Fact::RunFinished { run, step, outcome, took_ms } => {
+                // What was taken over from a preview says nothing of what computing takes.
+                if !ledger.taken_over.contains_key(run) {
+                    self.learn(step, outcome, *took_ms);
+                }
                 self.count(step, outcome, *took_ms);
             }
             Fact::Command(command) => {

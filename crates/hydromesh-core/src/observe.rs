@@ -131,6 +131,7 @@ mod tests {
                 inputs: BTreeMap::new(),
                 run: "run-1".to_owned(),
                 key: format!("key of {partition}"),
+                taken: None,
             }),
         };
         let entries: Vec<Entry> =

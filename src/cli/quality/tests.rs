@@ -52,6 +52,7 @@ impl Story {
             inputs: BTreeMap::new(),
             run: run.to_owned(),
             key: String::new(),
+            taken: None,
         };
         self.tell(Fact::Published(published), None);
     }

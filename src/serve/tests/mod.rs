@@ -98,6 +98,7 @@ impl Story {
             inputs: BTreeMap::new(),
             run: format!("run-{version}"),
             key: String::new(),
+            taken: None,
         };
         self.tell(data_time_ms + 60_000, Fact::Published(published));
     }

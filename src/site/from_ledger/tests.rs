@@ -128,6 +128,7 @@ impl Story {
             inputs: BTreeMap::new(),
             run: "run-00000001".into(),
             key: String::new(),
+            taken: None,
         }));
     }
 
@@ -729,6 +730,7 @@ fn a_thousand_products_with_history_take_a_few_seconds() {
                 inputs: BTreeMap::new(),
                 run: "run-00000001".into(),
                 key: String::new(),
+                taken: None,
             };
             tell(at.max(start), Fact::Published(published));
         }

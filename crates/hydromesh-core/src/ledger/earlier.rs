@@ -123,6 +123,7 @@ mod tests {
                 inputs: [("shop/raw.raw".parse().unwrap(), input)].into(),
                 run: run.to_owned(),
                 key: String::new(),
+                taken: None,
             }),
         );
     }

@@ -10,6 +10,7 @@ mod earlier;
 mod failed;
 mod inherited;
 mod proven;
+mod offer;
 mod reading;
 mod records;
 mod retired;
@@ -26,10 +27,11 @@ pub use base::{Base, holds_rules};
 pub use doubt::Alteration;
 pub use inherited::{Inheritance, InheritedPort, OWN_ABOVE};
 pub use proven::Unproven;
+pub use offer::{Offer, Offered, Wanted, partitions_read};
 pub use reading::Reading;
 pub use records::{
     Attempts, Champion, Deployed, EpisodeRecord, FinishedRun, PortState, ProductVerdict, PublishedPartition,
-    QualityRecord, RuleOutcome, SeenCommit, StreamState,
+    QualityRecord, RuleOutcome, SeenCommit, StreamState, TakenOver,
 };
 pub use retired::{Ending, Gone, Retirement};
 pub use state::LedgerState;
@@ -482,6 +484,22 @@ pub struct Published {
     /// Digest of the commit's idempotency key, by which its files are named; empty in facts of earlier versions.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub key: String,
+    /// Where its files were taken over from, when they were not computed here; none in facts of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken: Option<Taken>,
+}
+
+/// Where the files of a publication come from that were not computed here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Taken {
+    /// The preview's environment: `preview/NAME`.
+    pub from: String,
+    /// The preview's run that computed them.
+    pub run: String,
+    /// The version of the preview's table that first showed them.
+    pub version: i64,
+    /// When that was, milliseconds UTC.
+    pub computed_ms: i64,
 }
 
 /// See [`Fact::Epoch`].

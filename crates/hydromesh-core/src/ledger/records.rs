@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Alert, AlertState, ErrorKind, Outcome, Published, RunOutcome, StreamRows, Trained};
+use super::{Alert, AlertState, ErrorKind, Outcome, Published, RunOutcome, StreamRows, Taken, Trained};
 use crate::band::Band;
 use crate::checkpoint::CheckpointRecord;
 use crate::ids::PortId;
@@ -150,6 +150,32 @@ pub struct FinishedRun {
     pub at_ms: i64,
     /// Real time it took.
     pub took_ms: i64,
+    /// What it took over instead of computing it, if anything.
+    pub taken: Option<TakenOver>,
+}
+
+/// What a run took over from previews.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TakenOver {
+    /// The preview that the last of it is from: `preview/NAME`.
+    pub from: String,
+    /// How many partitions; 1 for a whole table.
+    pub partitions: u64,
+    /// When the last of it was computed there, milliseconds UTC.
+    pub computed_ms: i64,
+}
+
+impl TakenOver {
+    /// Takes in one more publication.
+    pub(super) fn add(before: Option<Self>, taken: &Taken) -> Self {
+        let (partitions, computed_ms) =
+            before.map_or((0, taken.computed_ms), |before| (before.partitions, before.computed_ms));
+        Self {
+            from: taken.from.clone(),
+            partitions: partitions + 1,
+            computed_ms: computed_ms.max(taken.computed_ms),
+        }
+    }
 }
 
 /// A stream's progress.

@@ -11,7 +11,7 @@ use super::{
     Alert, AlertKind, AlertState, Alteration, Attempts, Champion, Command, Decision, Deployed, Entry,
     EpisodeRecord, ErrorKind, Fact, FeatureDrift, FinishedRun, Gone, Inheritance, Kept, Outcome, Pause,
     PortState, ProductVerdict, Published, PublishedPartition, QualityRecord, Retirement, RuleOutcome,
-    RunOutcome, SeenCommit, StreamState,
+    RunOutcome, SeenCommit, StreamState, TakenOver,
 };
 use crate::diag::codes;
 use crate::ids::{PipelineId, PortId, ProductId};
@@ -82,6 +82,8 @@ pub struct LedgerState {
     pub running: BTreeMap<String, StepKey>,
     /// Sum of input versions of each of them when it began.
     pub begun_with: BTreeMap<String, i64>,
+    /// What runs under way have taken over from previews so far.
+    pub taken_over: BTreeMap<String, TakenOver>,
     /// Finished runs, oldest first.
     pub runs: VecDeque<FinishedRun>,
     /// How long the last steps of each pipeline took that succeeded, milliseconds, oldest first.
@@ -177,6 +179,7 @@ impl LedgerState {
                     self.doubt(&run, &step);
                 }
                 self.begun_with.clear();
+                self.taken_over.clear();
             }
             Fact::CommitSeen { commit, message, author, .. } => {
                 self.base_moves(commit);
@@ -427,13 +430,15 @@ impl LedgerState {
         self.measured.retain(|_, (of, _)| of != run);
         let begun_with = self.begun_with.remove(run);
         let by_hand = self.cancels.remove(run);
+        let taken = self.taken_over.remove(run);
         match outcome {
             RunOutcome::Succeeded { .. } => {
                 self.succeeded += 1;
                 self.repaired(step);
                 if step.work == Work::Tend {
                     self.tended.insert(step.pipeline.clone(), at_ms);
-                } else if step.work != Work::Follow {
+                } else if step.work != Work::Follow && taken.is_none() {
+                    // What was not computed says nothing of how long computing takes.
                     keep(self.took.entry(step.pipeline.clone()).or_default(), took_ms, KEEP_TOOK);
                 }
             }
@@ -454,8 +459,8 @@ impl LedgerState {
                 self.doubt(run, step);
             }
         }
-        let finished =
-            FinishedRun { run: run.to_owned(), step: step.clone(), outcome: outcome.clone(), at_ms, took_ms };
+        let (run, step, outcome) = (run.to_owned(), step.clone(), outcome.clone());
+        let finished = FinishedRun { run, step, outcome, at_ms, took_ms, taken };
         keep(&mut self.runs, finished, 4 * KEEP);
     }
 
@@ -501,6 +506,10 @@ impl LedgerState {
             if same { before.rows_version } else { published.version }
         });
         let nulls = self.nulls_of(published);
+        if let Some(taken) = published.taken.as_ref().filter(|_| self.running.contains_key(&published.run)) {
+            let before = self.taken_over.remove(&published.run);
+            self.taken_over.insert(published.run.clone(), TakenOver::add(before, taken));
+        }
         if let Some(altered) = self.altered.get_mut(&published.port) {
             altered.remove(&key);
             if altered.is_empty() {

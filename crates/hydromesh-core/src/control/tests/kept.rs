@@ -166,6 +166,7 @@ impl World {
             run: "run".to_owned(),
             port,
             key: String::new(),
+            taken: None,
         };
         self.record(Fact::Published(published));
     }

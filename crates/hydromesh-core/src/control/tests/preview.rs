@@ -120,6 +120,7 @@ impl Preview {
                         inputs: inputs.clone(),
                         run: start.run.clone(),
                         key: String::new(),
+                        taken: None,
                     }));
                 }
                 let outcome = RunOutcome::Succeeded { rows: 1 };

@@ -367,6 +367,7 @@ impl World {
             inputs: running.inputs.clone(),
             run: running.start.run.clone(),
             key: name.clone(),
+            taken: None,
         };
         if repeated.is_none() {
             table.version = version;
