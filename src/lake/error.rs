@@ -62,6 +62,9 @@ pub enum LakeError {
     Damaged { address: String, why: String },
     #[error("table {address} cannot be used: {why}")]
     Unusable { address: String, why: String },
+    /// What another table has is not taken over: then it is computed. Never leaves a step.
+    #[error("{} {why}", .path.display())]
+    Untaken { path: PathBuf, why: String },
     #[error("could not {doing} {}", .path.display())]
     Io { doing: &'static str, path: PathBuf, source: std::io::Error },
     #[error("delta table")]

@@ -28,6 +28,7 @@ mod observe;
 mod overlay;
 mod stage;
 mod stats;
+mod taken;
 #[cfg(test)]
 #[expect(clippy::cast_possible_wrap, clippy::cast_precision_loss, reason = "a handful of rows")]
 mod tests;
@@ -57,6 +58,7 @@ pub use self::{
     error::LakeError,
     leave::{Leave, Left},
     stage::{Staged, StagedFile},
+    taken::Shown,
 };
 
 /// The formats a port's table can have; an environment chooses per port.
@@ -142,6 +144,18 @@ impl Lake {
         })
         .await?;
         Ok(Lake { root, below: None })
+    }
+
+    /// Returns a lake that is there already, to be read; nothing is created.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub async fn found(root: impl AsRef<Path>) -> Result<Lake, LakeError> {
+        let root = root.as_ref().to_path_buf();
+        let found = fs::blocking(move || {
+            root.canonicalize().map_err(|source| LakeError::io("find the lake folder", &root, source))
+        });
+        Ok(Lake { root: found.await?, below: None })
     }
 
     #[must_use]

@@ -76,7 +76,7 @@ impl Table {
 }
 
 /// Returns the digest of the key that a file of ours is named by: `part-<digest>-e<epoch>-...`.
-fn key_of(path: &str) -> Option<&str> {
+pub(super) fn key_of(path: &str) -> Option<&str> {
     let name = Path::new(path).file_name()?.to_str()?;
     let (digest, rest) = name.strip_prefix("part-")?.split_once("-e")?;
     let hex = digest.len() == 16 && digest.chars().all(|c| c.is_ascii_hexdigit());

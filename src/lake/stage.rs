@@ -37,6 +37,9 @@ const OPEN_FILES: usize = 64;
 /// A file is closed and a new one begun past this size.
 const FILE_BYTES: usize = 256 << 20;
 
+/// What a file says of who wrote it.
+pub(super) const CREATED_BY: &str = concat!("hydromesh ", env!("CARGO_PKG_VERSION"));
+
 /// Where the partition column's values are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PartitionColumn {
@@ -60,6 +63,85 @@ pub(super) struct StagePlan {
     pub partition_column: PartitionColumn,
     /// Begins every file name: unique to the key and the writer's epoch.
     pub prefix: String,
+}
+
+impl StagePlan {
+    /// Returns the columns inside the files.
+    pub fn written_schema(&self) -> SchemaRef {
+        match (&self.partition_by, self.partition_column) {
+            (Some(by), PartitionColumn::InLog) => {
+                let kept: Vec<_> =
+                    self.file_schema.fields().iter().filter(|field| field.name() != by).cloned().collect();
+                Arc::new(arrow::datatypes::Schema::new(kept))
+            }
+            _ => self.file_schema.clone(),
+        }
+    }
+
+    /// Returns the path of a new file that has no final name yet, and makes its folder.
+    pub fn temporary(&self, partition: Option<&str>) -> Result<PathBuf, LakeError> {
+        let folder = self.table.join(self.data).join(self.folder_of(partition));
+        create_folders(&folder)?;
+        Ok(folder.join(format!(".{}.parquet.tmp", uuid::Uuid::new_v4())))
+    }
+
+    /// Gives a finished file its final name, which tells its content apart from any other. Returns its path within the table, and
+    /// whether there was none of that name.
+    pub fn settle(
+        &self,
+        temporary: &Path,
+        partition: Option<&str>,
+        index: u32,
+        content: &str,
+    ) -> Result<(String, bool), LakeError> {
+        let name = format!("{}-{index:05}-{content}.parquet", self.prefix);
+        let relative = Path::new(self.data).join(self.folder_of(partition)).join(name);
+        let path = self.table.join(&relative);
+        let fresh = !path.exists();
+        std::fs::rename(temporary, &path).map_err(|source| LakeError::io("name", &path, source))?;
+        path.parent().map_or(Ok(()), sync_dir)?;
+        Ok((relative.to_string_lossy().into_owned(), fresh))
+    }
+
+    /// Returns files as what was staged.
+    pub fn staged(&self, mut files: Vec<StagedFile>) -> Staged {
+        files.sort_by(|left, right| left.path.cmp(&right.path));
+        Staged {
+            rows: files.iter().map(|file| file.rows).sum(),
+            bytes: files.iter().map(|file| file.bytes).sum(),
+            files,
+            schema: self.schema.clone(),
+            partition_by: self.partition_by.clone(),
+            partition_column: self.partition_column,
+        }
+    }
+
+    /// `column=value` where that is a plain folder name on every system and in every URL, else a
+    /// digest: readers take the value from the table's log, the name is for humans.
+    fn folder_of(&self, partition: Option<&str>) -> String {
+        let (Some(by), Some(value)) = (&self.partition_by, partition) else { return String::new() };
+        let plain = |text: &str| {
+            text.len() <= 64
+                && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+        };
+        if plain(by) && plain(value) {
+            format!("{by}={value}")
+        } else {
+            format!("part={}", super::commit::short_digest(value.as_bytes()))
+        }
+    }
+}
+
+/// Returns what the name of a file says of its content.
+pub(super) fn content_name(digest: Sha256) -> String {
+    hex::encode(&digest.finalize()[..6])
+}
+
+/// Returns what a file of ours is said to hold by its name: `part-<digest>-e<epoch>-<index>-<content>.parquet`.
+pub(super) fn content_digest(path: &str) -> Option<&str> {
+    super::observe::key_of(path)?;
+    let content = path.strip_suffix(".parquet")?.rsplit_once('-')?.1;
+    (content.len() == 12 && content.chars().all(|c| c.is_ascii_hexdigit())).then_some(content)
 }
 
 /// Data files that are written and not yet visible.
@@ -193,14 +275,7 @@ impl Write for HashingFile {
 
 impl StageWriter {
     fn new(plan: StagePlan) -> Self {
-        let written_schema = match (&plan.partition_by, plan.partition_column) {
-            (Some(by), PartitionColumn::InLog) => {
-                let kept: Vec<_> =
-                    plan.file_schema.fields().iter().filter(|field| field.name() != by).cloned().collect();
-                Arc::new(arrow::datatypes::Schema::new(kept))
-            }
-            _ => plan.file_schema.clone(),
-        };
+        let written_schema = plan.written_schema();
         StageWriter { plan, written_schema, open: BTreeMap::new(), next_index: 0, done: Vec::new() }
     }
 
@@ -260,14 +335,12 @@ impl StageWriter {
                 self.close(key.as_deref())?;
             }
         }
-        let folder = self.plan.table.join(self.plan.data).join(self.folder_of(partition));
-        create_folders(&folder)?;
-        let temporary = folder.join(format!(".{}.parquet.tmp", uuid::Uuid::new_v4()));
+        let temporary = self.plan.temporary(partition)?;
         let file = File::create(&temporary).map_err(|source| LakeError::io("create", &temporary, source))?;
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
             .set_statistics_enabled(EnabledStatistics::Page)
-            .set_created_by(concat!("hydromesh ", env!("CARGO_PKG_VERSION")).to_owned())
+            .set_created_by(CREATED_BY.to_owned())
             .build();
         let writer = ArrowWriter::try_new_with_options(
             HashingFile { file, digest: Sha256::new(), bytes: 0 },
@@ -280,7 +353,7 @@ impl StageWriter {
         Ok(())
     }
 
-    /// Finishes a file and gives it its final name, which tells its content apart from any other.
+    /// Finishes a file and gives it its final name.
     fn close(&mut self, key: Option<&str>) -> Result<(), LakeError> {
         let Some(file) = self.open.remove(&key.map(str::to_owned)) else { return Ok(()) };
         let temporary = file.temporary.clone();
@@ -296,16 +369,11 @@ impl StageWriter {
         let footer = file.writer.finish()?;
         let sink = file.writer.inner();
         sink.file.sync_all().map_err(|source| LakeError::io("flush", &file.temporary, source))?;
-        let content = hex::encode(&sink.digest.clone().finalize()[..6]);
+        let content = content_name(sink.digest.clone());
         let bytes = sink.bytes;
-        let name = format!("{}-{:05}-{content}.parquet", self.plan.prefix, file.index);
-        let folder = Path::new(self.plan.data).join(self.folder_of(key));
-        let path = self.plan.table.join(&folder).join(&name);
-        let fresh = !path.exists();
-        std::fs::rename(&file.temporary, &path).map_err(|source| LakeError::io("name", &path, source))?;
-        path.parent().map_or(Ok(()), sync_dir)?;
+        let (path, fresh) = self.plan.settle(&file.temporary, key, file.index, &content)?;
         self.done.push(StagedFile {
-            path: folder.join(name).to_string_lossy().into_owned(),
+            path,
             partition: key.map(str::to_owned),
             rows: file.rows,
             bytes,
@@ -319,37 +387,12 @@ impl StageWriter {
         while let Some(key) = self.open.keys().next().cloned() {
             self.close(key.as_deref())?;
         }
-        let mut files = std::mem::take(&mut self.done);
-        files.sort_by(|left, right| left.path.cmp(&right.path));
-        Ok(Staged {
-            rows: files.iter().map(|file| file.rows).sum(),
-            bytes: files.iter().map(|file| file.bytes).sum(),
-            files,
-            schema: self.plan.schema.clone(),
-            partition_by: self.plan.partition_by.clone(),
-            partition_column: self.plan.partition_column,
-        })
+        let files = std::mem::take(&mut self.done);
+        Ok(self.plan.staged(files))
     }
 
     fn abandon(self) -> Staged {
-        let schema = self.plan.schema.clone();
-        let (partition_by, partition_column) = (self.plan.partition_by.clone(), self.plan.partition_column);
-        Staged { rows: 0, bytes: 0, files: Vec::new(), schema, partition_by, partition_column }
-    }
-
-    /// `column=value` where that is a plain folder name on every system and in every URL, else a
-    /// digest: readers take the value from the table's log, the name is for humans.
-    fn folder_of(&self, partition: Option<&str>) -> String {
-        let (Some(by), Some(value)) = (&self.plan.partition_by, partition) else { return String::new() };
-        let plain = |text: &str| {
-            text.len() <= 64
-                && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-        };
-        if plain(by) && plain(value) {
-            format!("{by}={value}")
-        } else {
-            format!("part={}", super::commit::short_digest(value.as_bytes()))
-        }
+        self.plan.staged(Vec::new())
     }
 }
 

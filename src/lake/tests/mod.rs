@@ -5,6 +5,7 @@ mod contents;
 mod leave;
 mod others;
 mod over;
+mod taken;
 
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ use datafusion::{
 use serde_json::json;
 use tempfile::TempDir;
 
-use self::{commits::*, contents::*, leave::*, others::*, over::*};
+use self::{commits::*, contents::*, leave::*, others::*, over::*, taken::*};
 use super::*;
 
 const DAY_ONE: i32 = 20_666; // 2026-08-01
@@ -170,6 +171,11 @@ both_formats!(
     a_look_tells_rows_keys_and_lost_files,
     a_lake_over_another_reads_what_it_lacks_and_writes_only_its_own,
     a_pinned_version_that_is_gone_is_told,
+    what_is_taken_over_is_published_as_if_it_were_computed,
+    what_is_torn_cut_or_not_ours_is_not_taken_over,
+    only_the_publication_that_is_meant_is_taken_over,
+    rows_are_the_same_if_their_files_are,
+    files_are_taken_where_they_would_have_been_written_alike,
     versions_of_a_table_made_anew_go_on_above,
     another_table_in_its_place_is_never_written,
     a_file_that_was_cut_is_noticed,
