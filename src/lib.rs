@@ -18,6 +18,7 @@ pub mod online;
 mod outage;
 pub mod policy;
 pub mod preview;
+mod replay;
 pub mod repo;
 pub mod report;
 pub mod runlog;

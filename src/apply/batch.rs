@@ -3,25 +3,27 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Date32Type, SchemaRef};
-use datafusion::common::ScalarValue;
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use futures::StreamExt as _;
 use hydromesh_core::band::{Earlier, History};
 use hydromesh_core::ids::PortId;
-use hydromesh_core::ledger::{Fact, Published};
-use hydromesh_core::model::{Calendar, OutputPort, Partitioning, Parts, Pipeline};
+use hydromesh_core::ledger::{Fact, Published, Taken};
+use hydromesh_core::model::{Calendar, Column, OutputPort, Partitioning, Parts, Pipeline};
 use hydromesh_core::plan::{Work, zone};
-use hydromesh_core::time::{Grain, Partition};
+use hydromesh_core::time::Partition;
 use tracing::{Instrument as _, Span, info, info_span};
 
+use super::cut::{Cut, filter, keys, kind_of, parse};
 use super::inputs::{self, Inputs};
+use super::takeover::{Found, Takeover, recorded};
 use super::values::Listed;
 use super::windows::Windows;
 use super::{Context, Done, Job, Reporter, StepError, ensure, lake_format, sample};
-use crate::engine::{Against, Keeps, PartitionFilter, QualityOutcome, arrow_schema};
-use crate::lake::{PublishMode, Table, TableSpec};
+use crate::engine::{Against, QualityOutcome, arrow_schema};
+use crate::lake::{CommitMeta, Outcome, PublishMode, Staged, Table, TableSpec};
 
 /// Everything that publishing one partition needs.
 struct Target<'a> {
@@ -36,6 +38,8 @@ struct Target<'a> {
     versions: BTreeMap<PortId, i64>,
     /// What was published before, with what this step has published meanwhile.
     history: Mutex<History>,
+    /// What previews may have made already.
+    takeover: Takeover<'a>,
 }
 
 /// Computes a chunk of partitions, or the whole table.
@@ -49,15 +53,19 @@ pub(super) async fn run(context: &Context, job: &Job, reporter: &Reporter) -> Re
         .outputs
         .get(&batch.output)
         .ok_or_else(|| StepError::internal(format!("{port} is not an output of the deployed product")))?;
-    let Inputs { tables, versions, facts } = inputs::open(context, job).await?;
-    reporter.report(facts).await;
+    let mut inputs = inputs::open(context, job).await?;
+    reporter.report(std::mem::take(&mut inputs.facts)).await;
     let schema = arrow_schema(&output.contract.columns);
     let table = job.table(context, &port, lake_format(output.format))?;
     let partition_by = batch.partition.as_ref().map(|cut| cut.by.clone());
     ensure(context, job, &table, &TableSpec { schema: Arc::clone(&schema), partition_by }).await?;
     sample::expire(context).await;
     let history = Mutex::new(job.earlier.clone());
-    let target = Target { context, job, reporter, output, port, data, table, schema, versions, history };
+    let of = (&port, data.as_str());
+    let takeover = Takeover::of(context, job, batch, of, &inputs, lake_format(output.format)).await;
+    let Inputs { tables, versions, .. } = inputs;
+    let target =
+        Target { context, job, reporter, output, port, data, table, schema, versions, history, takeover };
     let (sql, columns) = (&batch.sql.text, &output.contract.columns);
     match (&batch.partition, &job.start.key.work) {
         (Some(Partitioning { by, into: Parts::Values { values } }), Work::Partitions { from, to }) => {
@@ -67,7 +75,8 @@ pub(super) async fn run(context: &Context, job: &Job, reporter: &Reporter) -> Re
             }
             let aligned = job.print.aligned.iter().any(|(output, _)| *output == batch.output);
             let public = columns.iter().any(|column| column.name == *by && column.is_public());
-            let mut listed = Listed::new((by, &target.kind(by)?, public), values, from, aligned)?;
+            let kind = kind_of(&target.schema, by)?;
+            let mut listed = Listed::new((by, &kind, public), values, from, aligned)?;
             let mut rows = context.engine.run_query(sql, tables, Some(&listed.filter()), columns).await?;
             let (mut held, compute) = (Vec::new(), info_span!("compute"));
             while let Some(batch) = next(&mut rows, reporter).instrument(compute.clone()).await? {
@@ -78,27 +87,113 @@ pub(super) async fn run(context: &Context, job: &Job, reporter: &Reporter) -> Re
             Ok(Done { facts: Vec::new(), rows })
         }
         (Some(Partitioning { by, into: Parts::Calendar(calendar) }), Work::Partitions { from, to }) => {
-            let cut = &Cut { by, calendar };
+            let cut = Cut { by, calendar };
             let windows = Windows::of(job, batch, calendar)?;
-            let (mut written, mut refused) = (0, None);
-            for (from, to) in windows.stretches(parse(calendar, from)?, parse(calendar, to)?) {
-                let (filter, tables) = (filter(&target, cut, from, to)?, windows.tables(&tables, from)?);
-                let rows = context.engine.run_query(sql, tables, Some(&filter), columns).await?;
-                match partitions(&target, cut, from, to, rows).await {
-                    Ok(rows) => written += rows,
-                    Err(error) if error.code == AUDIT_FAILED => _ = refused.get_or_insert(error),
-                    Err(error) => return Err(error),
-                }
+            let query = Query { sql, tables: &tables, windows: &windows, columns };
+            let mut tally = Tally::default();
+            for (from, to) in windows.stretches(parse(cut, from)?, parse(cut, to)?) {
+                tally.add(stretch(&target, cut, &query, from, to).await)?;
             }
-            refused.map_or(Ok(Done { facts: Vec::new(), rows: written }), Err)
+            let rows = tally.end()?;
+            Ok(Done { facts: Vec::new(), rows })
         }
         _ => {
+            let meta = target.meta(None);
+            if let Some(found) = target.takeover.find(&target.table, None, &meta).await {
+                let rows = target.take(Part::Whole, found).await?;
+                return Ok(Done { facts: Vec::new(), rows });
+            }
             let rows = context.engine.run_query(sql, tables, None, columns).await?;
             let batches: Vec<RecordBatch> = collect(rows, reporter).await?;
             let rows = target.publish(Part::Whole, batches).await?;
             Ok(Done { facts: Vec::new(), rows })
         }
     }
+}
+
+/// What came of several partitions: rows, and the first refusal.
+#[derive(Default)]
+struct Tally {
+    written: u64,
+    refused: Option<StepError>,
+}
+
+impl Tally {
+    /// Takes in what came of some. A partition whose rules fail keeps what was published before; the others go on.
+    fn add(&mut self, result: Result<u64, StepError>) -> Result<(), StepError> {
+        match result {
+            Ok(rows) => self.written += rows,
+            Err(error) if error.code == AUDIT_FAILED => _ = self.refused.get_or_insert(error),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn end(self) -> Result<u64, StepError> {
+        self.refused.map_or(Ok(self.written), Err)
+    }
+}
+
+/// What computes partitions that see the same of every input.
+struct Query<'a> {
+    sql: &'a str,
+    tables: &'a BTreeMap<String, Arc<dyn TableProvider>>,
+    windows: &'a Windows,
+    columns: &'a [Column],
+}
+
+impl Query<'_> {
+    /// Computes partitions and publishes them; returns their rows.
+    async fn compute(
+        &self,
+        target: &Target<'_>,
+        cut: Cut<'_>,
+        from: Partition,
+        to: Partition,
+    ) -> Result<u64, StepError> {
+        let (filter, tables) =
+            (filter(&target.schema, cut, from, to)?, self.windows.tables(self.tables, from)?);
+        let rows = target.context.engine.run_query(self.sql, tables, Some(&filter), self.columns).await?;
+        partitions(target, cut, from, to, rows).await
+    }
+}
+
+/// Takes over what previews have made of a stretch of partitions, and has the rest computed, in the order of the partitions: rules
+/// look back at those before.
+async fn stretch(
+    target: &Target<'_>,
+    cut: Cut<'_>,
+    query: &Query<'_>,
+    first: Partition,
+    last: Partition,
+) -> Result<u64, StepError> {
+    let mut tally = Tally::default();
+    // The first partition of those that are computed next, and the one before this.
+    let (mut open, mut before, mut at) = (None, first, first);
+    loop {
+        let key = at.to_string();
+        let meta = target.meta(Some(&key));
+        match target.takeover.find(&target.table, Some(&key), &meta).await {
+            Some(found) => {
+                if let Some(first) = open.take()
+                    && let Err(error) = tally.add(query.compute(target, cut, first, before).await)
+                {
+                    target.table.discard(found.staged).await?;
+                    return Err(error);
+                }
+                tally.add(target.take(Part::Calendar(cut.calendar, at), found).await)?;
+            }
+            None => _ = open.get_or_insert(at),
+        }
+        if at >= last || at.next() == at {
+            break;
+        }
+        (before, at) = (at, at.next());
+    }
+    if let Some(first) = open {
+        tally.add(query.compute(target, cut, first, last).await)?;
+    }
+    tally.end()
 }
 
 type Rows = datafusion::execution::SendableRecordBatchStream;
@@ -124,86 +219,19 @@ async fn next(rows: &mut Rows, reporter: &Reporter) -> Result<Option<RecordBatch
     }
 }
 
-/// How an output is cut by a calendar.
-struct Cut<'a> {
-    by: &'a str,
-    calendar: &'a Calendar,
-}
-
-/// What of the output is published at once.
-enum Part<'a> {
-    Whole,
-    /// A partition of a calendar.
-    Calendar(&'a Calendar, Partition),
-    /// A value of a list, with what was found beside its rows.
-    Value(String, Listed),
-}
-
-/// Returns the condition that keeps a chunk's rows.
-fn filter(
-    target: &Target<'_>,
-    cut: &Cut<'_>,
-    from: Partition,
-    to: Partition,
-) -> Result<PartitionFilter, StepError> {
-    let (kind, every) = (target.kind(cut.by)?, cut.calendar.every);
-    let of = |key: Partition| value((cut.by, every), &kind, &key.to_string());
-    let keeps = Keeps::Between { from: of(from)?, to: of(to.next())? };
-    Ok(PartitionFilter { column: cut.by.to_owned(), keeps })
-}
-
-fn parse(calendar: &Calendar, key: &str) -> Result<Partition, StepError> {
-    Partition::parse(calendar.every, key).map_err(|error| StepError::user("HM-X008", error.to_string()))
-}
-
-/// Returns the partition column's value for a key of a calendar.
-pub(super) fn value(
-    (by, every): (&str, Grain),
-    kind: &DataType,
-    key: &str,
-) -> Result<ScalarValue, StepError> {
-    match (kind, every) {
-        (DataType::Date32, Grain::Day) => {
-            let day = chrono::NaiveDate::parse_from_str(key, "%Y-%m-%d")
-                .map_err(|error| StepError::user("HM-X008", format!("{key}: {error}")))?;
-            Ok(ScalarValue::Date32(Some(Date32Type::from_naive_date(day))))
-        }
-        // Keys order as text as they do in time.
-        (DataType::Utf8, _) => Ok(ScalarValue::Utf8(Some(key.to_owned()))),
-        _ => Err(StepError::user(
-            "HM-X008",
-            format!("column {by} is a {kind}: cut by a date every day, or by a string that holds the key"),
-        )),
-    }
-}
-
 /// Splits rows, which come ordered by the partition column, publishes each partition as it is complete, and returns how many
 /// rows those have.
-///
-/// A partition whose rules fail keeps what was published before; the others go on.
 async fn partitions(
     target: &Target<'_>,
-    cut: &Cut<'_>,
+    cut: Cut<'_>,
     mut open: Partition,
     last: Partition,
     mut rows: Rows,
 ) -> Result<u64, StepError> {
     let mut held: Vec<RecordBatch> = Vec::new();
-    let mut written = 0;
-    let mut refused: Option<StepError> = None;
+    let mut tally = Tally::default();
     let publish = async |partition: Partition, held: Vec<RecordBatch>| -> Result<u64, StepError> {
         target.publish(Part::Calendar(cut.calendar, partition), held).await
-    };
-    let mut settle = |result: Result<u64, StepError>| match result {
-        Ok(rows) => {
-            written += rows;
-            Ok(())
-        }
-        Err(error) if error.code == AUDIT_FAILED => {
-            refused.get_or_insert(error);
-            Ok(())
-        }
-        Err(error) => Err(error),
     };
     // One for each stretch between two publications: rows are computed as they are asked for.
     let mut compute: Option<Span> = None;
@@ -220,10 +248,10 @@ async fn partitions(
                 .iter()
                 .position(|other| other != key)
                 .map_or(keys.len(), |length| start + length);
-            let partition = parse(cut.calendar, key)?;
+            let partition = parse(cut, key)?;
             while open < partition {
                 compute = None;
-                settle(publish(open, std::mem::take(&mut held)).await)?;
+                tally.add(publish(open, std::mem::take(&mut held)).await)?;
                 open = open.next();
             }
             held.push(batch.slice(start, end - start));
@@ -232,25 +260,29 @@ async fn partitions(
     }
     drop(compute);
     while open <= last {
-        settle(publish(open, std::mem::take(&mut held)).await)?;
+        tally.add(publish(open, std::mem::take(&mut held)).await)?;
         open = open.next();
     }
-    refused.map_or(Ok(written), Err)
+    tally.end()
 }
 
-/// Returns the partition key of each row.
-fn keys(batch: &RecordBatch, by: &str) -> Result<Vec<String>, StepError> {
-    let wrong = || StepError::user("HM-X008", format!("column {by} cannot be cut by"));
-    let column = batch.column_by_name(by).ok_or_else(wrong)?;
-    match column.data_type() {
-        DataType::Date32 => {
-            let days = column.as_primitive::<Date32Type>();
-            let text =
-                |day: i32| Date32Type::to_naive_date_opt(day).map(|day| day.to_string()).ok_or_else(wrong);
-            days.iter().map(|day| day.map_or_else(|| Err(wrong()), text)).collect()
+/// What of the output is published at once.
+enum Part<'a> {
+    Whole,
+    /// A partition of a calendar.
+    Calendar(&'a Calendar, Partition),
+    /// A value of a list, with what was found beside its rows.
+    Value(String, Listed),
+}
+
+impl Part<'_> {
+    /// Returns the key of a partition.
+    fn key(&self) -> Option<String> {
+        match self {
+            Self::Whole => None,
+            Self::Calendar(_, partition) => Some(partition.to_string()),
+            Self::Value(value, _) => Some(value.clone()),
         }
-        DataType::Utf8 => Ok(column.as_string::<i32>().iter().flatten().map(str::to_owned).collect()),
-        _ => Err(wrong()),
     }
 }
 
@@ -258,31 +290,57 @@ fn keys(batch: &RecordBatch, by: &str) -> Result<Vec<String>, StepError> {
 pub(super) const AUDIT_FAILED: &str = "HM-Q001";
 
 impl Target<'_> {
-    /// Returns the type of the partition column.
-    fn kind(&self, by: &str) -> Result<DataType, StepError> {
-        let kind = self.schema.field_with_name(by).map(|field| field.data_type().clone());
-        kind.map_err(|_| StepError::user("HM-X008", format!("no column {by} to cut by")))
-    }
-
-    /// Writes, audits and publishes one partition, or the whole table; returns its rows.
-    async fn publish(&self, part: Part<'_>, batches: Vec<RecordBatch>) -> Result<u64, StepError> {
-        let key_text = match &part {
-            Part::Whole => None,
-            Part::Calendar(_, partition) => Some(partition.to_string()),
-            Part::Value(value, _) => Some(value.clone()),
-        };
+    /// Returns what the commit of a partition, or of the whole table, carries.
+    fn meta(&self, partition: Option<&str>) -> CommitMeta {
         let versions: Vec<String> =
             self.versions.iter().map(|(port, version)| format!("{port}@{version}")).collect();
         // With the generation: a definition that comes back after another must replace the other's rows.
         let generation = self.job.start.generation;
-        let what = key_text.as_deref().unwrap_or("whole");
+        let what = partition.unwrap_or("whole");
         let key = format!("{what}/{generation}/{}/{}", self.data, versions.join(","));
-        let meta = self.context.commit(self.job.key(key));
+        self.context.commit(self.job.key(key))
+    }
+
+    /// Writes, audits and publishes one partition, or the whole table; returns its rows.
+    async fn publish(&self, part: Part<'_>, batches: Vec<RecordBatch>) -> Result<u64, StepError> {
+        let key = part.key();
+        let key = key.as_deref();
+        let meta = self.meta(key);
         let stream = futures::stream::iter(batches.into_iter().map(Ok));
         let stream: Rows = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), stream));
         let staged = self.table.stage(&meta, stream).instrument(info_span!("stage")).await?;
+        let (rows, what) = (staged.rows, key.unwrap_or("whole"));
+        info!(event = "staged", port = %self.port, partition = key, rows, "staged {what}: {rows} rows");
+        self.release(part, staged, &meta, None).await
+    }
+
+    /// Audits and publishes what was taken over of one partition, or of the whole table; returns its rows.
+    async fn take(&self, part: Part<'_>, found: Found) -> Result<u64, StepError> {
+        let Found { staged, taken, meta } = found;
+        if self.reporter.cancel.is_cancelled() {
+            self.table.discard(staged).await?;
+            return Err(StepError::external("HM-X007", "cancelled"));
+        }
+        let key = part.key();
+        let key = key.as_deref();
+        let (rows, what, from) = (staged.rows, key.unwrap_or("whole"), &taken.from);
+        info!(
+            event = "copied", port = %self.port, partition = key, rows, preview = from,
+            "copied {what} from {from}: {rows} rows"
+        );
+        self.release(part, staged, &meta, Some(taken)).await
+    }
+
+    /// Audits what is staged, publishes it and tells of it; returns its rows.
+    async fn release(
+        &self,
+        part: Part<'_>,
+        staged: Staged,
+        meta: &CommitMeta,
+        taken: Option<Taken>,
+    ) -> Result<u64, StepError> {
+        let key_text = part.key();
         let rows = staged.rows;
-        info!(event = "staged", port = %self.port, partition = key_text, rows, "staged {what}: {rows} rows");
         let provider = self.table.staged_provider(&staged);
         let object = self.port.port.as_str();
         let rules = &self.output.contract.quality;
@@ -321,7 +379,12 @@ impl Target<'_> {
             return Err(StepError::user(AUDIT_FAILED, message));
         }
         let mode = key_text.clone().map_or(PublishMode::ReplaceAll, PublishMode::ReplacePartition);
-        let published = self.table.publish(staged, mode, &meta).instrument(info_span!("publish")).await?;
+        let published = self.table.publish(staged, mode, meta).instrument(info_span!("publish")).await?;
+        let taken = match published.outcome {
+            Outcome::Committed => taken,
+            // Made by an attempt whose end nobody heard of, which may have done it the other way.
+            Outcome::AlreadyCommitted => recorded(&self.table, published.version).await?,
+        };
         if let Some(key) = &key_text {
             self.history.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), earlier);
         }
@@ -335,7 +398,7 @@ impl Target<'_> {
             inputs: self.versions.clone(),
             run: self.job.start.run.clone(),
             key: meta.key_digest(),
-            taken: None,
+            taken,
         }));
         self.reporter.report(facts).await;
         Ok(rows)

@@ -4,11 +4,13 @@
 //! published stays published when it fails, and doing it again changes nothing.
 
 mod batch;
+mod cut;
 mod drift;
 mod embed;
 mod follow;
 mod inputs;
 mod sample;
+mod takeover;
 mod tend;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -35,6 +37,7 @@ use crate::disk::{self, Refusal};
 use crate::engine::{Engine, EngineError};
 use crate::lake::{CommitMeta, Lake, LakeError, Table, TableFormat, TableSpec, Version, Writer};
 use crate::online::Online;
+use crate::preview::Offers;
 use crate::text::chain;
 
 pub use follow::{feature_history, history_rows, keep_online};
@@ -64,6 +67,8 @@ pub struct Context {
     pub lake: Arc<Lake>,
     /// The query engine.
     pub engine: Engine,
+    /// What previews of the environment have made already.
+    pub previews: Arc<Offers>,
     /// The current feature values, which followers fill and lookups read.
     pub online: Arc<Online>,
     /// The repository's blobs.
@@ -116,6 +121,9 @@ pub struct Job {
     /// The first partition that the contract of the port still keeps, if it gave some up.
     #[serde(default)]
     pub kept_from: Option<String>,
+    /// Data fingerprints of the ports that the product reads, as they are deployed.
+    #[serde(default)]
+    pub definitions: BTreeMap<PortId, String>,
 }
 
 impl Job {

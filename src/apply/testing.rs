@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::engine::{Engine, EngineConfig};
 use crate::lake::Lake;
 use crate::online::Online;
+use crate::preview::Offers;
 
 /// 2026-11-02T00:00:00Z, the end of the generated history.
 pub const NOW: i64 = 1_793_577_600_000;
@@ -38,6 +39,7 @@ pub async fn context(folder: &Path, blobs: Arc<dyn Blobs>) -> Context {
         lake: Arc::new(Lake::open(folder.join("lake")).await.expect("a lake")),
         engine: Engine::new(&engine).expect("an engine"),
         online: Arc::new(Online::new()),
+        previews: Arc::new(Offers::of(folder)),
         blobs,
         clock: Clock::fixed(NOW),
         epoch: 1,

@@ -13,7 +13,7 @@ use hydromesh_core::model::{BatchPipeline, Calendar, InputSource, Partitioning, 
 use hydromesh_core::plan::Mapping;
 use hydromesh_core::time::Partition;
 
-use super::batch::value;
+use super::cut::value;
 use super::{Job, StepError};
 use crate::engine::{Keeps, PartitionFilter, arrow_schema, part_of};
 

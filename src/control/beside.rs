@@ -12,9 +12,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::error::UpError;
-use super::ledger::fold;
 use super::run::{Around, UpOptions, Upward, WorkThreads, context, create, keep_logs, settings, surround};
 use super::watch::Watcher;
+use crate::replay::fold;
 use crate::repo::RepoError;
 use crate::store::{OpenMode, Place, Store, StoreError};
 use crate::work::{Role, Worker};

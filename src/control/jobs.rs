@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hydromesh_core::band::{History, furthest};
 use hydromesh_core::control::Start;
-use hydromesh_core::ids::ProductId;
+use hydromesh_core::ids::{PortId, ProductId};
 use hydromesh_core::ledger::{Deployed, LedgerState};
 use hydromesh_core::model::{Partitioning, Pipeline};
 use hydromesh_core::plan::{Work, upstream_ports};
@@ -45,7 +45,16 @@ pub(super) fn job(start: Start, ledger: &LedgerState) -> Option<Job> {
     let kept_from = output.as_ref().and_then(|port| ledger.kept_from(port)).map(str::to_owned);
     let afresh = output.is_some_and(|port| ledger.altered.contains_key(&port));
     let earlier = earlier(&start, ledger, deployed);
-    Some(Job { start, products, print, versions, models, altered, afresh, earlier, kept_from })
+    let definitions = definitions(ledger, deployed);
+    Some(Job { start, products, print, versions, models, altered, afresh, earlier, kept_from, definitions })
+}
+
+/// Returns the data fingerprints of what a product reads.
+fn definitions(ledger: &LedgerState, deployed: &Deployed) -> BTreeMap<PortId, String> {
+    let ports = upstream_ports(&deployed.product).into_iter();
+    let data =
+        |port: &PortId| Some(ledger.deployed.get(&port.product)?.print.ports.get(&port.port)?.data.clone());
+    ports.filter_map(|port| Some((data(&port)?, port))).map(|(data, port)| (port, data)).collect()
 }
 
 /// Returns what the rules of the contract compare a step's rows with.
@@ -83,5 +92,7 @@ fn earlier(start: &Start, ledger: &LedgerState, deployed: &Deployed) -> History 
 mod listed;
 #[cfg(test)]
 mod picked;
+#[cfg(test)]
+mod taken;
 #[cfg(test)]
 mod tests;

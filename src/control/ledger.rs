@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-use hydromesh_core::ledger::{Entry, Fact, LedgerState};
+use hydromesh_core::ledger::{Entry, LedgerState};
 
 use crate::outage::Outage;
+use crate::replay::fold;
 use crate::store::{Store, StoreError};
-
-/// Records read at once.
-const PAGE: u32 = 5_000;
 
 /// Why the ledger cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -28,21 +26,6 @@ pub async fn replay(store: &Store) -> Result<LedgerState, LedgerError> {
     let mut state = LedgerState::default();
     while fold(store, &mut state).await? {}
     Ok(state)
-}
-
-/// Folds the next page of records into a state; returns whether there was one.
-pub(super) async fn fold(store: &Store, state: &mut LedgerState) -> Result<bool, StoreError> {
-    let records = store.read(state.seq + 1, PAGE).await?;
-    for record in &records {
-        match serde_json::from_str::<Fact>(&record.body) {
-            Ok(fact) => state.apply(&Entry { seq: record.seq, at_ms: record.at_ms, fact }),
-            Err(error) => {
-                tracing::warn!(seq = record.seq, kind = record.kind, %error, "skipped an unknown fact");
-                state.seq = record.seq;
-            }
-        }
-    }
-    Ok(!records.is_empty())
 }
 
 /// Makes facts durable; a disk that is full or read-only and a busy file are waited out, for nothing may happen without its

@@ -33,6 +33,7 @@ use crate::notify::Mailer;
 use crate::online::Online;
 use crate::outage::Outage;
 use crate::policy::PolicySet;
+use crate::preview::Offers;
 use crate::repo::CommitInfo;
 use crate::store::{Lease, Place, Record, Store};
 use crate::work::{Board, Desk, Roles};
@@ -175,6 +176,8 @@ async fn build(
         lake: Arc::new(Lake::open(options.folder.join("lake")).await?.over(&options.lake)),
         engine: Engine::new(&EngineConfig { memory_bytes: QUERY_MEMORY_BYTES, spill })?,
         online: Arc::new(Online::new()),
+        // A preview has none of its own.
+        previews: Arc::new(Offers::of(&options.folder)),
         blobs,
         clock: options.clock.clone(),
         epoch: lease.epoch,

@@ -40,7 +40,7 @@ use crate::notify::Mailer;
 use crate::online::Online;
 use crate::outage::Outage;
 use crate::policy::PolicySet;
-use crate::preview::keep_tidy;
+use crate::preview::{Offers, keep_tidy};
 use crate::repo::CommitInfo;
 use crate::store::{OpenMode, Place, Store, StoreError};
 use crate::work::{Board, Desk, Role, Roles, work_runtime};
@@ -276,6 +276,7 @@ pub(super) async fn context(
         clock: options.clock.clone(),
         epoch,
         online: Arc::new(Online::new()),
+        previews: Arc::new(Offers::of(&options.state)),
     })
 }
 

@@ -144,6 +144,7 @@ impl World {
             afresh: false,
             earlier: BTreeMap::new(),
             kept_from: None,
+            definitions: BTreeMap::new(),
         };
         let context = Context {
             environment: "dev".to_owned(),
@@ -153,6 +154,7 @@ impl World {
             engine: Engine::new(&EngineConfig { memory_bytes: 64 << 20, spill: folder.path().join("spill") })
                 .expect("an engine"),
             online: Arc::default(),
+            previews: Arc::new(crate::preview::Offers::of(folder.path())),
             blobs: Arc::new(NoBlobs),
             clock: Clock::fixed(NOON),
             epoch: 1,

@@ -183,6 +183,7 @@ impl World {
             lake: Arc::new(Lake::open(folder.path().join("lake")).await.unwrap()),
             engine: Engine::new(&EngineConfig { memory_bytes: 64 << 20, spill }).unwrap(),
             online: Arc::new(crate::online::Online::new()),
+            previews: Arc::new(crate::preview::Offers::of(folder.path())),
             blobs: Arc::new(Files { paths, labels }),
             clock: Clock::fixed(ms(now)),
             epoch: 1,
@@ -209,6 +210,7 @@ impl World {
             afresh: false,
             earlier: BTreeMap::new(),
             kept_from: None,
+            definitions: BTreeMap::new(),
         };
         Self { folder, context, job, clicks: Clicks::of(&reading) }
     }

@@ -7,13 +7,13 @@ use super::world::{State, World};
 use super::{DAILY, SALES};
 use crate::support::{Ran, run, text};
 
-const TOP: &str = "shop/top.top";
+pub const TOP: &str = "shop/top.top";
 
-fn file(path: &str, text: &str) -> Files {
+pub fn file(path: &str, text: &str) -> Files {
     [(path.to_owned(), Some(text.as_bytes().to_vec()))].into()
 }
 
-fn daily(condition: &str) -> Files {
+pub fn daily(condition: &str) -> Files {
     let sql = format!(
         "SELECT sold_on, country, COUNT(*) AS sales, SUM(price) AS takings\nFROM sales\n{condition}GROUP BY sold_on, country\n"
     );
@@ -21,7 +21,7 @@ fn daily(condition: &str) -> Files {
 }
 
 /// A product that reads the daily sums, whole.
-fn top() -> Files {
+pub fn top() -> Files {
     let swap = |text: Vec<u8>| {
         let text = String::from_utf8(text).expect("UTF-8");
         let text = text.replace(
@@ -34,7 +34,7 @@ fn top() -> Files {
     mesh::reader("top").into_iter().map(|(path, text)| (path, text.map(swap))).collect()
 }
 
-fn apply(world: &World, state: &State<'_>, name: &str, more: &[&str]) -> Ran {
+pub fn apply(world: &World, state: &State<'_>, name: &str, more: &[&str]) -> Ran {
     let (repo, env, reference) =
         (world.repository(), format!("preview/{name}"), format!("refs/heads/{name}"));
     let mut args =

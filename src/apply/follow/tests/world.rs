@@ -132,6 +132,7 @@ impl World {
             afresh: false,
             earlier: BTreeMap::new(),
             kept_from: None,
+            definitions: BTreeMap::new(),
         }
     }
 
