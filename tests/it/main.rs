@@ -6,6 +6,7 @@ mod crash;
 mod diff;
 mod gate;
 mod help;
+mod lists;
 mod made;
 mod plan;
 mod policy;
