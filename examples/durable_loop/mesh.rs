@@ -6,9 +6,9 @@ use hydromesh_core::control::Start;
 use hydromesh_core::ids::{PortId, ProductId};
 use hydromesh_core::ledger::{Decision, Fact, LedgerState, Published};
 use hydromesh_core::model::{
-    Access, BackfillOrder, BatchPipeline, Bounds, Column, ColumnShape, Contract, InputPort, InputSource,
-    LogicalType, Mesh, OutputPort, Partitioning, Pipeline, Product, QueryShape, RetirePolicy, Retry, Sla,
-    SlaKind, SourceColumn, SqlText, TableFormat,
+    Access, BackfillOrder, BatchPipeline, Bounds, Calendar, Column, ColumnShape, Contract, InputPort,
+    InputSource, LogicalType, Mesh, OutputPort, Partitioning, Parts, Pipeline, Product, QueryShape,
+    RetirePolicy, Retry, Sla, SlaKind, SourceColumn, SqlText, TableFormat,
 };
 use hydromesh_core::plan::{Desired, Work, dependency_order, partition_bounds_ms, print_mesh};
 use hydromesh_core::spread::InOrder;
@@ -96,9 +96,11 @@ fn product(spec: &Spec) -> Product {
         },
         partition: spec.hourly_since.map(|start| Partitioning {
             by: "happened_at".to_owned(),
-            every: Grain::Hour,
-            start: start.to_owned(),
-            timezone: "UTC".to_owned(),
+            into: Parts::Calendar(Calendar {
+                every: Grain::Hour,
+                start: start.to_owned(),
+                timezone: "UTC".to_owned(),
+            }),
         }),
         inputs: BTreeMap::new(),
         schedule: None,
@@ -186,7 +188,8 @@ pub fn published(start: &Start, ledger: &LedgerState) -> Vec<Fact> {
     };
     let port = deployed.product.port(&batch.output);
     let version = ledger.ports.get(&port).map_or(0, |state| state.version);
-    let partitions: Vec<Option<String>> = match (&start.key.work, &batch.partition) {
+    let calendar = batch.partition.as_ref().and_then(Partitioning::calendar);
+    let partitions: Vec<Option<String>> = match (&start.key.work, calendar) {
         (Work::Partitions { from, to }, Some(cut)) => {
             let parse = |key| Partition::parse(cut.every, key).expect("a key");
             let set = PartitionSet::between(parse(from), parse(to)).expect("one grain");
@@ -215,6 +218,7 @@ pub fn published(start: &Start, ledger: &LedgerState) -> Vec<Fact> {
                 inputs: inputs.clone(),
                 run: start.run.clone(),
                 key: format!("{version:016x}"),
+                taken: None,
             })
         })
         .collect()
@@ -231,6 +235,7 @@ pub fn allow(question: &hydromesh_core::control::Question) -> Decision {
         allow: true,
         violations: Vec::new(),
         warnings: Vec::new(),
+        waived: Vec::new(),
         policy_digest: String::new(),
         input_hash: String::new(),
     }

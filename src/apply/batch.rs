@@ -11,7 +11,7 @@ use futures::StreamExt as _;
 use hydromesh_core::band::{Earlier, History};
 use hydromesh_core::ids::PortId;
 use hydromesh_core::ledger::{Fact, Published, Taken};
-use hydromesh_core::model::{Calendar, Column, OutputPort, Partitioning, Parts, Pipeline};
+use hydromesh_core::model::{Calendar, Column, OutputPort, Partitioning, Parts, Pipeline, Values};
 use hydromesh_core::plan::{Work, zone};
 use hydromesh_core::time::Partition;
 use tracing::{Instrument as _, Span, info, info_span};
@@ -73,17 +73,8 @@ pub(super) async fn run(context: &Context, job: &Job, reporter: &Reporter) -> Re
             if from != to {
                 return Err(StepError::internal(format!("{from} to {to} is no value of a list")));
             }
-            let aligned = job.print.aligned.iter().any(|(output, _)| *output == batch.output);
-            let public = columns.iter().any(|column| column.name == *by && column.is_public());
-            let kind = kind_of(&target.schema, by)?;
-            let mut listed = Listed::new((by, &kind, public), values, from, aligned)?;
-            let mut rows = context.engine.run_query(sql, tables, Some(&listed.filter()), columns).await?;
-            let (mut held, compute) = (Vec::new(), info_span!("compute"));
-            while let Some(batch) = next(&mut rows, reporter).instrument(compute.clone()).await? {
-                held.push(listed.take(&batch)?);
-            }
-            drop(compute);
-            let rows = target.publish(Part::Value(from.clone(), listed), held).await?;
+            let list = (by.as_str(), values, from.as_str());
+            let rows = Box::pin(value(&target, list, sql, tables)).await?;
             Ok(Done { facts: Vec::new(), rows })
         }
         (Some(Partitioning { by, into: Parts::Calendar(calendar) }), Work::Partitions { from, to }) => {
@@ -92,7 +83,7 @@ pub(super) async fn run(context: &Context, job: &Job, reporter: &Reporter) -> Re
             let query = Query { sql, tables: &tables, windows: &windows, columns };
             let mut tally = Tally::default();
             for (from, to) in windows.stretches(parse(cut, from)?, parse(cut, to)?) {
-                tally.add(stretch(&target, cut, &query, from, to).await)?;
+                tally.add(Box::pin(stretch(&target, cut, &query, from, to)).await)?;
             }
             let rows = tally.end()?;
             Ok(Done { facts: Vec::new(), rows })
@@ -100,15 +91,36 @@ pub(super) async fn run(context: &Context, job: &Job, reporter: &Reporter) -> Re
         _ => {
             let meta = target.meta(None);
             if let Some(found) = target.takeover.find(&target.table, None, &meta).await {
-                let rows = target.take(Part::Whole, found).await?;
+                let rows = Box::pin(target.take(Part::Whole, found)).await?;
                 return Ok(Done { facts: Vec::new(), rows });
             }
             let rows = context.engine.run_query(sql, tables, None, columns).await?;
             let batches: Vec<RecordBatch> = collect(rows, reporter).await?;
-            let rows = target.publish(Part::Whole, batches).await?;
+            let rows = Box::pin(target.publish(Part::Whole, batches)).await?;
             Ok(Done { facts: Vec::new(), rows })
         }
     }
+}
+
+/// Computes one value of a list and publishes it; returns its rows.
+async fn value(
+    target: &Target<'_>,
+    (by, values, value): (&str, &Values, &str),
+    sql: &str,
+    tables: BTreeMap<String, Arc<dyn TableProvider>>,
+) -> Result<u64, StepError> {
+    let columns = &target.output.contract.columns;
+    let aligned = target.job.print.aligned.iter().any(|(output, _)| *output == target.port.port);
+    let public = columns.iter().any(|column| column.name == by && column.is_public());
+    let kind = kind_of(&target.schema, by)?;
+    let mut listed = Listed::new((by, &kind, public), values, value, aligned)?;
+    let mut rows = target.context.engine.run_query(sql, tables, Some(&listed.filter()), columns).await?;
+    let (mut held, compute) = (Vec::new(), info_span!("compute"));
+    while let Some(batch) = next(&mut rows, target.reporter).instrument(compute.clone()).await? {
+        held.push(listed.take(&batch)?);
+    }
+    drop(compute);
+    Box::pin(target.publish(Part::Value(value.to_owned(), listed), held)).await
 }
 
 /// What came of several partitions: rows, and the first refusal.
@@ -176,12 +188,12 @@ async fn stretch(
         match target.takeover.find(&target.table, Some(&key), &meta).await {
             Some(found) => {
                 if let Some(first) = open.take()
-                    && let Err(error) = tally.add(query.compute(target, cut, first, before).await)
+                    && let Err(error) = tally.add(Box::pin(query.compute(target, cut, first, before)).await)
                 {
                     target.table.discard(found.staged).await?;
                     return Err(error);
                 }
-                tally.add(target.take(Part::Calendar(cut.calendar, at), found).await)?;
+                tally.add(Box::pin(target.take(Part::Calendar(cut.calendar, at), found)).await)?;
             }
             None => _ = open.get_or_insert(at),
         }
@@ -191,7 +203,7 @@ async fn stretch(
         (before, at) = (at, at.next());
     }
     if let Some(first) = open {
-        tally.add(query.compute(target, cut, first, last).await)?;
+        tally.add(Box::pin(query.compute(target, cut, first, last)).await)?;
     }
     tally.end()
 }
@@ -231,7 +243,7 @@ async fn partitions(
     let mut held: Vec<RecordBatch> = Vec::new();
     let mut tally = Tally::default();
     let publish = async |partition: Partition, held: Vec<RecordBatch>| -> Result<u64, StepError> {
-        target.publish(Part::Calendar(cut.calendar, partition), held).await
+        Box::pin(target.publish(Part::Calendar(cut.calendar, partition), held)).await
     };
     // One for each stretch between two publications: rows are computed as they are asked for.
     let mut compute: Option<Span> = None;

@@ -24,6 +24,9 @@ const PROPERTY: &str = "taken";
 /// Commits among which that of a key is looked for that was there already: a process that ended left it a moment ago.
 const RECENT: usize = 64;
 
+/// A version of a port's table: a preview's, or this environment's.
+type Place = (Option<Name>, PortId, i64);
+
 /// The previews that may have what one step computes.
 pub(super) struct Takeover<'a> {
     context: &'a Context,
@@ -35,8 +38,8 @@ pub(super) struct Takeover<'a> {
     inputs: BTreeMap<PortId, i64>,
     format: TableFormat,
     previews: Vec<(Live, Lake)>,
-    /// What was looked at: of a preview, or of this environment.
-    shown: Mutex<BTreeMap<(Option<Name>, PortId, i64), Arc<Shown>>>,
+    /// What was looked at.
+    shown: Mutex<BTreeMap<Place, Arc<Shown>>>,
 }
 
 /// A partition, or a whole table, that is staged and was not computed.

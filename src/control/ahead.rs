@@ -7,10 +7,10 @@ use hydromesh_core::model::{After, Environment};
 use serde::{Deserialize, Serialize};
 
 use super::error::UpError;
-use super::ledger::fold;
 use super::run::UpOptions;
 use crate::clock::{Clock, rfc3339};
 use crate::disk;
+use crate::replay::fold;
 use crate::store::{OpenMode, Place, PlaceError, Store, StoreError};
 
 /// The file in a state folder that says what its environment waits for.

@@ -217,7 +217,7 @@ async fn build(
     let again = retries(&control.ledger, &commit);
     hands.take(&mut control, again).await?;
     let interrupted = turn(&mut control, &mut hands, &mut inbox, &mut lease, shutdown).await?;
-    leave(&store, lease).await?;
+    leave(store, lease).await?;
     let waiting = control.waiting().collect();
     Ok(Built { ledger: control.ledger, published, commit, findings, bounded, waiting, interrupted })
 }

@@ -137,7 +137,9 @@ fn contents<'a>(
             contents.entry(partition).or_default().push(content);
         }
     }
-    contents.values_mut().for_each(|files| files.sort_unstable());
+    for files in contents.values_mut() {
+        files.sort_unstable();
+    }
     Some(contents)
 }
 

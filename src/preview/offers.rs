@@ -88,7 +88,7 @@ impl Offers {
                 Ok(offer) if offer.has(port) => live.push(Live { name, offer, folder, mark }),
                 Ok(_) => {}
                 Err(error) => {
-                    tracing::debug!(%name, "a preview offers nothing: {}", crate::text::chain(&error))
+                    tracing::debug!(%name, "a preview offers nothing: {}", crate::text::chain(&error));
                 }
             }
         }

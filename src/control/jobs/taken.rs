@@ -33,15 +33,15 @@ impl Blobs for Amounts {
         let amounts = *self.0.lock().expect("a lock");
         let rows =
             (1..).zip(amounts).map(|(day, amount)| format!("2026-06-0{day},{amount}\n2026-06-0{day},7\n"));
-        Ok(format!("day,amount\n{}", rows.collect::<String>()).into_bytes())
+        Ok(format!("day,amount\n{}", rows.collect::<Vec<_>>().concat()).into_bytes())
     }
 }
 
 /// A product of one batch pipeline over another product's port.
 fn product(name: &str, input: &str, columns: &[(&str, &str)], pipeline: &str) -> Vec<(String, String)> {
     let of = |file: &str| format!("domains/shop/{name}/{file}");
-    let columns: String =
-        columns.iter().map(|(name, kind)| format!("  - {{name: {name}, logicalType: {kind}}}\n")).collect();
+    let columns = columns.iter().map(|(name, kind)| format!("  - {{name: {name}, logicalType: {kind}}}\n"));
+    let columns = columns.collect::<Vec<_>>().concat();
     vec![
         (
             of("product.odps.yaml"),
@@ -302,7 +302,7 @@ async fn save(preview: &Environment) {
     let lease = store.lease("a test", now_ms, HOUR_MS).await.expect("a lease");
     let known = usize::try_from(store.head().await.expect("a head")).expect("small");
     let facts = records(&preview.entries[known..]).expect("written down");
-    store.append(lease.epoch, testing::NOW, &facts).await.expect("appended");
+    store.append(lease.epoch, preview.context.clock.now_ms(), &facts).await.expect("appended");
     store.release(lease).await.expect("released");
     store.close().await;
 }

@@ -3,8 +3,6 @@
 use super::*;
 use crate::lake::observe::key_of;
 
-const ORDERS: &str = "commerce/orders.orders";
-
 /// A table with two days, and another of the same shape with nothing.
 struct Two {
     folders: (TempDir, TempDir),

@@ -9,8 +9,8 @@ mod doubt;
 mod earlier;
 mod failed;
 mod inherited;
-mod proven;
 mod offer;
+mod proven;
 mod reading;
 mod records;
 mod retired;
@@ -26,8 +26,8 @@ pub use asked::Pause;
 pub use base::{Base, holds_rules};
 pub use doubt::Alteration;
 pub use inherited::{Inheritance, InheritedPort, OWN_ABOVE};
-pub use proven::Unproven;
 pub use offer::{Offer, Offered, Wanted, partitions_read};
+pub use proven::Unproven;
 pub use reading::Reading;
 pub use records::{
     Attempts, Champion, Deployed, EpisodeRecord, FinishedRun, PortState, ProductVerdict, PublishedPartition,
