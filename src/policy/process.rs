@@ -33,7 +33,7 @@ pub struct ProcessLimits {
 impl Default for ProcessLimits {
     fn default() -> Self {
         // A worker with the central rules and a module takes under 100 MiB, one instance of it at most 256 MiB more.
-        Self { memory_mib: 512, question: Duration::from_secs(15), loading: Duration::from_secs(60) }
+        Self { memory_mib: 512, question: Duration::from_secs(15), loading: Duration::from_mins(1) }
     }
 }
 

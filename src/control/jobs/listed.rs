@@ -118,7 +118,7 @@ async fn integers_cut_tables_of_both_formats() {
     let mut world = world().await;
     for product in ["shops", "icyshops"] {
         for value in ["7", "-1", "10"] {
-            assert_eq!(compute(&mut world, product, value).await.1[0].0, 0.0);
+            assert!(compute(&mut world, product, value).await.1[0].0.abs() < f64::EPSILON);
         }
         let all = ["| -1 | 64 |", "| 7 | 57 |", "| 10 | 6 |"];
         assert_eq!(shown(&world, product, "shop").await, all, "{product}");
