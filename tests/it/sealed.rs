@@ -90,7 +90,10 @@ impl Seen {
                     }
                 })
         };
-        let is_ours = |path: &Path| allowed.iter().any(|folder| path.starts_with(folder));
+        // The folder above is opened, and nothing in it, to flush the name of one of ours that was made.
+        let is_above = |folder: &Path, path: &Path| folder.parent() == Some(path);
+        let is_ours =
+            |path: &Path| allowed.iter().any(|folder| path.starts_with(folder) || is_above(folder, path));
         self.files.iter().filter(|path| !is_system(path) && !is_ours(path)).collect()
     }
 }
