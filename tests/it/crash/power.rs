@@ -57,11 +57,11 @@ impl Change {
     fn apply(&self, bytes: &mut Vec<u8>) {
         match self {
             Self::Bytes(at, new) => {
-                let (from, to) = (*at as usize, *at as usize + new.len());
+                let (from, to) = (small(*at), small(*at) + new.len());
                 bytes.resize(bytes.len().max(to), 0);
                 bytes[from..to].copy_from_slice(new);
             }
-            Self::Length(length) => bytes.resize(*length as usize, 0),
+            Self::Length(length) => bytes.resize(small(*length), 0),
         }
     }
 }
@@ -216,7 +216,7 @@ impl Disk {
             Node::Folder { flushed, since, .. } => {
                 std::fs::create_dir_all(path).expect("a folder");
                 let mut names = flushed.clone();
-                let kept = dice.below(since.len() as u64 + 1) as usize;
+                let kept = small(dice.below(since.len() as u64 + 1));
                 since[..kept].iter().for_each(|naming| naming.apply(&mut names));
                 for (name, node) in names {
                     self.restore(node, &path.join(name), dice);
@@ -236,15 +236,20 @@ fn lasting(since: &[Change], dice: &mut Dice) -> Vec<Change> {
         1 => since.to_vec(),
         // In their order, the last one torn.
         2 => {
-            let mut kept = since[..dice.below(since.len() as u64) as usize + 1].to_vec();
+            let mut kept = since[..=small(dice.below(since.len() as u64))].to_vec();
             if let Some(Change::Bytes(_, bytes)) = kept.last_mut() {
                 let sectors = dice.below(bytes.len() as u64 / SECTOR + 1);
-                bytes.truncate((sectors * SECTOR) as usize);
+                bytes.truncate(small(sectors * SECTOR));
             }
             kept
         }
         _ => since.iter().filter(|_| dice.below(2) == 0).cloned().collect(),
     }
+}
+
+/// Returns a number of what is in memory.
+fn small(number: u64) -> usize {
+    usize::try_from(number).expect("it is in memory")
 }
 
 /// Splits a path into its folder and its name.
@@ -301,7 +306,7 @@ fn cut(format: &str, times: u64) {
     println!("{format}: {} changes, {} bytes", records.len(), journal.len());
     let mut dice = Dice::new();
     for round in 0..times {
-        let upto = dice.below(records.len() as u64) as usize;
+        let upto = small(dice.below(records.len() as u64));
         println!("{format}, round {round}: cut after {upto} changes");
         let mut disk = Disk::new();
         records[..upto].iter().for_each(|record| disk.play(record));
