@@ -49,7 +49,7 @@ use crate::work::{Board, Desk, Role, Roles, work_runtime};
 pub(super) const QUERY_MEMORY_BYTES: usize = 512 << 20;
 /// How long the servers may take to end.
 const SERVERS_END: Duration = Duration::from_secs(8);
-/// When tables are looked at first by what ends when nothing is left to do: it looks at all of them once before.
+/// When tables are looked at first: what a loss of power has torn is mended before steps have tried it in vain too often.
 const FIRST_LOOK: Duration = Duration::from_millis(100);
 
 /// What `up` needs to know.
@@ -169,7 +169,7 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
     hands.perform(&mut control, opening).await?;
     let (tables, known) = (Arc::clone(&context.lake), ledger_shown.clone());
     let (every, (passes, looks)) = (options.observe, watch::channel(0));
-    let paces = (if options.once { every.min(FIRST_LOOK) } else { every }, every);
+    let paces = (every.min(FIRST_LOOK), every);
     let looking = tokio::spawn(observe::watch_tables(tables, known, hands.events.clone(), paces, passes));
     let (facts, known) = (store.clone(), ledger_shown.clone());
     let copying =
