@@ -95,8 +95,10 @@ impl Ahead {
             }
             (None, state) => Whereabouts::Known(Place::of(&options.state, &after.environment, state)?),
         };
-        let (store, known, noted) = Default::default();
+        let (store, known) = Default::default();
         let (clock, state) = (options.clock.clone(), options.state.clone());
+        // What the last controller waited for may be over.
+        let noted = Waiting::of(&state);
         Ok(Some(Self { after, place, store, known, clock, state, noted }))
     }
 

@@ -86,6 +86,16 @@ fn an_environment_gets_what_was_healthy_in_the_one_before_and_nothing_else() {
     dev.settle();
     prod.settle();
     assert_eq!(prod.contents(), dev.contents());
+    // What a controller before has waited for is over.
+    assert_eq!(prod.end().0.code(), Some(0), "{}", prod.told());
+    let note = "{\"environment\": \"dev\", \"why\": \"it was so before\"}";
+    std::fs::write(prod.folder().join("after.json"), note).expect("written");
+    prod.start();
+    prod.wait("nothing is waited for", |state| {
+        let status = state.ask(&["status", "--format", "json"]).json();
+        let over = status["controller"] == "running" && status["waits_for"].is_null();
+        if over { Ok(()) } else { Err(status.to_string()) }
+    });
     for state in [&mut dev, &mut prod] {
         assert_eq!(state.end().0.code(), Some(0), "{}", state.told());
     }
