@@ -121,6 +121,9 @@ pub struct Job {
     /// The first partition that the contract of the port still keeps, if it gave some up.
     #[serde(default)]
     pub kept_from: Option<String>,
+    /// Since when steps under way were reading when this one began, milliseconds since the epoch.
+    #[serde(default)]
+    pub read_since_ms: Option<i64>,
     /// Data fingerprints of the ports that the product reads, as they are deployed.
     #[serde(default)]
     pub definitions: BTreeMap<PortId, String>,

@@ -132,6 +132,10 @@ fn as_json(book: &Book, condition: &Condition<'_>, asked: &Asked) -> Value {
                 "values": book.ledger.values_of(&port),
                 "rows": state.and_then(rows),
                 "taken_over": state.map(taken_over),
+                "looked_after": book.ledger.looked_after.get(&port).map(|it| json!({
+                    "at": rfc3339(it.at_ms), "small_files": it.together.map(|(before, _)| before),
+                    "put_into": it.together.map(|(_, after)| after), "versions_gone": it.expired, "files_gone": it.files,
+                })),
                 "hash": asked.hashes.get(&port),
                 "data_through": state.and_then(|it| it.newest_data_ms).map(rfc3339),
                 "quality": book.ledger.quality.get(&port).map(|rules| {
@@ -307,6 +311,9 @@ fn port(text: &mut String, book: &Book, id: &PortId, output: &OutputPort, paint:
                 let _ = writeln!(text, "    {what}taken over from {from}, not computed here");
             }
         }
+    }
+    if let Some(done) = book.ledger.looked_after.get(id) {
+        let _ = writeln!(text, "    looked after {}: {}", ago(done.at_ms, book.now_ms), done.spoken());
     }
     values(text, book, id);
     for sla in &contract.slas {

@@ -46,7 +46,20 @@ pub(super) fn job(start: Start, ledger: &LedgerState) -> Option<Job> {
     let afresh = output.is_some_and(|port| ledger.altered.contains_key(&port));
     let earlier = earlier(&start, ledger, deployed);
     let definitions = definitions(ledger, deployed);
-    Some(Job { start, products, print, versions, models, altered, afresh, earlier, kept_from, definitions })
+    let read_since_ms = ledger.read_since_ms();
+    Some(Job {
+        start,
+        products,
+        print,
+        versions,
+        models,
+        altered,
+        afresh,
+        earlier,
+        kept_from,
+        read_since_ms,
+        definitions,
+    })
 }
 
 /// Returns the data fingerprints of what a product reads.

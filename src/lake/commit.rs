@@ -59,6 +59,8 @@ pub enum PublishMode {
     ReplaceAll,
     /// Removes every file of these partitions and adds nothing: they are no longer known, not even as empty.
     RemovePartitions(BTreeSet<String>),
+    /// Removes these files, by path, and adds the staged ones, which hold the same rows: for readers nothing has changed.
+    Rewrite(BTreeSet<String>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,7 +15,8 @@ struct Damage {
     commit: Option<String>,
     /// Checkpoints that cannot be read. The commits say the same.
     checkpoints: Vec<PathBuf>,
-    /// Every commit from the first one on is there.
+    /// The newest version can be read without the checkpoints that cannot: from the first commit on, or, of a log that was cut,
+    /// from another checkpoint.
     whole: bool,
 }
 
@@ -67,6 +68,7 @@ impl Table {
 fn inspect(log: &Path) -> Result<Damage, LakeError> {
     let mut damage = Damage::default();
     let mut versions = Vec::new();
+    let mut sound: Vec<u64> = Vec::new();
     let entries = match std::fs::read_dir(log) {
         Err(source) if source.kind() == ErrorKind::NotFound => return Ok(damage),
         listed => listed.map_err(|source| LakeError::io("list", log, source))?,
@@ -82,12 +84,20 @@ fn inspect(log: &Path) -> Result<Damage, LakeError> {
             if let Some(why) = misread(&bytes) {
                 damage.commit = Some(format!("{} {why}", path.display()));
             }
-        } else if rest.starts_with("checkpoint") && rest.ends_with("parquet") && !is_parquet(&path)? {
-            damage.checkpoints.push(path);
+        } else if rest.starts_with("checkpoint") && rest.ends_with("parquet") {
+            if is_parquet(&path)? {
+                sound.push(version);
+            } else {
+                damage.checkpoints.push(path);
+            }
         }
     }
     versions.sort_unstable();
-    damage.whole = versions.iter().copied().eq(0..versions.len() as u64);
+    let first = versions.first().copied().unwrap_or(0);
+    damage.whole = first == 0 || sound.iter().any(|version| version + 1 >= first);
+    if !damage.whole && damage.checkpoints.is_empty() {
+        damage.commit = Some(format!("version 0 is missing from {}", log.display()));
+    }
     if let Some(pair) = versions.windows(2).find(|pair| pair[1] != pair[0] + 1) {
         damage.commit = Some(format!("version {} is missing from {}", pair[0] + 1, log.display()));
     }
@@ -110,7 +120,7 @@ fn misread(commit: &[u8]) -> Option<&'static str> {
 }
 
 /// Returns whether a file is Parquet and all of its rows can be read.
-fn is_parquet(path: &Path) -> Result<bool, LakeError> {
+pub(super) fn is_parquet(path: &Path) -> Result<bool, LakeError> {
     let file = File::open(path).map_err(|source| LakeError::io("open", path, source))?;
     let Ok(reader) = SerializedFileReader::new(file) else { return Ok(false) };
     let readable = reader.get_row_iter(None).is_ok_and(|mut rows| rows.all(|row| row.is_ok()));

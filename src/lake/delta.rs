@@ -28,10 +28,11 @@ use futures::TryStreamExt;
 use serde_json::{Value, json};
 
 use super::{
-    CommitMeta, Ensured, KnownTable, LakeError, Outcome, PublishMode, Published, Staged, StagedFile, Table,
-    TableSpec, TableState, Version, Writer, added_columns,
+    CommitMeta, Ensured, Keep, KnownTable, LakeError, Outcome, PublishMode, Published, Staged, StagedFile,
+    Table, TableSpec, TableState, Version, Writer, added_columns,
     commit::{Remembered, admit, check_fence},
     damage,
+    delta_log::Log,
     fileset::{FileEntry, FileSet},
     fs::{blocking, create_folders, sync_file},
     stage::{PartitionColumn, StagePlan},
@@ -41,7 +42,9 @@ use super::{
 const EPOCH: &str = "hydromesh/epoch";
 const COMMIT: &str = "hydromesh";
 /// What is added to Delta's versions, which begin at 0, in a table that took the place of a dropped one.
-const BASE: &str = "hydromesh.versionBase";
+pub(super) const BASE: &str = "hydromesh.versionBase";
+/// How the names begin under which pipelines' newest records are remembered.
+pub(super) const CHECKPOINT: &str = "hydromesh/checkpoint/";
 /// A table that forgets its transactions would commit a key twice.
 const FORGETS: &str = "delta.setTransactionRetentionDuration";
 
@@ -50,7 +53,7 @@ fn key_id(meta: &CommitMeta) -> String {
 }
 
 fn checkpoint_id(pipeline: &str) -> String {
-    format!("hydromesh/checkpoint/{pipeline}")
+    format!("{CHECKPOINT}{pipeline}")
 }
 
 /// Loads the table's newest state, or one version of it; `None` when there is no table.
@@ -62,14 +65,14 @@ async fn load(table: &Table, at: Option<Version>) -> Result<Option<DeltaTable>, 
     let mut builder = DeltaTableBuilder::from_url(url(table)?)?;
     if let Some(version) = at {
         let unknown = || LakeError::UnknownVersion { address: table.address.clone(), version };
-        let wanted = u64::try_from(version.0 - first_base(table).await?).map_err(|_| unknown())?;
-        builder = builder.with_version(wanted);
-        // The log is the authority on which versions there are; loading one past the end is an
+        let (base, log) = log_of(table).await?;
+        let wanted = u64::try_from(version.0 - base).map_err(|_| unknown())?;
+        // The log is the authority on which versions there are; loading one that is not is an
         // error whose kind differs between releases of the library.
-        let log = DeltaTableBuilder::from_url(url(table)?)?.build()?;
-        if log.get_latest_version().await? < wanted {
+        if !log.has(wanted) {
             return Err(unknown());
         }
+        builder = builder.with_version(wanted);
     }
     let error = match builder.load().await {
         // To the library an empty commit is one that changed nothing: the newest is what a disk without power leaves empty.
@@ -118,28 +121,14 @@ fn base_of(snapshot: &EagerSnapshot) -> i64 {
     snapshot.metadata().configuration().get(BASE).and_then(|base| base.parse().ok()).unwrap_or(0)
 }
 
-/// Returns what is added to versions, from the commit that made the table: enough to find one version by its number.
-async fn first_base(table: &Table) -> Result<i64, LakeError> {
-    let first = table.dir.join("_delta_log").join(format!("{:020}.json", 0));
+/// Lists the log, and returns what is added to its versions.
+async fn log_of(table: &Table) -> Result<(i64, Log), LakeError> {
+    let dir = table.dir.clone();
     blocking(move || {
-        let text = match std::fs::read_to_string(&first) {
-            Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(0),
-            read => read.map_err(|source| LakeError::io("read", &first, source))?,
-        };
-        base_in(&text)
+        let log = Log::of(&dir)?;
+        Ok((log.base()?, log))
     })
     .await
-}
-
-/// Returns what is added to versions, from the text of the commit that made a table.
-pub(super) fn base_in(first: &str) -> Result<i64, LakeError> {
-    for line in first.lines() {
-        let action: Value = serde_json::from_str(line)?;
-        if let Some(base) = action.pointer("/metaData/configuration").and_then(|it| it.get(BASE)) {
-            return Ok(base.as_str().and_then(|base| base.parse().ok()).unwrap_or(0));
-        }
-    }
-    Ok(0)
 }
 
 fn partition_of(snapshot: &EagerSnapshot) -> Option<String> {
@@ -264,8 +253,12 @@ async fn commit(
     match committed {
         Ok(done) => {
             let version = done.version();
-            let entry = dir.join("_delta_log").join(format!("{version:020}.json"));
-            blocking(move || sync_file(&entry)).await
+            blocking(move || {
+                let log = Log::at(&dir);
+                sync_file(&log.commit(version))?;
+                log.flush_checkpoint(version)
+            })
+            .await
         }
         Err(
             DeltaTableError::VersionAlreadyExists(_)
@@ -403,6 +396,7 @@ pub(super) async fn publish(
     };
     let operation = match mode {
         PublishMode::RemovePartitions(_) => DeltaOperation::Delete { predicate: None },
+        PublishMode::Rewrite(_) => DeltaOperation::Optimize { predicate: None, target_size: 0 },
         _ => write(),
     };
     let mut actions = vec![commit_info(&operation, meta.at_ms, Some(meta))?, epoch_action(meta.writer())];
@@ -411,8 +405,9 @@ pub(super) async fn publish(
         None => transaction(key_id(meta), next, meta.at_ms),
     });
     let added: BTreeSet<&str> = staged.files.iter().map(|file| file.path.as_str()).collect();
+    let changes = !matches!(mode, PublishMode::Rewrite(_));
     for view in views(&loaded).await? {
-        let remove = view.remove_action(true);
+        let remove = view.remove_action(changes);
         // Under another key the name would differ, so this is a file that some commit made visible
         // and whose key was then lost: adding it again would double its rows.
         if added.contains(view.path().as_ref()) {
@@ -425,8 +420,13 @@ pub(super) async fn publish(
             actions.push(Action::Remove(Remove { deletion_timestamp: Some(meta.at_ms), ..remove }));
         }
     }
+    if let PublishMode::Rewrite(files) = mode {
+        let gone = actions.iter().filter(|action| matches!(action, Action::Remove(_))).count();
+        table.check_all_there(files, gone)?;
+    }
     for file in &staged.files {
-        actions.push(Action::Add(add(file, staged, meta.at_ms)?));
+        let add = add(file, staged, meta.at_ms)?;
+        actions.push(Action::Add(Add { data_change: changes, ..add }));
     }
     commit(loaded.log_store(), Some(snapshot), actions, operation, table.dir.clone()).await?;
     Ok(Published { version: Version(next), outcome: Outcome::Committed })
@@ -444,6 +444,7 @@ fn replaces(mode: &PublishMode, partition_by: Option<&str>, file: &Remove) -> bo
             let values = file.partition_values.as_ref();
             partition_by.and_then(|by| values?.get(by)?.as_ref()).is_some_and(|value| gone.contains(value))
         }
+        PublishMode::Rewrite(files) => files.contains(&file.path),
     }
 }
 
@@ -534,11 +535,18 @@ async fn read_commit(loaded: &DeltaTable, version: u64) -> Result<Option<CommitM
     Ok(None)
 }
 
+/// Returns the commits that the log still has, up to the version that is loaded.
+async fn commits_in(loaded: &DeltaTable) -> Result<Vec<u64>, LakeError> {
+    let newest = snapshot(loaded)?.version();
+    let dir = loaded.table_url().to_file_path().unwrap_or_default();
+    let log = blocking(move || Log::of(&dir)).await?;
+    Ok(log.commits.range(..=newest).copied().collect())
+}
+
 async fn commits_of(loaded: &DeltaTable, n: usize) -> Result<Vec<(Version, CommitMeta)>, LakeError> {
     let mut found = Vec::new();
-    let newest = snapshot(loaded)?.version();
     let base = base_of(snapshot(loaded)?);
-    for version in (0..=newest).rev() {
+    for version in commits_in(loaded).await?.into_iter().rev() {
         if found.len() == n {
             break;
         }
@@ -563,18 +571,26 @@ pub(super) async fn last_checkpoint(table: &Table, pipeline: &str) -> Result<Opt
     Ok(last.and_then(|(_, meta)| meta.checkpoint).map(|checkpoint| checkpoint.record))
 }
 
-/// Every path an `add` of any version names: what the log ever made visible stays readable.
+/// Every path that any version shows which can be read: those of the newest, and whatever came or went since the first.
 pub(super) async fn referenced(table: &Table) -> Result<BTreeSet<String>, LakeError> {
     let mut paths = BTreeSet::new();
     let Some(loaded) = load(table, None).await? else { return Ok(paths) };
     paths.extend(views(&loaded).await?.iter().map(|view| view.path().into_owned()));
-    for version in 0..=snapshot(&loaded)?.version() {
+    for version in commits_in(&loaded).await? {
         let Some(bytes) = loaded.log_store().read_commit_entry(version).await? else { continue };
         for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            if let Action::Add(add) = serde_json::from_slice::<Action>(line)? {
-                paths.insert(add.path);
+            match serde_json::from_slice::<Action>(line)? {
+                Action::Add(Add { path, .. }) | Action::Remove(Remove { path, .. }) => _ = paths.insert(path),
+                _ => {}
             }
         }
     }
     Ok(paths)
+}
+
+pub(super) async fn expire(table: &Table, keep: &Keep, writer: Writer) -> Result<u64, LakeError> {
+    let loaded = load_existing(table, None).await?;
+    check_fence(writer.epoch, remembered_epoch(&loaded).await?)?;
+    let (dir, keep) = (table.dir.clone(), *keep);
+    blocking(move || Log::of(&dir)?.cut(&keep)).await
 }

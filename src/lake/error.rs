@@ -57,6 +57,9 @@ pub enum LakeError {
     /// Another commit won; the caller of one attempt loads the table again. Never leaves this module.
     #[error("another commit was first")]
     Conflict,
+    /// A commit replaced what was to be put together. Never leaves this module.
+    #[error("files of {address} that were to be put together are not part of it any longer")]
+    Overtaken { address: String },
     /// The disk was read, and what it holds says nothing.
     #[error("the log of {address} is damaged: {why}")]
     Damaged { address: String, why: String },

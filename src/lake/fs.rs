@@ -114,12 +114,7 @@ pub(super) fn sweep(table: &Path, live: &BTreeSet<String>, older_than_ms: i64) -
                 continue;
             }
             let ours = name.ends_with(".parquet") || name.ends_with(".parquet.tmp");
-            let written_ms = meta
-                .modified()
-                .ok()
-                .and_then(|at| at.duration_since(UNIX_EPOCH).ok())
-                .and_then(|since| i64::try_from(since.as_millis()).ok())
-                .unwrap_or(i64::MAX);
+            let written_ms = written_ms(&meta);
             if ours && written_ms < older_than_ms && !live.contains(&relative.to_string_lossy().into_owned())
             {
                 remove_if_there(&entry.path())?;
@@ -128,4 +123,10 @@ pub(super) fn sweep(table: &Path, live: &BTreeSet<String>, older_than_ms: i64) -
         }
     }
     Ok(swept)
+}
+
+/// Returns when a file was written last, milliseconds since the epoch by the file system's clock; never, if it does not say.
+pub(super) fn written_ms(about: &std::fs::Metadata) -> i64 {
+    let at = about.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    at.and_then(|since| i64::try_from(since.as_millis()).ok()).unwrap_or(i64::MAX)
 }

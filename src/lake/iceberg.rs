@@ -38,12 +38,12 @@ use iceberg_rust::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CommitMeta, Ensured, KnownTable, LakeError, Outcome, PublishMode, Published, Staged, Table, TableSpec,
-    TableState, Version, Writer, added_columns,
+    CommitMeta, Ensured, Keep, KnownTable, LakeError, Outcome, PublishMode, Published, Staged, Table,
+    TableSpec, TableState, Version, Writer, added_columns,
     commit::{Remembered, admit, check_fence},
     damage::is_of_the_system,
     fileset::{FileEntry, FileSet},
-    iceberg_log::{Loaded, Plan, commit, create, load, plan},
+    iceberg_log::{Loaded, Plan, Said, commit, create, load, plan},
     iceberg_types::{data_file, iceberg_schema, partition_value, with_field_ids},
     stage::{PartitionColumn, StagePlan},
     types::plain_schema,
@@ -265,7 +265,7 @@ pub(super) async fn ensure(table: &Table, spec: &TableSpec, writer: Writer) -> R
         TableUpdate::SetProperties { updates: HashMap::from([(EPOCH.to_owned(), writer.epoch.to_string())]) },
     ];
     updates.extend(same_files(&loaded, Some(id)).await?);
-    commit(table, loaded, updates, writer.at_ms, HashMap::new()).await?;
+    commit(table, loaded, updates, writer.at_ms, Said::default()).await?;
     Ok(Ensured::Updated)
 }
 
@@ -347,7 +347,8 @@ pub(super) async fn publish(
     }
     updates.push(TableUpdate::SetProperties { updates: properties });
     summary.insert(COMMIT.to_owned(), serde_json::to_string(meta)?);
-    commit(table, loaded, updates, meta.at_ms, summary).await?;
+    let operation = matches!(mode, PublishMode::Rewrite(_)).then_some(Operation::Replace);
+    commit(table, loaded, updates, meta.at_ms, Said { operation, summary }).await?;
     Ok(Published { version: next, outcome: Outcome::Committed })
 }
 
@@ -383,7 +384,13 @@ async fn file_updates(
         PublishMode::RemovePartitions(gone) => {
             by.and_then(|by| partition_value(file, by)).is_some_and(|value| gone.contains(&value))
         }
+        PublishMode::Rewrite(paths) => {
+            relative(&loaded.metadata, file.file_path()).is_ok_and(|path| paths.contains(&path))
+        }
     });
+    if let PublishMode::Rewrite(paths) = mode {
+        table.check_all_there(paths, gone.len())?;
+    }
     let mut wanted: BTreeSet<String> = kept.iter().map(|file| file.file_path().clone()).collect();
     wanted.extend(files.iter().map(|file| file.file_path().clone()));
     let summary = changes(&files, &gone);
@@ -464,6 +471,31 @@ pub(super) async fn last_checkpoint(
 ) -> Result<Option<serde_json::Value>, LakeError> {
     let Some(loaded) = load(table).await? else { return Ok(None) };
     Ok(kept(&loaded, pipeline)?.and_then(|kept| kept.commit.checkpoint).map(|checkpoint| checkpoint.record))
+}
+
+/// Lets go of snapshots before those that are kept. What somebody gave a name to stays, and what no longer leads to the newest.
+pub(super) async fn expire(table: &Table, keep: &Keep, writer: Writer) -> Result<u64, LakeError> {
+    let loaded = load_existing(table).await?;
+    check_fence(writer.epoch, remembered_epoch(&loaded.metadata))?;
+    let metadata = &loaded.metadata;
+    let mut versions = Vec::new();
+    let mut snapshot = Some(current(&loaded)?);
+    while let Some(found) = snapshot {
+        versions.push((Version(*found.sequence_number()), Some(*found.timestamp_ms()), *found.snapshot_id()));
+        snapshot = found.parent_snapshot_id().and_then(|id| metadata.snapshots.get(&id));
+    }
+    versions.reverse();
+    let dated: Vec<_> = versions.iter().map(|(version, at_ms, _)| (*version, *at_ms)).collect();
+    let Some(first) = keep.first(&dated) else { return Ok(0) };
+    let named: BTreeSet<i64> = metadata.refs.values().map(|it| it.snapshot_id).collect();
+    let gone = versions.into_iter().filter(|(version, _, id)| *version < first && !named.contains(id));
+    let snapshot_ids: Vec<i64> = gone.map(|(_, _, id)| id).collect();
+    let count = snapshot_ids.len() as u64;
+    if count > 0 {
+        let updates = vec![TableUpdate::RemoveSnapshots { snapshot_ids }];
+        commit(table, loaded, updates, writer.at_ms, Said::default()).await?;
+    }
+    Ok(count)
 }
 
 pub(super) async fn referenced(table: &Table) -> Result<BTreeSet<String>, LakeError> {

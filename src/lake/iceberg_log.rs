@@ -26,7 +26,7 @@ use iceberg_rust::{
         manifest::DataFile,
         partition::PartitionSpec,
         schema::Schema,
-        snapshot::{Snapshot, SnapshotBuilder},
+        snapshot::{Operation, Snapshot, SnapshotBuilder},
         table_metadata::{MetadataLog, TableMetadata},
         util::strip_prefix,
     },
@@ -41,13 +41,21 @@ use super::{
 };
 
 /// Metadata files a metadata file remembers before it; older ones stay on disk.
-const LOGGED_METADATA: usize = 100;
+pub(super) const LOGGED_METADATA: usize = 100;
+
+/// What a new snapshot says of itself besides what the library does.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Said {
+    /// Instead of the library's word for what was done.
+    pub operation: Option<Operation>,
+    pub summary: HashMap<String, String>,
+}
 
 /// One state of a table's metadata, and the number of the file it came from.
 #[derive(Debug)]
 pub(super) struct Loaded {
     pub metadata: TableMetadata,
-    number: u64,
+    pub number: u64,
     dir: PathBuf,
     store: Arc<dyn ObjectStore>,
     collected: Arc<Collector>,
@@ -94,8 +102,13 @@ fn check_location(dir: &Path) -> Result<(), LakeError> {
     }
 }
 
-fn metadata_file(dir: &Path, number: u64) -> PathBuf {
+pub(super) fn metadata_file(dir: &Path, number: u64) -> PathBuf {
     dir.join("metadata").join(format!("v{number}.metadata.json"))
+}
+
+/// Returns the number of a metadata file, by its name.
+pub(super) fn number_of(name: &str) -> Option<u64> {
+    name.strip_prefix('v')?.strip_suffix(".metadata.json")?.parse().ok()
 }
 
 fn newest(dir: &Path) -> Result<Option<u64>, LakeError> {
@@ -107,10 +120,7 @@ fn newest(dir: &Path) -> Result<Option<u64>, LakeError> {
     let mut newest = None;
     for entry in entries {
         let name = entry.map_err(|source| LakeError::io("list", &folder, source))?.file_name();
-        let number = name
-            .to_str()
-            .and_then(|name| name.strip_prefix('v')?.strip_suffix(".metadata.json")?.parse().ok());
-        newest = newest.max(number);
+        newest = newest.max(name.to_str().and_then(number_of));
     }
     Ok(newest)
 }
@@ -193,19 +203,19 @@ pub(super) async fn create(
     metadata.last_sequence_number = table.above.map_or(metadata.last_sequence_number, |above| above.0);
     let loaded = Loaded::new(table.dir.clone(), 0, metadata);
     let updates = plan(&loaded, Plan::Replace(Vec::new())).await?;
-    commit(table, loaded, updates, at_ms, HashMap::new()).await
+    commit(table, loaded, updates, at_ms, Said::default()).await
 }
 
 /// Makes the next metadata file, or fails with [`LakeError::Conflict`] when somebody else has.
 ///
-/// `summary` is added to the new snapshot's. Its time is `at_ms`, except that snapshots never go
+/// What is said is added to the new snapshot's summary. Its time is `at_ms`, except that snapshots never go
 /// back in time: other readers refuse a table whose do.
 pub(super) async fn commit(
     table: &Table,
     loaded: Loaded,
     updates: Vec<TableUpdate>,
     at_ms: i64,
-    summary: HashMap<String, String>,
+    said: Said,
 ) -> Result<(), LakeError> {
     let Loaded { mut metadata, number, dir, .. } = loaded;
     let previous = metadata_file(&dir, number);
@@ -218,7 +228,7 @@ pub(super) async fn commit(
         finished.push(match update {
             TableUpdate::AddSnapshot { snapshot } => {
                 made.push(PathBuf::from(strip_prefix(snapshot.manifest_list())));
-                TableUpdate::AddSnapshot { snapshot: dated(&snapshot, parent, at_ms, summary.clone())? }
+                TableUpdate::AddSnapshot { snapshot: dated(&snapshot, parent, at_ms, said.clone())? }
             }
             other => other,
         });
@@ -263,14 +273,10 @@ async fn new_manifests(dir: &Path, metadata: &TableMetadata) -> Result<Vec<PathB
     Ok(new.map(|manifest| PathBuf::from(strip_prefix(&manifest.manifest_path))).collect())
 }
 
-fn dated(
-    snapshot: &Snapshot,
-    parent: Option<i64>,
-    at_ms: i64,
-    added: HashMap<String, String>,
-) -> Result<Snapshot, LakeError> {
+fn dated(snapshot: &Snapshot, parent: Option<i64>, at_ms: i64, said: Said) -> Result<Snapshot, LakeError> {
     let mut summary = snapshot.summary().clone();
-    summary.other.extend(added);
+    summary.operation = said.operation.unwrap_or(summary.operation);
+    summary.other.extend(said.summary);
     let mut builder = SnapshotBuilder::default();
     builder
         .with_snapshot_id(*snapshot.snapshot_id())

@@ -214,9 +214,9 @@ fn is_another(folder: &Path, known: Version) -> Result<bool, LakeError> {
         Err(source) if source.kind() == ErrorKind::NotFound => Ok(None),
         read => read.map(Some).map_err(|source| LakeError::io("read", path, source)),
     };
-    let delta = folder.join("_delta_log").join(format!("{:020}.json", 0));
-    if let Some(text) = read(&delta)? {
-        return Ok(super::delta::base_in(&text)? > known.0);
+    let base = super::delta_log::Log::at(folder).base()?;
+    if base > known.0 {
+        return Ok(true);
     }
     let iceberg = folder.join("metadata").join("v1.metadata.json");
     let Some(text) = read(&iceberg)? else { return Ok(false) };

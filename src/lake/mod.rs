@@ -16,13 +16,16 @@
 mod commit;
 mod damage;
 mod delta;
+mod delta_log;
 mod error;
 mod fileset;
 mod fs;
 mod hash;
 mod iceberg;
+mod iceberg_books;
 mod iceberg_log;
 mod iceberg_types;
+mod keep;
 mod leave;
 mod observe;
 mod overlay;
@@ -32,10 +35,11 @@ mod taken;
 #[cfg(test)]
 #[expect(clippy::cast_possible_wrap, clippy::cast_precision_loss, reason = "a handful of rows")]
 mod tests;
+mod together;
 mod types;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -56,9 +60,11 @@ use crate::fault::point;
 pub use self::{
     commit::{Checkpoint, CommitMeta, Outcome, PublishMode, Published, Version, Writer},
     error::LakeError,
+    keep::Keep,
     leave::{Leave, Left},
     stage::{Staged, StagedFile},
     taken::Shown,
+    together::PutTogether,
 };
 
 /// The formats a port's table can have; an environment chooses per port.
@@ -340,7 +346,10 @@ impl Table {
         let refused = match &published {
             Ok(published) => published.outcome == Outcome::AlreadyCommitted,
             Err(
-                LakeError::Fenced { .. } | LakeError::ChainBroken { .. } | LakeError::WrongPartition { .. },
+                LakeError::Fenced { .. }
+                | LakeError::ChainBroken { .. }
+                | LakeError::WrongPartition { .. }
+                | LakeError::Overtaken { .. },
             ) => true,
             Err(_) => false,
         };
@@ -407,7 +416,7 @@ impl Table {
     /// See [`Table::publish`].
     pub async fn remove_before(&self, from: &str, meta: &CommitMeta) -> Result<Option<Version>, LakeError> {
         let shown = self.partitions(None).await?.into_keys();
-        let gone: std::collections::BTreeSet<String> = shown.filter(|key| key.as_str() < from).collect();
+        let gone: BTreeSet<String> = shown.filter(|key| key.as_str() < from).collect();
         if gone.is_empty() {
             return Ok(None);
         }
@@ -416,6 +425,14 @@ impl Table {
         let staged = self.stage(meta, Box::pin(nothing)).await?;
         let published = self.publish(staged, PublishMode::RemovePartitions(gone), meta).await?;
         Ok(Some(published.version))
+    }
+
+    /// Fails when not all files that are to be put together are part of the newest version.
+    fn check_all_there(&self, files: &BTreeSet<String>, there: usize) -> Result<(), LakeError> {
+        if there == files.len() {
+            return Ok(());
+        }
+        Err(LakeError::Overtaken { address: self.address.clone() })
     }
 
     /// Deletes staged files that will not be published. Files a commit refers to are left alone.
@@ -439,15 +456,19 @@ impl Table {
 
     /// Deletes data files that no version refers to and that were last written before
     /// `older_than_ms` (milliseconds since the epoch, by the file system's clock), and returns how
-    /// many. Nothing a running attempt may still publish should be that old.
+    /// many. Nothing a running attempt may still publish should be that old. So go the books of versions that were let go of,
+    /// which are not counted.
     pub async fn sweep(&self, older_than_ms: i64) -> Result<u64, LakeError> {
         let live = self.referenced().await?;
+        if self.format == TableFormat::Iceberg {
+            iceberg_books::sweep(self, older_than_ms).await?;
+        }
         let dir = self.dir.clone();
         fs::blocking(move || fs::sweep(&dir, &live, older_than_ms)).await
     }
 
     /// The paths, relative to the table, of every data file that any kept version refers to.
-    async fn referenced(&self) -> Result<std::collections::BTreeSet<String>, LakeError> {
+    async fn referenced(&self) -> Result<BTreeSet<String>, LakeError> {
         match self.format {
             TableFormat::Delta => delta::referenced(self).await,
             TableFormat::Iceberg => iceberg::referenced(self).await,

@@ -1,7 +1,7 @@
 //! What is said of a run: its start, the facts that it leaves, its end.
 
 use hydromesh_core::control::Start;
-use hydromesh_core::ledger::{Fact, RuleOutcome, RunOutcome, Taken};
+use hydromesh_core::ledger::{Fact, LookedAfter, RuleOutcome, RunOutcome, Taken};
 use serde_json::{Map, Value};
 use tracing::{Span, error, info, warn};
 
@@ -66,6 +66,19 @@ pub fn left(facts: &[Fact]) {
                     event = "epoch", port = %it.port, version = it.version, accepted = rows.accepted,
                     corrected = rows.corrected, quarantined = rows.quarantined, dead = rows.dead,
                     "committed {} events to {}, version {}", rows.accepted + rows.corrected, it.port, it.version
+                );
+            }
+            Fact::Tended { files, together, expired, .. } => {
+                let (before, after) = together.unzip();
+                let done = LookedAfter::of(0, fact).map(|(port, done)| format!("{port}: {}", done.spoken()));
+                info!(
+                    event = "looked_after",
+                    small_files = before,
+                    put_into = after,
+                    versions_gone = expired,
+                    files_gone = files,
+                    "{}",
+                    done.unwrap_or_default()
                 );
             }
             Fact::Drift { verdicts, drifted, .. } => {

@@ -17,6 +17,7 @@ mod seen;
 mod signed;
 mod slow;
 mod tampered;
+mod tidy;
 mod torn;
 mod world;
 

@@ -210,6 +210,7 @@ impl World {
             afresh: false,
             earlier: BTreeMap::new(),
             kept_from: None,
+            read_since_ms: None,
             definitions: BTreeMap::new(),
         };
         Self { folder, context, job, clicks: Clicks::of(&reading) }

@@ -6,6 +6,7 @@ mod leave;
 mod others;
 mod over;
 mod taken;
+mod tidy;
 
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ use datafusion::{
 use serde_json::json;
 use tempfile::TempDir;
 
-use self::{commits::*, contents::*, leave::*, others::*, over::*, taken::*};
+use self::{commits::*, contents::*, leave::*, others::*, over::*, taken::*, tidy::*};
 use super::*;
 
 const DAY_ONE: i32 = 20_666; // 2026-08-01
@@ -186,9 +187,24 @@ both_formats!(
     a_table_that_took_the_place_never_leaves_with_the_old_one,
     nothing_outside_the_lake_leaves,
     partitions_are_removed_from_the_newest_version_alone,
+    small_files_are_put_together_and_rows_stay,
+    what_is_appended_meanwhile_stays_beside_what_is_put_together,
+    versions_that_nobody_keeps_go_and_all_that_is_remembered_stays,
+    readers_hold_on_to_versions,
+    a_table_made_anew_is_known_as_one_when_its_log_was_cut,
 );
 
 #[tokio::test]
 async fn a_torn_checkpoint_of_a_delta_table_is_done_without() {
     checkpoints_can_be_done_without().await;
+}
+
+#[tokio::test]
+async fn a_log_that_was_cut_rests_on_its_checkpoints() {
+    a_cut_log_can_do_without_a_torn_checkpoint().await;
+}
+
+#[tokio::test]
+async fn a_cut_of_a_log_goes_on_where_it_stopped() {
+    a_cut_that_stopped_half_way_goes_on().await;
 }

@@ -30,12 +30,12 @@ pub use offer::{Offer, Offered, Wanted, partitions_read};
 pub use proven::Unproven;
 pub use reading::Reading;
 pub use records::{
-    Attempts, Champion, Deployed, EpisodeRecord, FinishedRun, PortState, ProductVerdict, PublishedPartition,
-    QualityRecord, RuleOutcome, SeenCommit, StreamState, TakenOver,
+    Attempts, Begun, Champion, Deployed, EpisodeRecord, FinishedRun, PortState, ProductVerdict,
+    PublishedPartition, QualityRecord, RuleOutcome, SeenCommit, StreamState, TakenOver,
 };
 pub use retired::{Ending, Gone, Retirement};
 pub use state::LedgerState;
-pub use tended::Kept;
+pub use tended::{Kept, LookedAfter};
 
 use crate::band::Band;
 use crate::checkpoint::CheckpointRecord;
@@ -286,9 +286,15 @@ pub enum Fact {
         run: String,
         /// Files that no version had, removed.
         files: u64,
-        /// The version that lacks what its contract does not keep, if there is one.
+        /// The version that lacks what its contract does not keep, or has its rows in fewer files, if there is one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         version: Option<i64>,
+        /// Small files that were put together: how many there were, and how many there are.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        together: Option<(u64, u64)>,
+        /// Versions that cannot be read any longer.
+        #[serde(default)]
+        expired: u64,
     },
     /// Someone asked for something.
     Command(Command),

@@ -118,6 +118,15 @@ pub struct PublishedPartition {
     pub nulls: BTreeMap<String, f64>,
 }
 
+/// The beginning of a run under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Begun {
+    /// When.
+    pub at_ms: i64,
+    /// Sum of the versions of the inputs.
+    pub inputs: i64,
+}
+
 /// Failed attempts of a step.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Attempts {

@@ -8,9 +8,9 @@ use sha2::{Digest, Sha256};
 use super::base::Base;
 use super::earlier;
 use super::{
-    Alert, AlertKind, AlertState, Alteration, Attempts, Champion, Command, Decision, Deployed, Entry,
-    EpisodeRecord, ErrorKind, Fact, FeatureDrift, FinishedRun, Gone, Inheritance, Kept, Outcome, Pause,
-    PortState, ProductVerdict, Published, PublishedPartition, QualityRecord, Retirement, RuleOutcome,
+    Alert, AlertKind, AlertState, Alteration, Attempts, Begun, Champion, Command, Decision, Deployed, Entry,
+    EpisodeRecord, ErrorKind, Fact, FeatureDrift, FinishedRun, Gone, Inheritance, Kept, LookedAfter, Outcome,
+    Pause, PortState, ProductVerdict, Published, PublishedPartition, QualityRecord, Retirement, RuleOutcome,
     RunOutcome, SeenCommit, StreamState, TakenOver,
 };
 use crate::diag::codes;
@@ -74,14 +74,16 @@ pub struct LedgerState {
     pub retired: BTreeMap<ProductId, Arc<Retirement>>,
     /// When the table of each pipeline was last looked after.
     pub tended: BTreeMap<PipelineId, i64>,
+    /// What was done to the table of each port the last time.
+    pub looked_after: BTreeMap<PortId, LookedAfter>,
     /// From where ports keep partitions whose contract says so.
     pub kept: BTreeMap<PortId, Kept>,
     /// Tables that are gone and were not made anew.
     pub gone: BTreeMap<PortId, Gone>,
     /// Runs begun and not ended, by run id.
     pub running: BTreeMap<String, StepKey>,
-    /// Sum of input versions of each of them when it began.
-    pub begun_with: BTreeMap<String, i64>,
+    /// When each of them began, and with which sum of input versions.
+    pub begun: BTreeMap<String, Begun>,
     /// What runs under way have taken over from previews so far.
     pub taken_over: BTreeMap<String, TakenOver>,
     /// Finished runs, oldest first.
@@ -178,7 +180,7 @@ impl LedgerState {
                 for (run, step) in std::mem::take(&mut self.running) {
                     self.doubt(&run, &step);
                 }
-                self.begun_with.clear();
+                self.begun.clear();
                 self.taken_over.clear();
             }
             Fact::CommitSeen { commit, message, author, .. } => {
@@ -257,7 +259,8 @@ impl LedgerState {
             }
             Fact::RunStarted { run, step, .. } => {
                 self.running.insert(run.clone(), step.clone());
-                self.begun_with.insert(run.clone(), self.input_versions(&step.pipeline.product));
+                let inputs = self.input_versions(&step.pipeline.product);
+                self.begun.insert(run.clone(), Begun { at_ms, inputs });
             }
             Fact::RunFinished { run, step, outcome, took_ms } => {
                 self.finish(at_ms, run, step, outcome, *took_ms);
@@ -368,7 +371,7 @@ impl LedgerState {
                 }
             }
             Fact::Expired { port, before } => self.expire(at_ms, port, before),
-            Fact::Tended { port, version, .. } => self.tended(port, *version),
+            Fact::Tended { version, .. } => self.tended(at_ms, &entry.fact, *version),
             Fact::Command(command) => {
                 self.pending.insert(command.id.clone(), command.clone());
             }
@@ -428,7 +431,7 @@ impl LedgerState {
     fn finish(&mut self, at_ms: i64, run: &str, step: &StepKey, outcome: &RunOutcome, took_ms: i64) {
         self.running.remove(run);
         self.measured.retain(|_, (of, _)| of != run);
-        let begun_with = self.begun_with.remove(run);
+        let begun_with = self.begun.remove(run).map(|begun| begun.inputs);
         let by_hand = self.cancels.remove(run);
         let taken = self.taken_over.remove(run);
         match outcome {

@@ -113,17 +113,24 @@ pub struct Maintenance {
     pub every: Option<Span>,
     /// How old files are that no version of a table has, before they are removed.
     pub unused: Span,
+    /// How long a version of a table can be read after a newer one came.
+    #[serde(default = "Maintenance::week")]
+    pub versions: Span,
 }
 
 impl Default for Maintenance {
     fn default() -> Self {
-        let days = |count| Span::from_millis(count * SpanUnit::Day.millis());
         // A week is longer than anything that is under way.
-        Self { every: Some(days(1)), unused: days(7) }
+        let (day, week) = (Span::from_millis(SpanUnit::Day.millis()), Self::week());
+        Self { every: Some(day), unused: week, versions: week }
     }
 }
 
 impl Maintenance {
+    fn week() -> Span {
+        Span::from_millis(7 * SpanUnit::Day.millis())
+    }
+
     /// Returns whether nothing is said.
     #[must_use]
     pub fn is_default(&self) -> bool {

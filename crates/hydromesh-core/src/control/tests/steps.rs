@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::super::{Event, Start};
-use super::world::World;
+use super::world::{HOUR_MS, World};
 use crate::checkpoint::{CHECKPOINT_FORMAT, CheckpointRecord};
 use crate::ids::{PortId, ProductId};
 use crate::ledger::{Epoch, ErrorKind, Fact, FeatureDrift, Published, RunOutcome, StreamRows, Trained};
@@ -19,6 +19,8 @@ pub struct Table {
     pub version: i64,
     /// The version before its first: a table that is made anew has none of those before.
     pub above: i64,
+    /// The versions that can be read, and from when on each was the newest.
+    pub dates: BTreeMap<i64, i64>,
     /// By partition: what its newest commit said.
     pub partitions: BTreeMap<String, Published>,
     /// Idempotency keys of commits, with the version that carries each.
@@ -30,7 +32,22 @@ pub struct Table {
 impl Table {
     /// Returns whether it can be read as of a version.
     pub fn has(&self, version: i64) -> bool {
-        self.above < version && version <= self.version
+        self.dates.contains_key(&version)
+    }
+
+    fn commit(&mut self, at_ms: i64) -> i64 {
+        self.version += 1;
+        self.dates.insert(self.version, at_ms);
+        self.version
+    }
+
+    /// Lets go of versions before the one that was the newest at a time, but not of one that is published, nor of any after it.
+    fn expire(&mut self, since_ms: i64, published: i64) -> u64 {
+        let newest = self.dates.iter().rev().find(|(_, at_ms)| **at_ms <= since_ms);
+        let first = newest.map_or(0, |(version, _)| *version).min(published);
+        let before = self.dates.len();
+        self.dates.retain(|version, _| *version >= first);
+        (before - self.dates.len()) as u64
     }
 }
 
@@ -59,6 +76,8 @@ pub struct Running {
     altered: u64,
     /// The first partition that its table keeps.
     kept_from: Option<String>,
+    /// Since when steps under way were reading when it began.
+    read_since_ms: Option<i64>,
     /// Partitions left to publish.
     left: VecDeque<Option<String>>,
     pub cancelled: bool,
@@ -150,6 +169,7 @@ impl World {
         let fate = Fate::Told;
         let cancelled = false;
         let kept_from = self.at_work.control.ledger.kept_from(&port).map(str::to_owned);
+        let read_since_ms = self.at_work.control.ledger.read_since_ms();
         let running = Running {
             start,
             product,
@@ -159,6 +179,7 @@ impl World {
             above,
             altered,
             kept_from,
+            read_since_ms,
             left,
             cancelled,
             fate,
@@ -340,6 +361,7 @@ impl World {
             _ => None,
         };
         let data_time_ms = ends_ms.or(Some(self.now_ms));
+        let at_ms = self.at_work.control.now_ms();
         let table = self.table(&port, running.above);
         let slot = partition.clone().unwrap_or_default();
         // As the lake does it: the key of a commit is remembered for ever, and looked at before the fence.
@@ -370,7 +392,7 @@ impl World {
             taken: None,
         };
         if repeated.is_none() {
-            table.version = version;
+            table.commit(at_ms);
             table.fence = table.fence.max(running.epoch);
             table.keys.insert(name, version);
             table.partitions.insert(slot, published.clone());
@@ -397,25 +419,34 @@ impl World {
         Some(facts)
     }
 
-    /// Removes what the contract does not keep from a table, in one commit, unless a newer writer has committed.
+    /// Removes what the contract does not keep from a table, puts the files of a stream together, each in one commit unless a newer
+    /// writer has committed, and lets go of versions.
     fn tend(&mut self, running: &Running) -> Option<Vec<Fact>> {
+        let now_ms = self.at_work.control.now_ms();
         let pipeline = &running.product.pipelines[&running.start.key.pipeline.name];
         let port = running.product.port(pipeline.output());
         let run = running.start.run.clone();
-        let table = self.lake.get_mut(&port);
-        let mut version = None;
-        if let (Some(from), Some(table)) = (&running.kept_from, table)
-            && table.partitions.first_key_value().is_some_and(|(key, _)| key < from)
-        {
+        let together = matches!(pipeline, Pipeline::Stream(_)).then_some((8, 1));
+        let (mut version, mut expired) = (None, 0);
+        if let Some(table) = self.lake.get_mut(&port) {
+            let unkept = running
+                .kept_from
+                .as_ref()
+                .filter(|from| table.partitions.first_key_value().is_some_and(|(key, _)| key < *from));
             if running.epoch < table.fence && !planted::is(Bug::StaleCommit) {
                 return None;
             }
-            table.fence = table.fence.max(running.epoch);
-            table.version += 1;
-            table.partitions = table.partitions.split_off(from);
-            version = Some(table.version);
+            if let Some(from) = unkept {
+                table.partitions = table.partitions.split_off(from);
+            }
+            if unkept.is_some() || together.is_some() {
+                table.fence = table.fence.max(running.epoch);
+                version = Some(table.commit(now_ms));
+            }
+            let since_ms = (now_ms - HOUR_MS).min(running.read_since_ms.unwrap_or(now_ms));
+            expired = table.expire(since_ms, running.above);
         }
-        Some(vec![Fact::Tended { port, run, files: 0, version }])
+        Some(vec![Fact::Tended { port, run, files: 0, version, together, expired }])
     }
 
     /// Returns a table, made when it is not there; it counts on from the version that is known of it.
@@ -446,17 +477,17 @@ impl World {
 
     /// Somebody else lays hand on a table.
     pub fn tamper(&mut self, port: &PortId, how: usize, at: usize) {
+        let now_ms = self.now_ms;
         let Some(table) = self.lake.get_mut(port) else { return };
         let key = table.partitions.keys().nth(at % table.partitions.len().max(1)).cloned();
         match (how, key) {
             (0, _) => _ = self.lake.remove(port),
             (1, Some(key)) => {
-                table.version += 1;
+                table.commit(now_ms);
                 table.partitions.remove(&key);
             }
             (_, Some(key)) => {
-                table.version += 1;
-                let version = table.version;
+                let version = table.commit(now_ms);
                 if let Some(partition) = table.partitions.get_mut(&key) {
                     (partition.version, partition.data) = (version, "somebody else's".to_owned());
                     partition.key.clear();
@@ -497,14 +528,14 @@ impl World {
         let known = before.filter(|before| before.data == data).and_then(|before| before.newest_event_ms);
         let Some(newest) = newest.filter(|newest| Some(*newest) > known) else { return false };
         let (name, fence) = (running.start.key.pipeline.clone(), running.epoch);
-        let above = running.above;
+        let (above, now_ms) = (running.above, self.at_work.control.now_ms());
         let table = self.table(&port, above);
         if fence < table.fence && !planted::is(Bug::StaleCommit) {
             self.fenced(run);
             return true;
         }
         table.fence = fence.max(table.fence);
-        table.version += 1;
+        table.commit(now_ms);
         let epoch = Epoch {
             pipeline: name.clone(),
             port,

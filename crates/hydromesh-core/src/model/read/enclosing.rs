@@ -199,14 +199,19 @@ fn price(map: Map<'_>) -> Option<Price> {
     Some(Price { per_hour_micro: micro(per_hour?), currency: currency.filter(is_code)? })
 }
 
-/// `maintenance: off`, or `{every, unused}`.
+/// `maintenance: off`, or `{every, unused, versions}`.
 fn maintenance(parent: &Map<'_>, node: &Node) -> Maintenance {
     let mut said = Maintenance::default();
     if let Some(text) = node.text() {
         if matches!(text.as_str(), "off" | "false") {
             said.every = None;
         } else {
-            parent.bad_choice("maintenance", node.at, &text, &["off", "{every: 1d, unused: 7d}"]);
+            parent.bad_choice(
+                "maintenance",
+                node.at,
+                &text,
+                &["off", "{every: 1d, unused: 7d, versions: 7d}"],
+            );
         }
         return said;
     }
@@ -227,6 +232,15 @@ fn maintenance(parent: &Map<'_>, node: &Node) -> Maintenance {
             map.sink().tell(codes::BAD_VALUE, map.spot("unused"), message);
         } else {
             said.unused = unused;
+        }
+    }
+    if let Some(versions) = map.text("versions").and_then(|text| parse_span(&map, "versions", &text)) {
+        if versions < Span::from_millis(3_600_000) {
+            let message =
+                "`versions` is an hour at least: readers may be about to read one that was just replaced";
+            map.sink().tell(codes::BAD_VALUE, map.spot("versions"), message);
+        } else {
+            said.versions = versions;
         }
     }
     map.finish();
@@ -380,14 +394,15 @@ mod tests {
     fn an_environment_says_how_often_tables_are_looked_after() {
         let span = |text: &str| text.parse::<Span>().expect("a span");
         let daily = Maintenance::default();
-        assert_eq!((daily.every, daily.unused), (Some(span("1d")), span("7d")));
+        assert_eq!((daily.every, daily.unused, daily.versions), (Some(span("1d")), span("7d"), span("7d")));
         assert_eq!(read("off"), (Maintenance { every: None, ..daily }, vec![]));
-        let weekly = Maintenance { every: Some(span("7d")), unused: span("30d") };
-        assert_eq!(read("{every: 7d, unused: 30d}"), (weekly, vec![]));
+        let weekly = Maintenance { every: Some(span("7d")), unused: span("30d"), versions: span("2h") };
+        assert_eq!(read("{every: 7d, unused: 30d, versions: 2h}"), (weekly, vec![]));
         for (text, code, says) in [
             ("of", "HM-Y010", "allowed are off"),
             ("{every: 0s}", "HM-M023", "`maintenance: off` does nothing"),
             ("{unused: 1h}", "HM-M023", "a day at least"),
+            ("{versions: 59m}", "HM-M023", "an hour at least"),
             ("{evry: 1d}", "HM-Y007", "unknown key `evry`"),
         ] {
             let (said, told) = read(text);
