@@ -285,31 +285,48 @@ pub(super) async fn readers_that_are_not_ours_agree(format: TableFormat) {
     let _ = put(&table, vec![noted], PublishMode::Append, &next()).await.unwrap();
 
     for at in [None, Some(pinned)] {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/oracles/read_tables.py");
-        let mut command = std::process::Command::new(&python);
-        command.arg(script).arg(table.location());
-        if let Some(Version(version)) = at {
-            command.arg("--version").arg(version.to_string());
-        }
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let theirs: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        eprintln!("{theirs}");
-        let ours = async |query: &str| number(&table, at, query).await;
-        assert_eq!(theirs["rows"], ours("SELECT count(*) FROM t").await);
-        assert_eq!(theirs["sums"]["id"], ours("SELECT sum(id) FROM t").await.to_string());
-        let cents = ours("SELECT CAST(sum(price) * 100 AS BIGINT) FROM t").await;
-        assert_eq!(theirs["sums"]["price"], format!("{}.{:02}", cents / 100, cents % 100));
-        for column in table.provider(at).await.unwrap().schema().fields() {
-            let name = column.name();
-            assert_eq!(
-                theirs["non_null"][name],
-                ours(&format!("SELECT count({name}) FROM t")).await,
-                "{name}"
-            );
-        }
-        let full = table.partitions(at).await.unwrap().into_iter().filter(|(_, info)| info.rows > 0);
-        let full: BTreeMap<String, u64> = full.map(|(day, info)| (day, info.rows)).collect();
-        assert_eq!(theirs["partitions"], json!(full));
+        others_agree(&python, &table, at).await;
     }
+
+    // Put together and cut, in the middle of a stream.
+    let mut versions = Vec::new();
+    for tag in 100..145 {
+        let rows = vec![wide_rows(DAY_ONE + 2, 2, tag)];
+        versions.push(put(&table, rows, PublishMode::Append, &next()).await.unwrap().version);
+    }
+    let meta = CommitMeta::new("together/run", 1, NOON + 200);
+    assert!(table.put_together(&meta).await.unwrap().is_some());
+    let published = known(&table).await.version;
+    let keep = Keep { since_ms: i64::MAX, most: 1, read_since_ms: Some(NOON + 50), published };
+    assert!(table.expire(&keep, writer(1)).await.unwrap() > 10);
+    table.sweep(i64::MAX).await.unwrap();
+    for at in [None, Some(versions[44])] {
+        others_agree(&python, &table, at).await;
+    }
+}
+
+/// Asserts that software that is not ours reads the same of a version.
+async fn others_agree(python: &std::ffi::OsStr, table: &Table, at: Option<Version>) {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/oracles/read_tables.py");
+    let mut command = std::process::Command::new(python);
+    command.arg(script).arg(table.location());
+    if let Some(Version(version)) = at {
+        command.arg("--version").arg(version.to_string());
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let theirs: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    eprintln!("{theirs}");
+    let ours = async |query: &str| number(table, at, query).await;
+    assert_eq!(theirs["rows"], ours("SELECT count(*) FROM t").await);
+    assert_eq!(theirs["sums"]["id"], ours("SELECT sum(id) FROM t").await.to_string());
+    let cents = ours("SELECT CAST(sum(price) * 100 AS BIGINT) FROM t").await;
+    assert_eq!(theirs["sums"]["price"], format!("{}.{:02}", cents / 100, cents % 100));
+    for column in table.provider(at).await.unwrap().schema().fields() {
+        let name = column.name();
+        assert_eq!(theirs["non_null"][name], ours(&format!("SELECT count({name}) FROM t")).await, "{name}");
+    }
+    let full = table.partitions(at).await.unwrap().into_iter().filter(|(_, info)| info.rows > 0);
+    let full: BTreeMap<String, u64> = full.map(|(day, info)| (day, info.rows)).collect();
+    assert_eq!(theirs["partitions"], json!(full));
 }
