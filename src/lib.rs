@@ -3,8 +3,10 @@
 //! The folder list is the flow: `repo -> (core: syntax, model, check, plan) -> policy -> apply -> work -> control -> report, site`.
 
 pub mod apply;
+mod child;
 pub mod cli;
 pub mod clock;
+mod confine;
 pub mod control;
 mod cores;
 pub mod demo;

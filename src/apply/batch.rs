@@ -21,7 +21,7 @@ use super::inputs::{self, Inputs};
 use super::takeover::{Found, Takeover, recorded};
 use super::values::Listed;
 use super::windows::Windows;
-use super::{Context, Done, Job, Reporter, StepError, ensure, lake_format, sample};
+use super::{Context, Done, Job, Reporter, StepError, commands, ensure, lake_format, sample};
 use crate::engine::{Against, QualityOutcome, arrow_schema};
 use crate::lake::{CommitMeta, Outcome, PublishMode, Staged, Table, TableSpec};
 
@@ -356,7 +356,17 @@ impl Target<'_> {
         let provider = self.table.staged_provider(&staged);
         let object = self.port.port.as_str();
         let rules = &self.output.contract.quality;
-        let against = self.against(&part);
+        let mut against = self.against(&part);
+        let about = (&self.port, key_text.as_deref());
+        let (contract, cancel) = (&self.output.contract, &self.reporter.cancel);
+        let measured = commands::measured(self.context, self.job, contract, about, &provider, cancel).await;
+        against.measured = match measured {
+            Ok(measured) => measured,
+            Err(error) => {
+                self.table.discard(staged).await?;
+                return Err(error);
+            }
+        };
         let mut outcomes = self
             .context
             .engine
@@ -422,7 +432,8 @@ impl Target<'_> {
             Part::Calendar(_, partition) => Some(*partition),
             Part::Whole | Part::Value(..) => None,
         };
-        Against { partition, history: self.history.lock().unwrap_or_else(PoisonError::into_inner).clone() }
+        let history = self.history.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Against { partition, history, ..Against::default() }
     }
 }
 

@@ -25,7 +25,7 @@ use tracing::{Instrument as _, info_span};
 
 use super::batch::AUDIT_FAILED;
 use super::inputs::{self, Inputs};
-use super::{Context, Done, Job, Reporter, StepError, ensure, lake_format};
+use super::{Context, Done, Job, Reporter, StepError, commands, ensure, lake_format};
 use crate::engine::{Against, EngineError, QualityOutcome, arrow_schema, conform_schema};
 use crate::lake::{PublishMode, Table, TableSpec, TableState, Version};
 use crate::text::chain;
@@ -307,7 +307,11 @@ impl Refresh<'_> {
     /// Runs the contract's rules and reports what they measured.
     async fn audit(&self, provider: Arc<dyn TableProvider>) -> Result<(), StepError> {
         let rules = &self.output.contract.quality;
-        let against = Against { partition: None, history: self.job.earlier.clone() };
+        let (contract, cancel) = (&self.output.contract, &self.reporter.cancel);
+        let measured =
+            commands::measured(self.context, self.job, contract, (&self.port, None), &provider, cancel)
+                .await?;
+        let against = Against { partition: None, history: self.job.earlier.clone(), measured };
         let object = self.port.port.as_str();
         let outcomes = self
             .context

@@ -4,6 +4,7 @@
 //! published stays published when it fails, and doing it again changes nothing.
 
 mod batch;
+mod commands;
 mod cut;
 mod drift;
 mod embed;

@@ -22,7 +22,7 @@ use tracing::{Instrument as _, info_span};
 use super::batch::AUDIT_FAILED;
 use super::follow::feature_history;
 use super::inputs::{self, Inputs};
-use super::{Context, Done, Job, Reporter, StepError, ensure, lake_format};
+use super::{Context, Done, Job, Reporter, StepError, commands, ensure, lake_format};
 use crate::engine::{Against, EngineError, QualityOutcome, arrow_schema, conform_schema};
 use crate::lake::{PublishMode, TableSpec};
 use crate::online::current_values;
@@ -254,7 +254,10 @@ async fn publish(
     let staged = table.stage(&meta, Box::pin(stream)).instrument(info_span!("stage")).await?;
     let count = staged.rows;
     let provider = table.staged_provider(&staged);
-    let against = Against { partition: None, history: job.earlier.clone() };
+    let measured =
+        commands::measured(context, job, &output.contract, (&port, None), &provider, &reporter.cancel)
+            .await?;
+    let against = Against { partition: None, history: job.earlier.clone(), measured };
     let rules = &output.contract.quality;
     let outcomes = context
         .engine

@@ -5,6 +5,7 @@ mod apply;
 mod ask;
 mod book;
 mod check;
+mod command_worker;
 mod cost;
 mod demo;
 mod diff;
@@ -140,6 +141,9 @@ enum Verb {
     /// Judge by policies that are read from standard input: begun by the other verbs, for themselves.
     #[command(hide = true)]
     GateWorker(gate_worker::GateWorkerArgs),
+    /// Begin a program of the repository, confined: begun by steps, for themselves.
+    #[command(hide = true)]
+    CommandWorker(command_worker::CommandWorkerArgs),
     /// Print shell completions.
     Completions {
         /// The shell.
@@ -248,6 +252,7 @@ pub fn main() -> ExitCode {
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Explain(args) => explain::run(&args),
         Verb::GateWorker(args) => gate_worker::run(&args),
+        Verb::CommandWorker(args) => command_worker::run(&args),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "hydromesh", &mut std::io::stdout());
             Ok(DONE)

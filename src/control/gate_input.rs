@@ -164,7 +164,7 @@ fn product_part(mesh: &Mesh, product: &Product) -> Value {
         .collect();
     let outputs: Vec<Value> =
         product.outputs.values().map(|port| json!({"name": port.name, "format": port.format})).collect();
-    json!({
+    let mut part = json!({
         "id": product.id,
         "domain": product.id.domain,
         "name": product.id.name,
@@ -177,7 +177,17 @@ fn product_part(mesh: &Mesh, product: &Product) -> Value {
         "kinds": kinds,
         "inputPorts": inputs,
         "outputPorts": outputs,
-    })
+    });
+    let commands: Vec<Value> = product
+        .commands()
+        .map(|(port, rule, it)| json!({"port": product.port(port), "rule": rule.id, "command": it.command}))
+        .collect();
+    // A document without any is what it was before there were some: decisions replay.
+    if !commands.is_empty() {
+        part["commands"] = json!(commands);
+        part["files"] = json!(product.files);
+    }
+    part
 }
 
 fn old_contract<'a>(

@@ -34,6 +34,8 @@ pub struct Against {
     pub partition: Option<Partition>,
     /// What was published by the same definition.
     pub history: History,
+    /// What programs have measured, or why they have not, by rule.
+    pub measured: BTreeMap<String, Result<f64, String>>,
 }
 
 impl Engine {
@@ -72,6 +74,11 @@ impl Engine {
                 Err(reason) => Err(reason),
                 Ok(Measure::AllRows) => Ok(share(rows)),
                 Ok(Measure::RowsWhere(_)) => Ok(share(counts.next().unwrap_or_default())),
+                Ok(Measure::Outside) => against
+                    .measured
+                    .get(&rule.id)
+                    .cloned()
+                    .unwrap_or_else(|| Err("no program was run".to_owned())),
                 Ok(Measure::Duplicates(keys)) => Ok(share(audited.duplicates(&keys).await?)),
                 Ok(Measure::Query(sql)) => {
                     match audited.number(&replaced(sql, object, rule.column.as_deref())).await {
@@ -126,7 +133,7 @@ impl Engine {
             let rows = match audited.measure_of(rule) {
                 Ok(Measure::RowsWhere(condition)) => audited.frame.clone().filter(condition),
                 Ok(Measure::Duplicates(keys)) => audited.repeated(keys),
-                Ok(Measure::AllRows | Measure::Query(_)) | Err(_) => continue,
+                Ok(Measure::AllRows | Measure::Query(_) | Measure::Outside) | Err(_) => continue,
             };
             let Ok(rows) = rows.and_then(|rows| rows.limit(0, Some(most))) else { continue };
             if let Ok(batches) = rows.collect().await {
@@ -147,6 +154,8 @@ enum Measure<'r> {
     Duplicates(Vec<Expr>),
     /// A query, not yet replaced.
     Query(&'r str),
+    /// A program, which was run before.
+    Outside,
 }
 
 /// Why a query gave no measure.
@@ -211,6 +220,7 @@ impl Audited {
                 return Err("the query names {property} and the rule is about no column".to_owned());
             }
             QualityCheck::Sql(sql) => Measure::Query(sql),
+            QualityCheck::Command(_) => Measure::Outside,
         })
     }
 

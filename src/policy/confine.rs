@@ -2,6 +2,9 @@
 
 use std::io;
 
+#[cfg(target_os = "linux")]
+use crate::confine::{bound, end_with_parent};
+
 /// Bounds the memory of this process, lets it write no file, and ends it together with whoever began it.
 ///
 /// Memory is that of data (`RLIMIT_DATA`): heap, stacks of threads and private mappings that can be written. Address space as a
@@ -16,19 +19,7 @@ pub fn confine(memory_bytes: u64) -> io::Result<()> {
     bound(libc::RLIMIT_CORE, 0)?;
     bound(libc::RLIMIT_FSIZE, 0)?;
     // The end of the pipe says it too, but not to a rule that never looks up.
-    // SAFETY: takes plain numbers and touches no memory of ours.
-    #[expect(unsafe_code, reason = "no crate of the set has a safe prctl")]
-    let failed = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } != 0;
-    if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-#[cfg(target_os = "linux")]
-fn bound(resource: libc::__rlimit_resource_t, most: u64) -> io::Result<()> {
-    let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
-    // SAFETY: the pointer is to a whole `rlimit` that lives until the call returns.
-    #[expect(unsafe_code, reason = "no crate of the set has a safe setrlimit")]
-    let failed = unsafe { libc::setrlimit(resource, &raw const limit) } != 0;
-    if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
+    end_with_parent()
 }
 
 /// Elsewhere no limit of the system holds for what rules take: whoever asks denies.

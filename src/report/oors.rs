@@ -118,7 +118,8 @@ fn measure(rule: &RuleResult, stated: Option<&Quality>) -> Value {
         }
     }
     let percent = stated.is_some_and(|stated| stated.threshold.percent);
-    let counts_rows = stated.is_some_and(|stated| !matches!(stated.check, QualityCheck::Sql(_)));
+    let counts_rows =
+        stated.is_some_and(|stated| !matches!(stated.check, QualityCheck::Sql(_) | QualityCheck::Command(_)));
     if percent {
         put("unit", json!("percent"));
     } else if counts_rows {
@@ -164,6 +165,7 @@ fn metric(check: &QualityCheck) -> &'static str {
         QualityCheck::DuplicateValues(_) => "duplicateValues",
         QualityCheck::RowCount => "rowCount",
         QualityCheck::Sql(_) => "sql",
+        QualityCheck::Command(_) => "command",
         QualityCheck::Usual(usual) => match usual.of {
             UsualOf::RowCount => "rowCount",
             UsualOf::NullValues => "nullValues",
@@ -180,7 +182,7 @@ fn dimension(check: &QualityCheck) -> Option<&'static str> {
         | QualityCheck::Usual(_) => Some("completeness"),
         QualityCheck::InvalidValues { .. } => Some("conformity"),
         QualityCheck::DuplicateValues(_) => Some("uniqueness"),
-        QualityCheck::Sql(_) => None,
+        QualityCheck::Sql(_) | QualityCheck::Command(_) => None,
     }
 }
 

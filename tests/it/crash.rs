@@ -10,6 +10,7 @@ mod points;
 mod postgres;
 mod power;
 mod previews;
+mod programs;
 mod promoted;
 mod rebuilt;
 mod roles;

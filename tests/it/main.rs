@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod check;
+mod commands;
 mod crash;
 mod diff;
 mod gate;

@@ -13,7 +13,7 @@ use futures::StreamExt as _;
 use hydromesh_core::aggregate::Value;
 use hydromesh_core::ids::PortId;
 use hydromesh_core::ledger::Fact;
-use hydromesh_core::model::OutputPort;
+use hydromesh_core::model::{OutputPort, QualityCheck};
 use serde_json::json;
 use tracing::{Instrument as _, info_span};
 
@@ -118,10 +118,12 @@ impl ValuesTable {
         let provider = self.table.staged_provider(&staged);
         let object = self.port.port.as_str();
         // The table is written anew every few seconds, and nobody records how many rows it had: nothing is usual of it.
-        let rules = &self.output.contract.quality;
+        // Nor is a program run as often.
+        let mut rules = self.output.contract.quality.clone();
+        rules.retain(|rule| !matches!(rule.check, QualityCheck::Command(_)));
         let outcomes = context
             .engine
-            .audit(rules, provider, object, &Against::default())
+            .audit(&rules, provider, object, &Against::default())
             .instrument(info_span!("audit"))
             .await?;
         let blocked = outcomes.iter().any(QualityOutcome::blocks);

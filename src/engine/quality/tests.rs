@@ -274,7 +274,7 @@ async fn what_is_usual_is_measured_in_the_same_scan_and_judged_by_history() {
         let nulls = [("items".to_owned(), 1.0)].into();
         (format!("{n:020}"), hydromesh_core::band::Earlier { rows: 4_000, nulls })
     });
-    let against = Against { partition: None, history: history.collect() };
+    let against = Against { partition: None, history: history.collect(), ..Against::default() };
     let judged = engine().audit(&rules, table(), "Orders", &against).await.expect("an audit");
     assert_eq!(judged[0].spoken(), "rule: measured 5, wanted 3200 to 5000, as 20 like it before");
     assert!(judged[0].blocks());

@@ -242,7 +242,7 @@ fn measured(rule: &Quality, measure: f64) -> String {
     let number = words::measure(measure);
     match &rule.check {
         _ if rule.threshold.percent => format!("{number}\u{202f}%"),
-        QualityCheck::Sql(_) => number,
+        QualityCheck::Sql(_) | QualityCheck::Command(_) => number,
         _ if measure == 1.0 => "1 row".to_owned(),
         _ => format!("{number} rows"),
     }

@@ -217,17 +217,19 @@ impl Check<'_> {
     fn without_history(&mut self, pipeline: &Pipeline) {
         let Some(port) = self.product.outputs.get(pipeline.output()) else { return };
         for rule in &port.contract.quality {
-            if matches!(rule.check, QualityCheck::Usual(_)) {
-                let message = format!(
-                    "rule `{}` asks what is usual, which is known of tables that are published as a whole or by \
-                     partitions; {} follows a topic",
-                    rule.id,
-                    pipeline.name()
-                );
-                let at = Spot { line: rule.line, column: 1 };
-                let file = port.contract.file.clone();
-                self.found.push(Diagnostic::new(codes::CUSTOM_QUALITY, file, at, message));
-            }
+            let asks = match rule.check {
+                QualityCheck::Usual(_) => "asks what is usual, which is known",
+                QualityCheck::Command(_) => "is a command, which is run",
+                _ => continue,
+            };
+            let message = format!(
+                "rule `{}` {asks} of tables that are published as a whole or by partitions; {} follows a topic",
+                rule.id,
+                pipeline.name()
+            );
+            let at = Spot { line: rule.line, column: 1 };
+            let file = port.contract.file.clone();
+            self.found.push(Diagnostic::new(codes::CUSTOM_QUALITY, file, at, message));
         }
     }
 

@@ -184,6 +184,8 @@ registry! {
     BAD_SERVER = "HM-C013" Error "a server entry is not valid", "complete the server as the standard asks for its type";
     BAD_RELATIONSHIP = "HM-C014" Error "a relationship is not valid", "a relationship of a column has `to`; one of an object has `from` and `to`";
     OLD_SPELLING = "HM-C015" Note "an older spelling of the standard is used", "write the newer key that the message names";
+    NO_PROGRAM = "HM-C016" Error "a rule's program is not in the product's folder", "commit the program, or correct its path, which is relative to the product's folder";
+    COMMAND_NOWHERE = "HM-C017" Warning "a rule is a command that may run nowhere", "let an environment name the domain in `allow_commands`, or write the rule as `type: sql`";
 
     SQL_SYNTAX = "HM-S001" Error "the SQL cannot be parsed", "correct the SQL at this place";
     SQL_SECOND_STATEMENT = "HM-S002" Error "the SQL holds a second statement", "keep one SELECT; a second step belongs in a pipeline of its own";
@@ -230,6 +232,7 @@ registry! {
     TIMED_OUT = "HM-X011" Error "a step took longer than its `timeout`", "raise `timeout`, or compute less at once with a smaller `backfill.chunk`; the step is tried again by itself";
     DISK = "HM-X012" Error "a disk is full or read-only", "make room, or make it writable again; whatever waits for it goes on by itself";
     LEDGER_DAMAGED = "HM-X013" Error "a file of the ledger is damaged", "keep a copy, take the state folder's files away, and start again: the ledger comes back from the lake";
+    COMMAND_UNREADY = "HM-X014" Error "a command could not be run", "make room for its folder, or give the product fewer files; the step is tried again by itself";
     EMBED_COLUMNS = "HM-X020" Error "a port's columns do not fit an embedding", "give the contract the columns that the message names, with the dimensions of the model";
     EMBED_MODEL = "HM-X021" Error "an embedding model failed", "correct `model` in pipeline.yaml; trouble of a remote model is tried again by itself";
 

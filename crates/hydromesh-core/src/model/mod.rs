@@ -16,8 +16,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use contract::{
-    Classification, Column, Contract, LogicalType, Quality, QualityCheck, QualitySeverity, Season, Sla,
-    SlaKind, Threshold, Usual, UsualOf,
+    Classification, Column, Contract, LogicalType, Quality, QualityCheck, QualitySeverity, RowsFormat,
+    RuleCommand, Season, Sla, SlaKind, Threshold, Usual, UsualOf,
 };
 pub use load::{LoadResult, Loaded, load, load_with};
 pub use partition::{Calendar, Partitioning, Parts, Values, ValuesError};
@@ -344,6 +344,18 @@ impl Product {
             .values()
             .filter(|input| matches!(&input.source, InputSource::Port { port: source } if source == port));
         named.map(|input| batch.inputs.get(&input.name)).collect::<Option<_>>().unwrap_or_default()
+    }
+
+    /// Returns the rules of its contracts that programs of its folder measure.
+    pub fn commands(&self) -> impl Iterator<Item = (&PortName, &Quality, &RuleCommand)> {
+        let rules = |(name, port)| {
+            let port: &OutputPort = port;
+            port.contract.quality.iter().map(move |rule: &Quality| (name, rule))
+        };
+        self.outputs.iter().flat_map(rules).filter_map(|(name, rule)| match &rule.check {
+            QualityCheck::Command(command) => Some((name, rule, command)),
+            _ => None,
+        })
     }
 
     /// Returns the files of the product's folder that match a glob relative to it, with their blob ids, in order.

@@ -249,6 +249,10 @@ fn definition(product: &Product) -> Sha256 {
         &json(&(&product.version, &product.status, product.tier, &product.owners, &product.runbook)),
         &json(&product.pipelines.values().map(settings).collect::<Vec<_>>()),
     ]);
+    // A program is whatever its files are.
+    if product.commands().next().is_some() {
+        add(&mut hasher, &json(&product.files));
+    }
     // Whoever says nothing of it has the hash of before.
     if !product.retire.is_default() {
         add(&mut hasher, &json(&product.retire));

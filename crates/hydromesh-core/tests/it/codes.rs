@@ -53,9 +53,35 @@ fn codes(findings: &[Diagnostic]) -> BTreeSet<&'static str> {
     findings.iter().map(|it| it.code.id()).collect()
 }
 
+/// Begins the contract's schema with a rule that is a program.
+fn program(path: &str) -> String {
+    let rule = format!("{{type: custom, engine: command, implementation: {{command: [{path}]}}, mustBe: 0}}");
+    format!("schema:\n  - name: totals\n    quality: [{rule}]")
+}
+
+#[test]
+fn a_program_that_is_there_and_may_run_is_nobodys_fault() {
+    let mut files = changed(CONTRACT, "schema:\n  - name: totals", &program("./sum.sh"));
+    let stands = |files: &BTreeMap<String, Loaded>| {
+        let found = codes(&load(files).findings);
+        ["HM-C016", "HM-C017"].map(|code| found.contains(code))
+    };
+    assert_eq!(stands(&files), [true, true]);
+    files.insert(
+        "domains/shop/totals/sum.sh".into(),
+        Loaded { text: Ok("#!/bin/sh\n".into()), oid: "s".into() },
+    );
+    assert_eq!(stands(&files), [false, true]);
+    let mesh = files["mesh.yaml"].text.clone().expect("text");
+    let allowed = mesh.replace("    lake:", "    allow_commands: [shop]\n    lake:");
+    files.insert("mesh.yaml".into(), Loaded { text: Ok(allowed), oid: "m".into() });
+    assert_eq!(stands(&files), [false, false]);
+}
+
 #[test]
 fn one_change_raises_one_code() {
     let long = format!("# {}", "x".repeat(1024 * 1024));
+    let (absent, nowhere) = (program("checks/sum.sh"), program("python3"));
     let cases: Vec<(&str, &str, &str, &str)> = vec![
         ("HM-Y001", PIPELINE, "start: 2026-08-01}", "start: 2026-08-01"),
         ("HM-Y003", PIPELINE, "lookback: 2d", "lookback: 2d\nlookback: 3d"),
@@ -124,6 +150,8 @@ fn one_change_raises_one_code() {
             "logicalType: number, relationships: [{from: a, to: b}]",
         ),
         ("HM-C015", CONTRACT, "logicalType: number", "logicalType: number, isUnique: true"),
+        ("HM-C016", CONTRACT, "schema:\n  - name: totals", &absent),
+        ("HM-C017", CONTRACT, "schema:\n  - name: totals", &nowhere),
         ("HM-S001", SQL, "sum(prize)", "sum(prize"),
         ("HM-S002", SQL, "GROUP BY sold_on", "; SELECT 1"),
         ("HM-S003", SQL, "SELECT", "EXPLAIN SELECT"),

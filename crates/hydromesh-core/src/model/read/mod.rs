@@ -1,5 +1,6 @@
 //! Spanned trees to what one file says, before names of other files are looked up.
 
+mod command;
 mod contract;
 mod custom;
 mod enclosing;

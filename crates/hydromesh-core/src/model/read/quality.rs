@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::command;
 use super::custom::Custom;
 use super::usual::{self, ENGINE};
 use crate::diag::{Diagnostic, Severity, codes};
@@ -49,6 +50,7 @@ pub fn name(drafts: Vec<QualityDraft>) -> Vec<Quality> {
                 QualityCheck::DuplicateValues(_) => "duplicate_values",
                 QualityCheck::RowCount => "row_count",
                 QualityCheck::Sql(_) => "sql",
+                QualityCheck::Command(_) => "command",
                 QualityCheck::Usual(Usual { of: UsualOf::RowCount, .. }) => "usual_row_count",
                 QualityCheck::Usual(Usual { of: UsualOf::NullValues, .. }) => "usual_null_values",
             };
@@ -102,6 +104,9 @@ fn one(node: &Node, parent: &Map<'_>, column: Option<&str>) -> Option<QualityDra
         // Words for people; the standard lets them stand without anything to measure.
         Some("text") => None,
         Some("custom") if engine.and_then(Node::text).as_deref() == Some(ENGINE) => usual::read(&map, column),
+        Some("custom") if engine.and_then(Node::text).as_deref() == Some(command::ENGINE) => {
+            command::read(&map)
+        }
         Some("custom") => {
             for (key, value) in [("engine", engine), ("implementation", implementation)] {
                 if value.is_none() {
