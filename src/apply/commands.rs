@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 use datafusion::catalog::TableProvider;
 use datafusion::prelude::SessionContext;
@@ -17,6 +18,7 @@ use futures::TryStreamExt as _;
 use hydromesh_core::ids::PortId;
 use hydromesh_core::model::{Contract, Product, Quality, QualityCheck, RowsFormat, RuleCommand};
 use parquet::arrow::ArrowWriter;
+use parquet::errors::ParquetError;
 use tokio_util::sync::CancellationToken;
 
 use super::{Context, Job, StepError};
@@ -146,33 +148,49 @@ async fn show(
         SessionContext::new().read_table(Arc::clone(rows)).map_err(|error| unready("its rows", error))?;
     let mut batches = frame.execute_stream().await.map_err(|error| unready("its rows", error))?;
     let file = File::create(&path).map_err(|error| unready("its rows", error))?;
-    let mut writer: Box<dyn FnMut(Option<&RecordBatch>) -> Result<(), String> + Send> = match format {
-        RowsFormat::Parquet => {
-            let writer = ArrowWriter::try_new(file, batches.schema(), None);
-            let mut writer = Some(writer.map_err(|error| unready("its rows", error))?);
-            Box::new(move |batch| match (batch, &mut writer) {
-                (Some(batch), Some(writer)) => writer.write(batch).map_err(|error| error.to_string()),
-                (None, _) => {
-                    writer.take().map_or(Ok(()), |it| it.close().map(drop).map_err(|error| error.to_string()))
-                }
-                (Some(_), None) => Ok(()),
-            })
-        }
-        RowsFormat::Csv => {
-            let mut writer = arrow::csv::WriterBuilder::new().with_header(true).build(file);
-            // The names, also where there are no rows.
-            let names = RecordBatch::new_empty(batches.schema());
-            writer.write(&names).map_err(|error| unready("its rows", error))?;
-            Box::new(move |batch| {
-                batch.map_or(Ok(()), |batch| writer.write(batch)).map_err(|error| error.to_string())
-            })
-        }
-    };
+    let mut writer =
+        Writer::new(format, file, &batches.schema()).map_err(|error| unready("its rows", error))?;
     while let Some(batch) = batches.try_next().await.map_err(|error| unready("its rows", error))? {
-        writer(Some(&batch)).map_err(|error| unready("its rows", error))?;
+        writer.write(&batch).map_err(|error| unready("its rows", error))?;
     }
-    writer(None).map_err(|error| unready("its rows", error))?;
+    writer.close().map_err(|error| unready("its rows", error))?;
     Ok(name)
+}
+
+/// Writes rows in one of the forms that a program may ask for.
+enum Writer {
+    Parquet(Box<ArrowWriter<File>>),
+    Csv(arrow::csv::Writer<File>),
+}
+
+impl Writer {
+    fn new(format: RowsFormat, file: File, schema: &SchemaRef) -> Result<Self, ParquetError> {
+        Ok(match format {
+            RowsFormat::Parquet => {
+                Self::Parquet(Box::new(ArrowWriter::try_new(file, Arc::clone(schema), None)?))
+            }
+            RowsFormat::Csv => {
+                let mut writer = arrow::csv::WriterBuilder::new().with_header(true).build(file);
+                // The names, also where there are no rows.
+                writer.write(&RecordBatch::new_empty(Arc::clone(schema)))?;
+                Self::Csv(writer)
+            }
+        })
+    }
+
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), ParquetError> {
+        match self {
+            Self::Parquet(writer) => writer.write(batch),
+            Self::Csv(writer) => Ok(writer.write(batch)?),
+        }
+    }
+
+    fn close(self) -> Result<(), ParquetError> {
+        match self {
+            Self::Parquet(writer) => writer.close().map(drop),
+            Self::Csv(_) => Ok(()),
+        }
+    }
 }
 
 /// Returns the number in the last line that a program said.

@@ -6,7 +6,6 @@ use std::process::Command;
 
 use clap::Args;
 
-use super::Failure;
 use crate::child::cell::{self, REFUSED};
 
 /// How it ends when the program did not begin.
@@ -27,11 +26,11 @@ pub struct CommandWorkerArgs {
 }
 
 /// Runs the verb: until the program has ended, and ends as it did.
-pub fn run(args: &CommandWorkerArgs) -> Result<u8, Failure> {
-    Ok(begin(args).unwrap_or_else(|why| {
+pub fn run(args: &CommandWorkerArgs) -> u8 {
+    begin(args).unwrap_or_else(|why| {
         eprintln!("{REFUSED}{why}");
         NOT_BEGUN
-    }))
+    })
 }
 
 fn begin(args: &CommandWorkerArgs) -> Result<u8, String> {

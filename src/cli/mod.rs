@@ -252,7 +252,7 @@ pub fn main() -> ExitCode {
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Explain(args) => explain::run(&args),
         Verb::GateWorker(args) => gate_worker::run(&args),
-        Verb::CommandWorker(args) => command_worker::run(&args),
+        Verb::CommandWorker(args) => Ok(command_worker::run(&args)),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "hydromesh", &mut std::io::stdout());
             Ok(DONE)
