@@ -108,7 +108,7 @@ pub(super) async fn measured(
 
 /// Returns the error of a step whose command could not be got ready.
 fn unready(what: &str, error: impl std::fmt::Display) -> StepError {
-    StepError::external("HM-X014", format!("a command could not be run: {what}: {error}")).refused()
+    StepError::external("HM-X015", format!("a command could not be run: {what}: {error}")).refused()
 }
 
 /// Lays the files of a product before a program.
@@ -121,7 +121,7 @@ fn lay_out(context: &Context, product: &Product, scratch: &Scratch) -> Result<()
         left = left.checked_sub(bytes.len()).ok_or_else(|| {
             let most = MOST_FILES_BYTES >> 20;
             StepError::user(
-                "HM-X014",
+                "HM-X015",
                 format!("the files of {} are over {most} MiB, too many for a command", product.id),
             )
         })?;

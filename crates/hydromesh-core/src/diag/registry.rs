@@ -232,7 +232,7 @@ registry! {
     TIMED_OUT = "HM-X011" Error "a step took longer than its `timeout`", "raise `timeout`, or compute less at once with a smaller `backfill.chunk`; the step is tried again by itself";
     DISK = "HM-X012" Error "a disk is full or read-only", "make room, or make it writable again; whatever waits for it goes on by itself";
     LEDGER_DAMAGED = "HM-X013" Error "a file of the ledger is damaged", "keep a copy, take the state folder's files away, and start again: the ledger comes back from the lake";
-    COMMAND_UNREADY = "HM-X014" Error "a command could not be run", "make room for its folder, or give the product fewer files; the step is tried again by itself";
+    COMMAND_UNREADY = "HM-X015" Error "a command could not be run", "make room for its folder, or give the product fewer files; the step is tried again by itself";
     EMBED_COLUMNS = "HM-X020" Error "a port's columns do not fit an embedding", "give the contract the columns that the message names, with the dimensions of the model";
     EMBED_MODEL = "HM-X021" Error "an embedding model failed", "correct `model` in pipeline.yaml; trouble of a remote model is tried again by itself";
 
