@@ -288,7 +288,7 @@ pub fn partitions_of(work: &Work) -> Option<u64> {
             [Grain::Day, Grain::Hour, Grain::Week, Grain::Month].into_iter().find_map(count)
         }
         Work::Whole | Work::Train | Work::Embed => Some(1),
-        Work::Follow | Work::Drift | Work::Tend => None,
+        Work::Follow | Work::Drift | Work::Tend | Work::Keys => None,
     }
 }
 

@@ -143,7 +143,7 @@ impl Control {
         });
         let outputs: Vec<(PortId, &Values)> = outputs.collect();
         if outputs.is_empty() {
-            return Err(format!("{id} is not cut by values of a list"));
+            return Err(format!("{id} is not cut by values"));
         }
         let listed = |value: &String| outputs.iter().any(|(_, values)| values.index(value).is_some());
         if asked.is_empty() {
@@ -151,7 +151,9 @@ impl Control {
         }
         if let Some(unknown) = asked.iter().find(|value| !listed(value)) {
             let lists: Vec<String> = outputs.iter().map(|(_, values)| values.to_string()).collect();
-            return Err(format!("{id} has no partition `{unknown}`; it has {}", lists.join("; ")));
+            let all =
+                if lists.iter().all(String::is_empty) { "none yet".to_owned() } else { lists.join("; ") };
+            return Err(format!("{id} has no partition `{unknown}`; it has {all}"));
         }
         let count =
             |values: &Values| asked.iter().filter(|value| values.index(value).is_some()).count() as u64;

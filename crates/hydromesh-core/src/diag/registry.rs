@@ -167,6 +167,7 @@ registry! {
     NOT_CUT = "HM-M032" Error "a pipeline picks partitions where there are none", "leave the port out of `inputs`, or cut both tables by `partition`";
     BAD_VALUES = "HM-M040" Error "an output cannot be cut by these values", "list each value once, as the column of the contract, a string or an integer, holds it";
     NOT_FOR_VALUES = "HM-M041" Error "a key is for outputs that are cut by a calendar", "leave it out: partitions that are values have no length and no order in time";
+    BAD_KEYS = "HM-M042" Error "values cannot be looked for there", "name a string or integer column of a table or of files that the product reads, of the type that the output's column has: `values: {from: INPUT.COLUMN}`";
     BAD_WINDOW = "HM-M033" Error "a window over an input cannot be meant", "write `from` and `to` in the units that the message names, so that partitions of the input lie between them";
 
     ODCS_VERSION = "HM-C001" Error "the standard's version is not supported", "use apiVersion v3.2.0 (v3.0 and v3.1 are read too; product files: v1.1.0)";
@@ -232,6 +233,7 @@ registry! {
     TIMED_OUT = "HM-X011" Error "a step took longer than its `timeout`", "raise `timeout`, or compute less at once with a smaller `backfill.chunk`; the step is tried again by itself";
     DISK = "HM-X012" Error "a disk is full or read-only", "make room, or make it writable again; whatever waits for it goes on by itself";
     LEDGER_DAMAGED = "HM-X013" Error "a file of the ledger is damaged", "keep a copy, take the state folder's files away, and start again: the ledger comes back from the lake";
+    TOO_MANY_KEYS = "HM-X014" Error "a column has more values than an output can be cut by", "cut by a column of fewer values, or keep the others out of the input; the values that are known go on";
     COMMAND_UNREADY = "HM-X015" Error "a command could not be run", "make room for its folder, or give the product fewer files; the step is tried again by itself";
     EMBED_COLUMNS = "HM-X020" Error "a port's columns do not fit an embedding", "give the contract the columns that the message names, with the dimensions of the model";
     EMBED_MODEL = "HM-X021" Error "an embedding model failed", "correct `model` in pipeline.yaml; trouble of a remote model is tried again by itself";

@@ -74,9 +74,9 @@ impl LedgerState {
             Work::Partitions { from, to } => (from.as_str(), to.as_str()),
             Work::Whole | Work::Embed | Work::Train => ALL,
             // A stream's commits tell themselves where to go on.
-            Work::Follow | Work::Drift | Work::Tend => NONE,
+            Work::Follow | Work::Drift | Work::Tend | Work::Keys => NONE,
         };
-        if step.work == Work::Tend {
+        if matches!(step.work, Work::Tend | Work::Keys) {
             return;
         }
         let Some(deployed) = self.deployed.get(&step.pipeline.product) else {

@@ -54,6 +54,8 @@ impl LedgerState {
             };
             facts.push((deployed.at_ms, fact));
         }
+        let keys = self.keys.iter().filter(|(port, _)| self.deployed.contains_key(&port.product));
+        facts.extend(keys.map(|(port, known)| (known.at_ms, Fact::Keys(known.found(port)))));
         let ports = self.ports.iter().filter(|(port, _)| self.deployed.contains_key(&port.product));
         for (_, state) in ports {
             let mut partitions: Vec<&Arc<PublishedPartition>> = state.partitions.values().collect();

@@ -9,6 +9,7 @@ mod doubt;
 mod earlier;
 mod failed;
 mod inherited;
+mod keys;
 mod offer;
 mod proven;
 mod reading;
@@ -26,6 +27,7 @@ pub use asked::Pause;
 pub use base::{Base, holds_rules};
 pub use doubt::Alteration;
 pub use inherited::{Inheritance, InheritedPort, OWN_ABOVE};
+pub use keys::{KeysFound, KnownKeys, Looked};
 pub use offer::{Offer, Offered, Wanted, partitions_read};
 pub use proven::Unproven;
 pub use reading::Reading;
@@ -296,6 +298,8 @@ pub enum Fact {
         #[serde(default)]
         expired: u64,
     },
+    /// Values that an output is cut by were looked for in an input.
+    Keys(KeysFound),
     /// Someone asked for something.
     Command(Command),
     /// A command was answered.
@@ -340,6 +344,7 @@ impl Fact {
             Self::Sent { .. } => "sent",
             Self::Expired { .. } => "expired",
             Self::Tended { .. } => "tended",
+            Self::Keys(_) => "keys",
             Self::Command(_) => "command",
             Self::CommandAnswered { .. } => "command_answered",
         }

@@ -143,6 +143,8 @@ impl LedgerState {
         self.measured.retain(|(port, _), _| port.product != *product);
         self.quarantined.retain(|port, _| port.product != *product);
         self.streams.retain(|pipeline, _| pipeline.product != *product);
+        self.keys.retain(|port, _| port.product != *product);
+        self.know_keys(product);
     }
 
     /// Takes in that a product's tables are gone from where they were.

@@ -9,7 +9,7 @@ use super::base::Base;
 use super::earlier;
 use super::{
     Alert, AlertKind, AlertState, Alteration, Attempts, Begun, Champion, Command, Decision, Deployed, Entry,
-    EpisodeRecord, ErrorKind, Fact, FeatureDrift, FinishedRun, Gone, Inheritance, Kept, LookedAfter, Outcome,
+    EpisodeRecord, ErrorKind, Fact, FeatureDrift, FinishedRun, Gone, Inheritance, Kept, KnownKeys, LookedAfter, Outcome,
     Pause, PortState, ProductVerdict, Published, PublishedPartition, QualityRecord, Retirement, RuleOutcome,
     RunOutcome, SeenCommit, StreamState, TakenOver,
 };
@@ -78,6 +78,8 @@ pub struct LedgerState {
     pub looked_after: BTreeMap<PortId, LookedAfter>,
     /// From where ports keep partitions whose contract says so.
     pub kept: BTreeMap<PortId, Kept>,
+    /// Values that were found of ports that are cut by those of a column of an input.
+    pub keys: BTreeMap<PortId, Arc<KnownKeys>>,
     /// Tables that are gone and were not made anew.
     pub gone: BTreeMap<PortId, Gone>,
     /// Runs begun and not ended, by run id.
@@ -244,6 +246,7 @@ impl LedgerState {
                 };
                 self.return_of(&id);
                 self.deployed.insert(id.clone(), Arc::new(deployed));
+                self.know_keys(&id);
                 self.take_sides(&id);
                 for name in product.outputs.keys() {
                     self.age_by_values(&product.port(name));
@@ -372,6 +375,7 @@ impl LedgerState {
             }
             Fact::Expired { port, before } => self.expire(at_ms, port, before),
             Fact::Tended { version, .. } => self.tended(at_ms, &entry.fact, *version),
+            Fact::Keys(found) => self.find_keys(at_ms, found),
             Fact::Command(command) => {
                 self.pending.insert(command.id.clone(), command.clone());
             }
@@ -440,7 +444,7 @@ impl LedgerState {
                 self.repaired(step);
                 if step.work == Work::Tend {
                     self.tended.insert(step.pipeline.clone(), at_ms);
-                } else if step.work != Work::Follow && taken.is_none() {
+                } else if !matches!(step.work, Work::Follow | Work::Keys) && taken.is_none() {
                     // What was not computed says nothing of how long computing takes.
                     keep(self.took.entry(step.pipeline.clone()).or_default(), took_ms, KEEP_TOOK);
                 }
@@ -557,6 +561,7 @@ impl LedgerState {
             data_time_ms = self.ports.get(&published.port).and_then(|port| port.newest_data_ms);
         }
         keep(&mut self.port_mut(&published.port).publishes, (at_ms, data_time_ms), KEEP_PUBLISHES);
+        self.follow_keys(&published.port);
     }
 
     /// Returns the newest decision about an action on a product's fingerprint under these policies.

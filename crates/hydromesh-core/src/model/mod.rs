@@ -20,7 +20,7 @@ pub use contract::{
     RuleCommand, Season, Sla, SlaKind, Threshold, Usual, UsualOf,
 };
 pub use load::{LoadResult, Loaded, load, load_with};
-pub use partition::{Calendar, Partitioning, Parts, Values, ValuesError};
+pub use partition::{Calendar, KeySource, Partitioning, Parts, Values, ValuesError};
 pub use pipeline::{
     Available, BackfillOrder, BatchPipeline, BatchSchedule, Bounds, ByPromise, Chunking, DriftRule,
     EmbeddingPipeline, EventSource, FeaturePipeline, Late, LateBeyond, Pipeline, PipelineKind, RetrainOn,

@@ -1,5 +1,6 @@
 //! How an output is cut into partitions: by a calendar, or by the values of a column.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::ids::PortName;
 use crate::time::Grain;
 
 /// How an output is cut into partitions.
@@ -30,6 +32,30 @@ pub enum Parts {
         /// The values.
         values: Values,
     },
+    /// Each value that a column of an input has.
+    Keys {
+        /// Where they are looked for.
+        values: KeySource,
+        /// Those that were found: what is deployed knows of them from the ledger, and a manifest of none.
+        #[serde(default, skip_serializing_if = "Values::is_none_yet")]
+        found: Values,
+    },
+}
+
+/// A column of an input whose values an output is cut by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeySource {
+    /// The input port, by the name that queries use.
+    #[serde(rename = "from")]
+    pub input: PortName,
+    /// Its column.
+    pub column: String,
+}
+
+impl fmt::Display for KeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.input, self.column)
+    }
 }
 
 /// A calendar that cuts an output.
@@ -49,25 +75,42 @@ impl Partitioning {
     pub fn calendar(&self) -> Option<&Calendar> {
         match &self.into {
             Parts::Calendar(calendar) => Some(calendar),
-            Parts::Values { .. } => None,
+            Parts::Values { .. } | Parts::Keys { .. } => None,
         }
     }
 
-    /// Returns the values, if it is cut by those of a list.
+    /// Returns the values, if it is cut by those of a list, or by those that were found so far in an input.
     #[must_use]
     pub fn values(&self) -> Option<&Values> {
         match &self.into {
             Parts::Calendar(_) => None,
-            Parts::Values { values } => Some(values),
+            Parts::Values { values } | Parts::Keys { found: values, .. } => Some(values),
+        }
+    }
+
+    /// Returns where its values are looked for, if they are not listed.
+    #[must_use]
+    pub fn source(&self) -> Option<&KeySource> {
+        match &self.into {
+            Parts::Keys { values, .. } => Some(values),
+            Parts::Calendar(_) | Parts::Values { .. } => None,
+        }
+    }
+
+    /// Takes in which values are known, where they are looked for.
+    pub fn know(&mut self, known: Values) {
+        if let Parts::Keys { found, .. } = &mut self.into {
+            *found = known;
         }
     }
 }
 
-/// The values that an output is cut by, each the key of its partition: at least one, none twice.
+/// The values that an output is cut by, each the key of its partition: none twice, and at least one, unless they are looked for
+/// and none was found yet.
 ///
 /// They are kept in the order of their text. So the order in which a manifest lists them decides nothing, keys between two
 /// others are a range wherever keys are kept in order, and any two lists agree on which of two values comes first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<String>", into = "Vec<String>")]
 pub struct Values(Arc<[String]>);
 
@@ -116,6 +159,30 @@ impl Values {
         }
     }
 
+    /// Returns them with more values; those that are among them already are no news.
+    ///
+    /// # Errors
+    /// When that are too many, or one cannot be the key of a partition.
+    pub fn with(&self, more: &[String]) -> Result<Self, ValuesError> {
+        let all: BTreeSet<&String> = self.iter().chain(more).collect();
+        if all.is_empty() {
+            return Ok(Self::default());
+        }
+        Self::new(all.into_iter().cloned())
+    }
+
+    /// Returns whether none was found yet.
+    #[must_use]
+    pub fn is_none_yet(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns whether a text can be the key of a partition.
+    #[must_use]
+    pub fn takes(value: &str) -> bool {
+        misfit(value).is_none()
+    }
+
     /// Returns the position of a value, if it is one of them.
     #[must_use]
     pub fn index(&self, value: &str) -> Option<i64> {
@@ -123,12 +190,12 @@ impl Values {
         i64::try_from(at).ok()
     }
 
-    /// Returns the value at a position, clamped to the first and the last.
+    /// Returns the value at a position, clamped to the first and the last; nothing of none.
     #[must_use]
     pub fn at(&self, index: i64) -> &str {
-        let last = self.0.len() - 1;
+        let last = self.0.len().saturating_sub(1);
         let at = usize::try_from(index.max(0)).unwrap_or(last);
-        &self.0[at.min(last)]
+        self.0.get(at.min(last)).map_or("", String::as_str)
     }
 
     /// Returns how many there are.
@@ -221,10 +288,28 @@ mod tests {
     }
 
     #[test]
-    fn both_kinds_are_stored_as_they_are_written() {
+    fn what_is_found_only_grows() {
+        let none = Values::default();
+        assert_eq!((none.count(), none.at(0), none.index("")), (0, "", None));
+        let add = |values: &Values, more: &[&str]| {
+            values.with(&more.iter().map(|value| (*value).to_owned()).collect::<Vec<_>>())
+        };
+        let some = add(&none, &["it", "de"]).unwrap();
+        assert_eq!(some, values(&["de", "it"]).unwrap());
+        assert_eq!(add(&some, &["de", "at"]), values(&["at", "de", "it"]));
+        assert_eq!((add(&some, &[]), add(&none, &[])), (Ok(some.clone()), Ok(none)));
+        assert!(add(&some, &[""]).is_err() && Values::takes("a") && !Values::takes("a,b"));
+        let many: Vec<String> = (0..999).map(|at| at.to_string()).collect();
+        assert_eq!(some.with(&many), Err(ValuesError::TooMany(1_001)));
+    }
+
+    #[test]
+    fn all_kinds_are_stored_as_they_are_written() {
         for text in [
             r#"{"by":"day","every":"day","start":"2026-08-01","timezone":"UTC"}"#,
             r#"{"by":"region","values":["at","de"]}"#,
+            r#"{"by":"shop","values":{"from":"sales","column":"shop"}}"#,
+            r#"{"by":"shop","values":{"from":"sales","column":"shop"},"found":["7"]}"#,
         ] {
             let cut: Partitioning = serde_json::from_str(text).unwrap();
             assert_eq!(serde_json::to_string(&cut).unwrap(), text);

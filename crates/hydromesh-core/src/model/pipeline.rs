@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{InputWindow, Partitioning};
+use super::{InputWindow, Partitioning, Values};
 use crate::ids::{PipelineName, PortId, PortName};
 use crate::tile::ViewSpec;
 use crate::time::Span;
@@ -77,12 +77,17 @@ impl Pipeline {
         }
     }
 
-    /// Returns it without what bounds its steps.
+    /// Returns it without what bounds its steps, and without the values that were found so far.
     #[must_use]
     pub fn unbounded(&self) -> Self {
         let mut pipeline = self.clone();
         match &mut pipeline {
-            Self::Batch(it) => it.bounds = Bounds::default(),
+            Self::Batch(it) => {
+                it.bounds = Bounds::default();
+                if let Some(cut) = &mut it.partition {
+                    cut.know(Values::default());
+                }
+            }
             Self::Embedding(it) => it.bounds = Bounds::default(),
             Self::Training(it) => it.bounds = Bounds::default(),
             Self::Stream(_) | Self::Feature(_) => {}
@@ -90,10 +95,18 @@ impl Pipeline {
         pipeline
     }
 
-    /// Returns whether another definition does the same in the same steps, however they are bounded.
+    /// Returns whether another definition does the same in the same steps, however they are bounded and whichever values were found
+    /// since.
     #[must_use]
     pub fn works_like(&self, other: &Self) -> bool {
-        self == other || self.bounds() != other.bounds() && self.unbounded() == other.unbounded()
+        let varies = self.bounds() != other.bounds() || self.looks_for_values();
+        self == other || varies && self.unbounded() == other.unbounded()
+    }
+
+    /// Returns whether it is cut by values that are looked for.
+    #[must_use]
+    pub fn looks_for_values(&self) -> bool {
+        matches!(self, Self::Batch(batch) if batch.partition.as_ref().is_some_and(|cut| cut.source().is_some()))
     }
 
     /// Returns whether its table is computed again when somebody else changed it.

@@ -6,8 +6,8 @@ use super::load::{Draft, Findings, related};
 use super::picks::misfit;
 use super::read::{Feed, RawPort, humanise};
 use super::{
-    Available, BatchPipeline, BatchSchedule, Contract, EventSource, InputPort, InputSource, LogicalType,
-    Mesh, OutputPort, Partitioning, Pipeline, Product, QualityCheck, SqlText, TableFormat,
+    Available, BatchPipeline, BatchSchedule, Contract, EventSource, InputPort, InputSource, KeySource,
+    LogicalType, Mesh, OutputPort, Partitioning, Pipeline, Product, QualityCheck, SqlText, TableFormat,
 };
 use crate::diag::{Diagnostic, Spot, codes};
 use crate::ids::{PipelineName, PortId, PortName, ProductId};
@@ -444,7 +444,25 @@ impl Resolver<'_> {
                 if let (Some(partition), Some(contract)) = (&batch.partition, &output) {
                     self.has_column(contract, &partition.by, &file, at("partition.by"));
                     if let Some(why) = misfit_of_values(partition, contract) {
-                        self.tell(Diagnostic::new(codes::BAD_VALUES, file, at("partition.values"), why));
+                        self.tell(Diagnostic::new(
+                            codes::BAD_VALUES,
+                            file.clone(),
+                            at("partition.values"),
+                            why,
+                        ));
+                    }
+                }
+                if let Some(partition) = &batch.partition
+                    && let Some(source) = partition.source()
+                    && let Some(port) = inputs.get(&source.input)
+                {
+                    let from = self.read_contract(port);
+                    if let Some(from) = &from {
+                        self.has_column(from, &source.column, &file, at("partition.from"));
+                    }
+                    if let Some(why) = misfit_of_keys(partition, source, port, from.as_ref(), output.as_ref())
+                    {
+                        self.tell(Diagnostic::new(codes::BAD_KEYS, file, at("partition.from"), why));
                     }
                 }
             }
@@ -610,6 +628,39 @@ fn misfit_of_values(partition: &Partitioning, contract: &Contract) -> Option<Str
             column.name
         )),
     }
+}
+
+/// Returns why the values of an output cannot be looked for in a column of an input, if they cannot; a column that is not there
+/// has its own finding.
+fn misfit_of_keys(
+    partition: &Partitioning,
+    source: &KeySource,
+    port: &InputPort,
+    from: Option<&Contract>,
+    output: Option<&Contract>,
+) -> Option<String> {
+    if let InputSource::Topic { topic, .. } = &port.source {
+        return Some(format!(
+            "`{}` is the topic {topic}, in which nothing can be looked for: read the table of a stream pipeline that archives it",
+            source.input
+        ));
+    }
+    let of = |contract: Option<&Contract>, name: &str| {
+        contract?.columns.iter().find(|column| column.name == name).map(|column| column.logical.clone())
+    };
+    let theirs = of(from, &source.column)?;
+    if !matches!(theirs, LogicalType::String | LogicalType::Integer) {
+        return Some(format!(
+            "`{source}` is neither a string nor an integer, so that none of its values can be the key of a partition"
+        ));
+    }
+    let own =
+        of(output, &partition.by).filter(|own| matches!(own, LogicalType::String | LogicalType::Integer))?;
+    (own != theirs).then(|| {
+        let kind =
+            |logical: &LogicalType| if *logical == LogicalType::String { "a string" } else { "an integer" };
+        format!("`{source}` is {}, and the column `{}` is {}", kind(&theirs), partition.by, kind(&own))
+    })
 }
 
 /// Returns why `schedule: promise` has no meaning for a pipeline, if it has none.

@@ -27,12 +27,12 @@ const WAY_MS: i64 = 60_000;
 type Why = Cow<'static, str>;
 
 /// What all partitions of a pipeline have in common.
-struct Table<'a> {
-    survey: Survey<'a>,
-    id: &'a PipelineId,
-    deployed: &'a Deployed,
-    batch: &'a BatchPipeline,
-    port: PortId,
+pub(super) struct Table<'a> {
+    pub(super) survey: Survey<'a>,
+    pub(super) id: &'a PipelineId,
+    pub(super) deployed: &'a Deployed,
+    pub(super) batch: &'a BatchPipeline,
+    pub(super) port: PortId,
     /// What is published.
     partitions: Option<&'a BTreeMap<String, Arc<PublishedPartition>>>,
     /// How inputs are read.
@@ -87,6 +87,9 @@ impl<'a> Survey<'a> {
         let begin = || Some((Grid::new(batch, cut)?, found.clone()));
         let Some((grid, kept)) = kept.or_else(begin) else { return found };
         let mut looked = table.look(cut, grid, kept, touch);
+        if let Some(source) = cut.source() {
+            table.seek(&mut looked, source);
+        }
         if anew {
             // What it was before is forgotten.
             looked.changed.clear();
@@ -378,7 +381,7 @@ impl Table<'_> {
     }
 
     /// Returns the last tick of its schedule and the next one, milliseconds UTC.
-    fn ticks(&self) -> (Option<i64>, Option<i64>) {
+    pub(super) fn ticks(&self) -> (Option<i64>, Option<i64>) {
         *self.ticks.get_or_init(|| {
             let schedule = self.batch.schedule.as_ref().and_then(BatchSchedule::cron);
             let cron = schedule.and_then(|it| Cron::parse(&it.cron, &it.timezone).ok());
@@ -392,13 +395,18 @@ impl Table<'_> {
     /// promise, less half as much again as the slowest of its last runs took, and a minute for the rest of the way. Before its
     /// first run a tenth of the promise stands for that.
     fn begin_by_ms(&self, partition: &PublishedPartition) -> Option<i64> {
+        let newest_ms = match &self.batch.partition {
+            Some(_) => partition.published.data_time_ms?,
+            None => self.survey.ledger.ports.get(&self.port)?.newest_data_ms?,
+        };
+        self.begin_before_ms(newest_ms)
+    }
+
+    /// Returns when what has data of an instant has to be begun for its promised age to hold.
+    pub(super) fn begin_before_ms(&self, newest_ms: i64) -> Option<i64> {
         let output = self.deployed.product.outputs.get(&self.batch.output)?;
         let promise_ms = output.contract.data_age()?.millis();
         let ledger = self.survey.ledger;
-        let newest_ms = match &self.batch.partition {
-            Some(_) => partition.published.data_time_ms?,
-            None => ledger.ports.get(&self.port)?.newest_data_ms?,
-        };
         let slowest_ms = ledger.took.get(self.id).and_then(|took| took.iter().max());
         let margin_ms = slowest_ms.map_or(promise_ms / 10, |slowest| slowest + slowest / 2 + WAY_MS);
         Some(newest_ms.saturating_add(promise_ms).saturating_sub(margin_ms))

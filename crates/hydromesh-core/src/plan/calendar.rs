@@ -30,12 +30,13 @@ pub fn ended_partitions(calendar: &Calendar, now_ms: i64) -> PartitionSet {
     }
 }
 
-/// Returns how many partitions an output has at an instant: those that have ended, or one for each value of its list.
+/// Returns how many partitions an output has at an instant: those that have ended, or one for each value of its list or
+/// that was found.
 #[must_use]
 pub fn partitions_at(partitioning: &Partitioning, now_ms: i64) -> u64 {
     match &partitioning.into {
         Parts::Calendar(calendar) => ended_partitions(calendar, now_ms).len() as u64,
-        Parts::Values { values } => values.len() as u64,
+        Parts::Values { values } | Parts::Keys { found: values, .. } => values.len() as u64,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Changes: desired minus deployed; and admission, which keeps every deployed reader able to read.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -92,14 +93,16 @@ pub fn plan(
         if deployed.is_some_and(|deployed| deployed.print.all == print.all) {
             continue;
         }
+        let product = &knowing(product, ledger);
         let partitions = to_compute(product, print, deployed.map(AsRef::as_ref), now_ms);
-        let (kind, reasons) = match deployed {
+        let (kind, mut reasons) = match deployed {
             None => {
                 let comes_back = ledger.retired.get(id).map(|retired| returning(retired));
                 (ChangeKind::Create, vec![comes_back.unwrap_or_else(|| "new product".to_owned())])
             }
             Some(deployed) => compare(deployed, product, print),
         };
+        reasons.extend(sought(product, ledger));
         changes.push(Change {
             product: id.clone(),
             kind,
@@ -157,6 +160,27 @@ fn returning(retired: &Retirement) -> String {
     }
 }
 
+/// Returns a product with the values that were found of what it is cut by, if they are looked for.
+fn knowing<'a>(product: &'a Product, ledger: &LedgerState) -> Cow<'a, Product> {
+    let mut product = Cow::Borrowed(product);
+    if product.pipelines.values().any(Pipeline::looks_for_values) {
+        ledger.tell_keys(product.to_mut());
+    }
+    product
+}
+
+/// Says of ports whose values were never looked for where they will be.
+fn sought(product: &Product, ledger: &LedgerState) -> Vec<String> {
+    let sought = |name: &PortName| {
+        let source = product.cut_of(name)?.source()?;
+        let known = ledger.known_keys(&product.port(name), source);
+        known
+            .is_none()
+            .then(|| format!("{name}: a partition for each value of {source}, which are looked for first"))
+    };
+    product.outputs.keys().filter_map(sought).collect()
+}
+
 fn to_compute(
     product: &Product,
     print: &Print,
@@ -186,7 +210,13 @@ fn to_compute(
 
 /// Returns the values that the list of a port has and had not, and those that it had and has not.
 fn values<'a>(before: &'a Product, now: &'a Product, port: &PortName) -> (Vec<&'a String>, Vec<&'a String>) {
-    let of = |product: &'a Product| product.cut_of(port).and_then(Partitioning::values);
+    let cut = |product: &'a Product| product.cut_of(port);
+    // What is looked for elsewhere is not known yet.
+    let sought = |product: &'a Product| cut(product).and_then(Partitioning::source);
+    if sought(before) != sought(now) && sought(now).is_some() {
+        return (Vec::new(), Vec::new());
+    }
+    let of = |product: &'a Product| cut(product).and_then(Partitioning::values);
     let (Some(before), Some(now)) = (of(before), of(now)) else { return (Vec::new(), Vec::new()) };
     let lacks = |these: &'a Values, others: &'a Values| {
         these.iter().filter(|value| others.index(value).is_none()).collect()

@@ -151,6 +151,8 @@ impl DueWork {
                     self.touch(&reader).whole = true;
                 }
             }
+            // A new value moves the positions of those after it.
+            Fact::Keys(found) => self.touch(&found.port.product).whole |= !found.added.is_empty(),
             // They come by hand, so rarely.
             Fact::Altered { port, .. } => self.touch(&port.product).whole = true,
             // It may be about any partition.

@@ -2,7 +2,7 @@
 //!
 //! Keys order as text as their positions do. So a set of partitions is a few intervals of positions to whoever plans, and a few
 //! ranges of keys to whoever keeps them, and neither lists them. Positions of a calendar stand for ever; those of a list hold
-//! for as long as the list does, so that nothing keeps one beyond a deploy.
+//! for as long as the list does, so that nothing keeps one beyond a deploy, or beyond a fact that brings new values.
 
 use super::calendar::{ended_partitions, zone};
 use crate::model::{Partitioning, Parts, Values};
@@ -13,7 +13,7 @@ use crate::time::{Grain, Partition};
 pub(super) enum Keys {
     /// Partitions of a calendar.
     Calendar(Grain),
-    /// Values of a list.
+    /// Values of a list, or those that were found.
     Values(Values),
 }
 
@@ -21,7 +21,7 @@ impl Keys {
     pub fn of(cut: &Partitioning) -> Self {
         match &cut.into {
             Parts::Calendar(calendar) => Self::Calendar(calendar.every),
-            Parts::Values { values } => Self::Values(values.clone()),
+            Parts::Values { values } | Parts::Keys { found: values, .. } => Self::Values(values.clone()),
         }
     }
 
@@ -54,7 +54,7 @@ impl Keys {
 pub(super) fn first(cut: &Partitioning) -> Option<i64> {
     match &cut.into {
         Parts::Calendar(calendar) => Some(Partition::parse(calendar.every, &calendar.start).ok()?.index()),
-        Parts::Values { .. } => Some(0),
+        Parts::Values { .. } | Parts::Keys { .. } => Some(0),
     }
 }
 
@@ -63,7 +63,7 @@ pub(super) fn first(cut: &Partitioning) -> Option<i64> {
 pub(super) fn end_at(cut: &Partitioning, at_ms: i64) -> Option<i64> {
     match &cut.into {
         Parts::Calendar(calendar) => ended_partitions(calendar, at_ms).last().map(|last| last.index() + 1),
-        Parts::Values { values } => Some(values.count()),
+        Parts::Values { values } | Parts::Keys { found: values, .. } => Some(values.count()),
     }
 }
 

@@ -16,6 +16,7 @@ mod print;
 mod progress;
 mod rests;
 mod retry;
+mod seek;
 mod stretch;
 mod survey;
 
@@ -89,6 +90,8 @@ pub enum Work {
     Drift,
     /// Looking after its table.
     Tend,
+    /// Looking for the values that its output is cut by.
+    Keys,
 }
 
 impl StepKey {
@@ -118,6 +121,7 @@ impl fmt::Display for StepKey {
             Work::Train => f.write_str("train"),
             Work::Drift => f.write_str("drift"),
             Work::Tend => f.write_str("tend"),
+            Work::Keys => f.write_str("keys"),
         }
     }
 }
@@ -140,6 +144,7 @@ impl std::str::FromStr for StepKey {
             "train" => Work::Train,
             "drift" => Work::Drift,
             "tend" => Work::Tend,
+            "keys" => Work::Keys,
             range => {
                 let (from, to) = range.split_once("..").ok_or_else(fail)?;
                 Work::Partitions { from: from.to_owned(), to: to.to_owned() }

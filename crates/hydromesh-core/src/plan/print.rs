@@ -346,6 +346,8 @@ fn alignments(
                 (Parts::Calendar(theirs), Parts::Calendar(own)) => {
                     theirs.every == own.every && theirs.timezone == own.timezone
                 }
+                // Which values there are is found by each for itself, and at another time.
+                (Parts::Keys { .. }, _) | (_, Parts::Keys { .. }) => false,
                 (theirs, own) => theirs == own,
             }
     });
@@ -359,18 +361,22 @@ fn settings(pipeline: &Pipeline) -> String {
         for text in ["sql", "select", "spine"] {
             object.remove(text);
         }
+        // What is deployed may be planned again: what was found since is no part of its definition.
+        if let Some(cut) = object.get_mut("partition").and_then(serde_json::Value::as_object_mut) {
+            cut.remove("found");
+        }
     }
     value.to_string()
 }
 
 /// Returns what decides the rows of a partition of the way in which an output is cut.
 ///
-/// Neither the first partition of a calendar nor the values of a list: what a day or a value shows does not hang on the others.
+/// Neither the first partition of a calendar nor the values, listed or found: what a day or a value shows does not hang on the others.
 fn cut_text(cut: Option<&Partitioning>) -> String {
     match cut.map(|cut| (&cut.by, &cut.into)) {
         None => "null".to_owned(),
         Some((by, Parts::Calendar(calendar))) => json(&(by, calendar.every, &calendar.timezone)),
-        Some((by, Parts::Values { .. })) => json(&(by, "values")),
+        Some((by, Parts::Values { .. } | Parts::Keys { .. })) => json(&(by, "values")),
     }
 }
 

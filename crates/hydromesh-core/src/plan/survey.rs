@@ -7,6 +7,7 @@ use super::grid::Grid;
 use super::keys::Keys;
 use super::rests::RestsOn;
 use super::retry::{ending_first, hold_back, paused_by, retry_of};
+use super::seek::Look;
 use super::{DueStep, NotDue, StepKey, Work, upstream_ports};
 use crate::ids::{PipelineId, PipelineName, PortId, ProductId};
 use crate::ledger::{AlertKind, Deployed, LedgerState};
@@ -58,6 +59,8 @@ pub(super) struct PipelineSurvey {
     pub waits: Vec<NotDue>,
     /// Steps by place in the calendar; those of a pipeline without one are at 0. Where nothing is to be done there is none.
     pub chunks: BTreeMap<i64, Chunk>,
+    /// The look for values that it is cut by, if one is to be made.
+    pub look: Option<Look>,
     /// How it is cut, and how far it was looked at.
     pub grid: Option<Grid>,
     /// Which of them come first.
@@ -151,6 +154,7 @@ impl PipelineSurvey {
             lacks: None,
             waits: Vec::new(),
             chunks: BTreeMap::new(),
+            look: None,
             grid: None,
             order: BackfillOrder::default(),
             until_ms: None,
@@ -158,8 +162,14 @@ impl PipelineSurvey {
         }
     }
 
-    /// Returns what is due: the newest chunk, and then the backlog in the order of the pipeline.
+    /// Returns what is due: a look for values, the newest chunk, and then the backlog in the order of the pipeline.
     pub fn due(&self) -> impl Iterator<Item = &DueStep> {
+        let look = self.look.iter().flat_map(|look| &look.step.due);
+        let alone = self.look.as_ref().is_some_and(Look::goes_first);
+        look.chain((!alone).then(|| self.partitions_due()).into_iter().flatten())
+    }
+
+    fn partitions_due(&self) -> impl Iterator<Item = &DueStep> {
         // A backlog must not make fresh data late.
         let newest = self.grid.as_ref().map_or(0, Grid::newest);
         let fresh = self.chunks.range(newest..).flat_map(|(_, chunk)| chunk.due.iter().rev());
@@ -180,7 +190,8 @@ impl PipelineSurvey {
 
     /// Returns what waits and why, but for an input.
     pub fn waiting(&self) -> impl Iterator<Item = &NotDue> {
-        self.waits.iter().chain(self.chunks.values().flat_map(|chunk| &chunk.waiting))
+        let look = self.look.iter().map(|look| &look.step);
+        self.waits.iter().chain(look.chain(self.chunks.values()).flat_map(|chunk| &chunk.waiting))
     }
 
     /// Returns whether a step has work to do, be it due or held back.
@@ -188,8 +199,9 @@ impl PipelineSurvey {
         let (from, to) =
             self.grid.as_ref().and_then(|grid| grid.places_of(&key.work)).unwrap_or((i64::MIN, i64::MAX));
         let chunks = (from <= to).then(|| self.chunks.range(from..=to)).into_iter().flatten();
+        let chunks = chunks.map(|(_, chunk)| chunk).chain(self.look.iter().map(|look| &look.step));
         chunks
-            .flat_map(|(_, chunk)| chunk.due.iter().map(|step| &step.key).chain(&chunk.held))
+            .flat_map(|chunk| chunk.due.iter().map(|step| &step.key).chain(&chunk.held))
             .any(|step| step.overlaps(key))
     }
 

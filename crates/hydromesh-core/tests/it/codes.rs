@@ -125,6 +125,7 @@ fn one_change_raises_one_code() {
         ("HM-M033", PIPELINE, "lookback: 2d", "inputs: {items: {partitions: {from: -3h}}}"),
         ("HM-M040", PIPELINE, "every: day, start: 2026-08-01", "values: [a, a]"),
         ("HM-M041", PIPELINE, "every: day", "values: [a], every: day"),
+        ("HM-M042", PIPELINE, "every: day, start: 2026-08-01", "values: {from: items}"),
         ("HM-C001", CONTRACT, "v3.2.0", "v4.0.0"),
         ("HM-C002", CONTRACT, "schema:", "schema:\n  - {name: other}"),
         ("HM-C003", CONTRACT, "logicalType: number", "logicalType: array"),

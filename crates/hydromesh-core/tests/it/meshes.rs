@@ -224,19 +224,87 @@ fn values_that_cannot_be_meant_are_told() {
     .collect();
     insta::assert_snapshot!(found.join("\n"), @"
     HM-M040 an output is cut by at least one value
-    HM-Y008 `values` wants a list of values, such as `[at, de, it]`, this is text
+    HM-Y008 `values` wants a list of values, such as `[at, de, it]`, or `{from: INPUT.COLUMN}`, this is text
     HM-Y008 `values` wants a list of texts or whole numbers, this is a list
     HM-M040 `de` is there twice
     HM-M040 `` cannot be the key of a partition: it is empty
     HM-M040 `a,b` cannot be the key of a partition: commas stand between partitions on the command line
     HM-M040 `07` is no whole number as the column `sold_on` holds them
     HM-M040 column `sold_on` is neither a string nor an integer, so that none of its values can be the key of a partition
-    HM-M041 `start` belongs to a calendar, and `values` cuts by a list: give one of the two
-    HM-M041 `timezone` belongs to a calendar, and `values` cuts by a list: give one of the two
+    HM-M041 `start` belongs to a calendar, and `values` cuts by values: give one of the two
+    HM-M041 `timezone` belongs to a calendar, and `values` cuts by values: give one of the two
     HM-M041 `lookback` has no meaning where partitions are values: no value is ever closed, newer rows of an input always reopen it
     HM-M041 `chunk` has no meaning where partitions are values: each is computed by a step of its own
     HM-M041 `order` has no meaning where partitions are values: none is newer than another
     HM-M041 the output is cut by values, and a window moves the borders of a calendar: leave the port out of `inputs`; of an input that has the same list by the same column each value reads its own by itself, of any other all
+    ");
+}
+
+/// Columns in which no values can be looked for are told, with what is.
+#[test]
+fn values_that_cannot_be_looked_for_are_told() {
+    let told = |partition: &str, own: &str, theirs: &str, feed: &str| -> Vec<String> {
+        let mut files = support::folder(&support::root().join("tests/fixtures/bad/missing_column"));
+        let mut edit = |file: &str, from: &str, to: &str| {
+            let text = files[file].text.clone().expect("text").replacen(from, to, 1);
+            files.insert(file.to_owned(), Loaded { text: Ok(text), oid: "x".into() });
+        };
+        let cut = "{by: sold_on, every: day, start: 2026-08-01}";
+        edit("domains/shop/totals/pipeline.yaml", cut, partition);
+        edit("domains/shop/totals/pipeline.yaml", "lookback: 2d", "");
+        edit("domains/shop/totals/totals.odcs.yaml", "name: sold_on, logicalType: date", own);
+        edit("domains/shop/items/items.odcs.yaml", "name: sold_on, logicalType: date", theirs);
+        if !feed.is_empty() {
+            edit("domains/shop/totals/product.odps.yaml", "contractId: shop/items.items", feed);
+            let contract = files["domains/shop/items/items.odcs.yaml"].text.clone().expect("text");
+            let raw = Loaded { text: Ok(contract), oid: "x".into() };
+            files.insert("domains/shop/totals/items.odcs.yaml".to_owned(), raw);
+        }
+        let findings = load(&files).findings;
+        let of_it = findings.into_iter().filter(|it| it.file.ends_with("totals/pipeline.yaml"));
+        let near = |help: &str| if help.starts_with("did you") { format!("; {help}") } else { String::new() };
+        of_it.map(|it| format!("{} {}{}", it.code.id(), it.message, near(&it.help))).collect()
+    };
+    let (text, number, date) = (
+        "name: sold_on, logicalType: string",
+        "name: sold_on, logicalType: integer",
+        "name: sold_on, logicalType: date",
+    );
+    let good = "{by: sold_on, values: {from: items.sold_on}}";
+    let topic = "customProperties: [{property: hydromesh.topic, value: sales}]";
+    let folder = "customProperties: [{property: hydromesh.files, value: '*.csv'}]";
+    for (own, feed) in [(text, ""), (number, ""), (text, folder)] {
+        assert_eq!(told(good, own, own, feed), Vec::<String>::new(), "{own} {feed}");
+    }
+    let found: Vec<String> = [
+        ("{by: sold_on, values: {from: items}}", text, text, ""),
+        ("{by: sold_on, values: {from: items.}}", text, text, ""),
+        ("{by: sold_on, values: {from: item.sold_on}}", text, text, ""),
+        ("{by: sold_on, values: {from: items.soldon}}", text, text, ""),
+        ("{by: sold_on, values: {form: items.sold_on}}", text, text, ""),
+        ("{by: sold_on, values: {from: items.sold_on, most: 3}}", text, text, ""),
+        ("{by: sold_on, values: {from: items.sold_on}, every: day}", text, text, ""),
+        (good, text, date, ""),
+        (good, date, text, ""),
+        (good, text, number, ""),
+        (good, text, text, topic),
+    ]
+    .into_iter()
+    .flat_map(|(partition, own, theirs, feed)| told(partition, own, theirs, feed))
+    .collect();
+    insta::assert_snapshot!(found.join("\n"), @"
+    HM-M042 `items` is no column of an input: expected `INPUT.COLUMN`
+    HM-M042 `items.` is no column of an input: expected `INPUT.COLUMN`
+    HM-M010 `item` is no input port of the product; did you mean `items`?
+    HM-M012 the contract of shop/items.items has no column `soldon`; did you mean `sold_on`?
+    HM-Y009 `from` is missing
+    HM-Y007 unknown key `form`; did you mean `from`?
+    HM-Y007 unknown key `most`
+    HM-M041 `every` belongs to a calendar, and `values` cuts by values: give one of the two
+    HM-M042 `items.sold_on` is neither a string nor an integer, so that none of its values can be the key of a partition
+    HM-M040 column `sold_on` is neither a string nor an integer, so that none of its values can be the key of a partition
+    HM-M042 `items.sold_on` is an integer, and the column `sold_on` is a string
+    HM-M042 `items` is the topic sales, in which nothing can be looked for: read the table of a stream pipeline that archives it
     ");
 }
 

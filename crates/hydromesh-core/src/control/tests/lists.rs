@@ -152,7 +152,7 @@ fn values_are_backfilled_by_name_and_unknown_ones_refused() {
             "commerce/regions has no partition `fr`; it has at, de, it",
             "no partition is named",
             "commerce/regions has no partition from 2026-08-01 to 2026-08-02 that has ended",
-            "customer/customers is not cut by values of a list",
+            "customer/customers is not cut by values",
         ]
     );
 }

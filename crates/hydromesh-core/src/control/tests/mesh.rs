@@ -7,10 +7,10 @@ use crate::ids::{PortId, ProductId};
 use crate::model::{
     Access, Available, BackfillOrder, BatchPipeline, BatchSchedule, Bounds, ByPromise, Calendar, Chunking,
     Classification, Column, ColumnShape, Contract, Domain, DriftRule, EmbeddingPipeline, Environment,
-    EventSource, FeaturePipeline, InputPort, InputSource, InputWindow, Late, LateBeyond, LogicalType,
-    Maintenance, Mesh, OutputPort, Partitioning, Parts, Pipeline, Product, QueryShape, RetirePolicy,
-    RetrainOn, Retry, Route, Schedule, Sla, SlaKind, SourceColumn, SqlText, StateKind, StepLimits,
-    StreamKind, StreamPipeline, TableFormat, TrainGate, Trainer, TrainingPipeline, Values,
+    EventSource, FeaturePipeline, InputPort, InputSource, InputWindow, KeySource, Late, LateBeyond,
+    LogicalType, Maintenance, Mesh, OutputPort, Partitioning, Parts, Pipeline, Product, QueryShape,
+    RetirePolicy, RetrainOn, Retry, Route, Schedule, Sla, SlaKind, SourceColumn, SqlText, StateKind,
+    StepLimits, StreamKind, StreamPipeline, TableFormat, TrainGate, Trainer, TrainingPipeline, Values,
 };
 use crate::plan::{Desired, PortPrint, dependency_order, print_mesh};
 use crate::spread::InOrder;
@@ -72,6 +72,8 @@ pub struct Spec {
     pub every: Grain,
     /// The values that it is cut by, instead of by a calendar.
     pub values: Vec<&'static str>,
+    /// The column, `table.column`, whose values it is cut by, instead of those of a list.
+    pub keys: Option<&'static str>,
     /// Which partitions of its inputs a partition reads, by table.
     pub windows: BTreeMap<&'static str, InputWindow>,
 }
@@ -120,6 +122,7 @@ impl Spec {
             start: START,
             every: Grain::Day,
             values: Vec::new(),
+            keys: None,
             windows: BTreeMap::new(),
         }
     }
@@ -210,6 +213,13 @@ pub fn regions() -> Tree {
         listed("commerce/regions", "customer/customers", &["region = customers.country", "email"]);
     let totals = listed("commerce/region-totals", "commerce/regions", &["region", "email"]);
     [by_region, totals].into_iter().map(|spec| (spec.id.clone(), spec)).collect()
+}
+
+/// The customers, one partition for each country that they have.
+pub fn countries() -> Tree {
+    let spec = Spec::new("customer/countries", Made::Batch { by: Some("country"), cron: None });
+    let spec = spec.reads("customer/customers").with(&["country", "email"]);
+    [(spec.id.clone(), Spec { keys: Some("customers.country"), ..spec })].into()
 }
 
 /// The example's mesh.
@@ -339,6 +349,10 @@ fn bounds(spec: &Spec) -> Bounds {
 }
 
 fn parts(spec: &Spec) -> Parts {
+    if let Some((table, column)) = spec.keys.and_then(|it| it.split_once('.')) {
+        let values = KeySource { input: name(table), column: column.to_owned() };
+        return Parts::Keys { values, found: Values::default() };
+    }
     if spec.values.is_empty() {
         let (start, timezone) = (spec.start.to_owned(), "UTC".to_owned());
         return Parts::Calendar(Calendar { every: spec.every, start, timezone });

@@ -7,6 +7,7 @@ mod faults;
 mod found;
 mod hunt;
 mod kept;
+mod keys;
 mod lists;
 mod mesh;
 mod oracles;

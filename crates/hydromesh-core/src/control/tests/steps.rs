@@ -6,7 +6,9 @@ use super::super::{Event, Start};
 use super::world::{HOUR_MS, World};
 use crate::checkpoint::{CHECKPOINT_FORMAT, CheckpointRecord};
 use crate::ids::{PortId, ProductId};
-use crate::ledger::{Epoch, ErrorKind, Fact, FeatureDrift, Published, RunOutcome, StreamRows, Trained};
+use crate::ledger::{
+    Epoch, ErrorKind, Fact, FeatureDrift, KeysFound, Looked, Published, RunOutcome, StreamRows, Trained,
+};
 use crate::model::{Partitioning, Parts, Pipeline, Product, Values};
 use crate::observe::{Seen, SeenPartition};
 use crate::plan::{Print, Work, partition_bounds_ms};
@@ -27,6 +29,8 @@ pub struct Table {
     pub keys: BTreeMap<String, i64>,
     /// The highest epoch that committed: a lower one is refused.
     pub fence: u64,
+    /// The countries in it, by the version that brought them.
+    pub countries: BTreeMap<i64, BTreeSet<String>>,
 }
 
 impl Table {
@@ -49,6 +53,18 @@ impl Table {
         self.dates.retain(|version, _| *version >= first);
         (before - self.dates.len()) as u64
     }
+
+    /// Returns the countries that it has as of a version.
+    pub fn countries_at(&self, version: i64) -> BTreeSet<String> {
+        self.countries.range(..=version).next_back().map(|(_, it)| it.clone()).unwrap_or_default()
+    }
+}
+
+/// Returns the countries in what a product writes: others come and go with its files and with its version, and the first one stays.
+fn countries_in(product: &Product) -> BTreeSet<String> {
+    let files: usize = product.files.values().map(String::len).sum();
+    let version = product.outputs.values().map(|it| it.contract.version.len()).sum::<usize>();
+    ["c0".to_owned(), format!("c{}", (files + version) % 5)].into()
 }
 
 /// What becomes of a step's end on its way to control.
@@ -78,6 +94,8 @@ pub struct Running {
     kept_from: Option<String>,
     /// Since when steps under way were reading when it began.
     read_since_ms: Option<i64>,
+    /// What of an input it looks at for values.
+    looked: Option<Looked>,
     /// Partitions left to publish.
     left: VecDeque<Option<String>>,
     pub cancelled: bool,
@@ -98,7 +116,7 @@ pub fn keys_between(cut: &Partitioning, from: &str, to: &str) -> Vec<String> {
             let set = PartitionSet::between(parse(from), parse(to)).expect("one grain");
             set.iter().map(|key| key.to_string()).collect()
         }
-        Parts::Values { values } => {
+        Parts::Values { values } | Parts::Keys { found: values, .. } => {
             assert!(from == to, "{from}..{to} is no step of {values}");
             vec![from.to_owned()]
         }
@@ -170,6 +188,10 @@ impl World {
         let cancelled = false;
         let kept_from = self.at_work.control.ledger.kept_from(&port).map(str::to_owned);
         let read_since_ms = self.at_work.control.ledger.read_since_ms();
+        let looked = product.cut_of(&port.port).and_then(Partitioning::source).and_then(|source| {
+            let ledger = &self.at_work.control.ledger;
+            ledger.in_sight(ledger.deployed.get(&product.id)?, source)
+        });
         let running = Running {
             start,
             product,
@@ -180,6 +202,7 @@ impl World {
             altered,
             kept_from,
             read_since_ms,
+            looked,
             left,
             cancelled,
             fate,
@@ -273,10 +296,12 @@ impl World {
             }
             return true;
         }
-        let Some(partition) = running.left.pop_front() else {
+        let looks = running.start.key.work == Work::Keys;
+        let partition = running.left.pop_front();
+        if partition.is_none() && !looks {
             self.finish(run, Vec::new(), RunOutcome::Succeeded { rows: 1 });
             return true;
-        };
+        }
         if let Some((port, version)) = running.inputs.iter().find(|(port, version)| {
             // Whatever is in another table's place, it is not read.
             !self.lake.get(port).is_some_and(|table| table.has(**version))
@@ -286,6 +311,12 @@ impl World {
             self.finish(run, Vec::new(), RunOutcome::Failed { kind, code, message });
             return true;
         }
+        if looks {
+            let found = self.keys(&self.at_work.running[run]);
+            self.finish(run, vec![found], RunOutcome::Succeeded { rows: 0 });
+            return true;
+        }
+        let partition = partition.flatten();
         let running = self.at_work.running.remove(run).expect("looked up above");
         let facts = self.publish(&running, partition);
         self.at_work.running.insert(run.to_owned(), running);
@@ -362,6 +393,7 @@ impl World {
         };
         let data_time_ms = ends_ms.or(Some(self.now_ms));
         let at_ms = self.at_work.control.now_ms();
+        let countries = countries_in(&running.product);
         let table = self.table(&port, running.above);
         let slot = partition.clone().unwrap_or_default();
         // As the lake does it: the key of a commit is remembered for ever, and looked at before the fence.
@@ -396,6 +428,7 @@ impl World {
             table.fence = table.fence.max(running.epoch);
             table.keys.insert(name, version);
             table.partitions.insert(slot, published.clone());
+            table.countries.insert(version, countries);
         }
         let mut facts = vec![Fact::Published(published)];
         if key.work == Work::Train {
@@ -421,6 +454,21 @@ impl World {
 
     /// Removes what the contract does not keep from a table, puts the files of a stream together, each in one commit unless a newer
     /// writer has committed, and lets go of versions.
+    /// Looks for the values of an input at the version that was pinned when the step began.
+    fn keys(&self, running: &Running) -> Fact {
+        let pipeline = &running.product.pipelines[&running.start.key.pipeline.name];
+        let port = running.product.port(pipeline.output());
+        let cut = running.product.cut_of(&port.port).expect("cut by values");
+        let source = cut.source().expect("looked for").clone();
+        let known = cut.values().expect("values");
+        let (input, version) = running.inputs.first_key_value().expect("an input");
+        let there = self.lake[input].countries_at(*version);
+        let added = there.into_iter().filter(|value| known.index(value).is_none()).collect();
+        let looked = Looked { version: *version, ..running.looked.clone().expect("an input in sight") };
+        Fact::Keys(KeysFound { port, run: running.start.run.clone(), source, looked, added, without: 0 })
+    }
+
+    /// Removes what the contract does not keep from a table, in one commit, unless a newer writer has committed.
     fn tend(&mut self, running: &Running) -> Option<Vec<Fact>> {
         let now_ms = self.at_work.control.now_ms();
         let pipeline = &running.product.pipelines[&running.start.key.pipeline.name];

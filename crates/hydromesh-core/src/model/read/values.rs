@@ -1,8 +1,10 @@
-//! `partition: {by: COLUMN, values: [..]}`: an output that is cut by the values of a list.
+//! `partition: {by: COLUMN, values: [..]}`: an output that is cut by the values of a list. `values: {from: INPUT.COLUMN}`: by those
+//! that a column of an input has.
 
 use super::pipeline::Reader;
-use crate::diag::codes;
-use crate::model::{Parts, Values};
+use crate::diag::{Diagnostic, codes};
+use crate::ids::PortName;
+use crate::model::{KeySource, Parts, Values};
 use crate::syntax::{Map, Node, NodeKind};
 
 impl<'n> Reader<'_, 'n, '_> {
@@ -13,14 +15,18 @@ impl<'n> Reader<'_, 'n, '_> {
         for key in ["every", "start", "timezone"] {
             if map.opt(key).is_some() {
                 let message = format!(
-                    "`{key}` belongs to a calendar, and `values` cuts by a list: give one of the two"
+                    "`{key}` belongs to a calendar, and `values` cuts by values: give one of the two"
                 );
                 self.sink().tell(codes::NOT_FOR_VALUES, map.spot(key), message);
                 whole = false;
             }
         }
+        if matches!(node.value, NodeKind::Map(_)) {
+            let source = self.key_source(&Map::new(node, self.sink()))?;
+            return whole.then(|| Parts::Keys { values: source, found: Values::default() });
+        }
         if !matches!(node.value, NodeKind::Seq(_)) {
-            map.wrong("values", node, "a list of values, such as `[at, de, it]`");
+            map.wrong("values", node, "a list of values, such as `[at, de, it]`, or `{from: INPUT.COLUMN}`");
             return None;
         }
         let mut values = Vec::new();
@@ -41,6 +47,28 @@ impl<'n> Reader<'_, 'n, '_> {
             }
             Err(_) => None,
         }
+    }
+
+    /// `from: INPUT.COLUMN`.
+    fn key_source(&mut self, map: &Map<'n>) -> Option<KeySource> {
+        self.spots.insert("partition.from", map.spot("from"));
+        let text = map.req_text("from");
+        map.tell_unknown();
+        let text = text?;
+        let Some((input, column)) = text.split_once('.').filter(|(_, column)| !column.is_empty()) else {
+            let message = format!("`{text}` is no column of an input: expected `INPUT.COLUMN`");
+            self.sink().tell(codes::BAD_KEYS, map.spot("from"), message);
+            return None;
+        };
+        let inputs = self.around.inputs;
+        let Some(input) = inputs.iter().find(|port| port.as_str() == input) else {
+            let message = format!("`{input}` is no input port of the product");
+            let diagnostic =
+                Diagnostic::new(codes::NO_SUCH_PORT, self.sink().file(), map.spot("from"), message);
+            self.sink().push(diagnostic.suggest(input, inputs.iter().map(PortName::as_str)));
+            return None;
+        };
+        Some(KeySource { input: input.clone(), column: column.to_owned() })
     }
 
     /// Tells of what a pipeline that is cut by values says of the length or the order of its partitions; `whole` becomes false if
