@@ -68,7 +68,10 @@ pub(super) async fn run(context: &Context, job: &Job, reporter: &Reporter) -> Re
         Target { context, job, reporter, output, port, data, table, schema, versions, history, takeover };
     let (sql, columns) = (&batch.sql.text, &output.contract.columns);
     match (&batch.partition, &job.start.key.work) {
-        (Some(Partitioning { by, into: Parts::Values { values } }), Work::Partitions { from, to }) => {
+        (
+            Some(Partitioning { by, into: Parts::Values { values } | Parts::Keys { found: values, .. } }),
+            Work::Partitions { from, to },
+        ) => {
             // A list is never computed by more than one value in a step.
             if from != to {
                 return Err(StepError::internal(format!("{from} to {to} is no value of a list")));
@@ -114,6 +117,9 @@ async fn value(
     let public = columns.iter().any(|column| column.name == by && column.is_public());
     let kind = kind_of(&target.schema, by)?;
     let mut listed = Listed::new((by, &kind, public), values, value, aligned)?;
+    if target.sought() {
+        listed = listed.sought();
+    }
     let mut rows = target.context.engine.run_query(sql, tables, Some(&listed.filter()), columns).await?;
     let (mut held, compute) = (Vec::new(), info_span!("compute"));
     while let Some(batch) = next(&mut rows, target.reporter).instrument(compute.clone()).await? {
@@ -302,6 +308,11 @@ impl Part<'_> {
 pub(super) const AUDIT_FAILED: &str = "HM-Q001";
 
 impl Target<'_> {
+    /// Returns whether the values that the output is cut by are looked for.
+    fn sought(&self) -> bool {
+        self.job.pipeline().is_ok_and(Pipeline::looks_for_values)
+    }
+
     /// Returns what the commit of a partition, or of the whole table, carries.
     fn meta(&self, partition: Option<&str>) -> CommitMeta {
         let versions: Vec<String> =

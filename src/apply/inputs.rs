@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::catalog::TableProvider;
-use hydromesh_core::ids::{PortId, ProductId};
+use hydromesh_core::ids::{PortId, PortName, ProductId};
 use hydromesh_core::ledger::Fact;
 use hydromesh_core::model::{Contract, InputPort, InputSource, Product};
 
@@ -40,9 +40,22 @@ pub fn table_format(
 
 /// Opens those inputs of the job's product that are tables: topics are followed, not opened.
 pub(super) async fn open(context: &Context, job: &Job) -> Result<Inputs, StepError> {
+    open_those(context, job, |_| true).await
+}
+
+/// Opens one of them.
+pub(super) async fn open_one(context: &Context, job: &Job, name: &PortName) -> Result<Inputs, StepError> {
+    open_those(context, job, |input| input.name == *name).await
+}
+
+async fn open_those(
+    context: &Context,
+    job: &Job,
+    wanted: impl Fn(&InputPort) -> bool,
+) -> Result<Inputs, StepError> {
     let product = job.product()?;
     let mut inputs = Inputs { tables: BTreeMap::new(), versions: BTreeMap::new(), facts: Vec::new() };
-    for input in product.inputs.values() {
+    for input in product.inputs.values().filter(|input| wanted(input)) {
         let table = match &input.source {
             InputSource::Port { port } => {
                 // A port that another pipeline of the product needs may not be there yet.

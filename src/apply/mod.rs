@@ -10,6 +10,7 @@ mod drift;
 mod embed;
 mod follow;
 mod inputs;
+mod keys;
 mod sample;
 mod takeover;
 mod tend;
@@ -331,6 +332,7 @@ pub async fn perform(context: &Context, job: &Job, reporter: &Reporter) -> End {
         Work::Drift => drift::run(context, job, &train::Followed).await,
         Work::Embed => embed::run(context, job, reporter).await,
         Work::Tend => tend::run(context, job).await,
+        Work::Keys => keys::run(context, job, reporter).await,
     };
     match result {
         Ok(done) => End { facts: done.facts, outcome: RunOutcome::Succeeded { rows: done.rows } },

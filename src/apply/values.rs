@@ -30,6 +30,7 @@ pub(super) struct Listed {
     public: bool,
     rows: u64,
     found: BTreeSet<String>,
+    threshold: &'static str,
 }
 
 impl Listed {
@@ -50,7 +51,13 @@ impl Listed {
         let all = values.iter().map(|value| scalar(by, kind, value));
         let list = if closed { Vec::new() } else { all.collect::<Result<_, _>>()? };
         let (value, by) = (scalar(by, kind, key)?, by.to_owned());
-        Ok(Self { by, value, list, public, rows: 0, found: BTreeSet::new() })
+        let threshold = "no row of a value that is on no list";
+        Ok(Self { by, value, list, public, rows: 0, found: BTreeSet::new(), threshold })
+    }
+
+    /// Returns it for values that are looked for.
+    pub fn sought(self) -> Self {
+        Self { threshold: "no row without a value, or of one that was not found in the input", ..self }
     }
 
     /// Returns the condition that keeps its rows, and those of no value of the list.
@@ -93,7 +100,7 @@ impl Listed {
         if self.list.is_empty() {
             return None;
         }
-        let mut threshold = "no row of a value that is on no list".to_owned();
+        let mut threshold = self.threshold.to_owned();
         if self.rows > 0 && self.public {
             let more = if self.found.len() > NAMED { ", …" } else { "" };
             let names: Vec<String> = self.found.into_iter().take(NAMED).collect();

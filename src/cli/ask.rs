@@ -203,9 +203,12 @@ pub fn backfill(args: &BackfillArgs) -> Result<u8, Failure> {
     };
     let Some(grain) = cuts.iter().find_map(|cut| cut.calendar()).map(|calendar| calendar.every) else {
         let values: Vec<String> = cuts.iter().filter_map(|it| it.values()).map(ToString::to_string).collect();
+        let values = match values.join("; ") {
+            none if none.is_empty() => "none was found yet".to_owned(),
+            some => format!("they are {some}"),
+        };
         let message = format!(
-            "the partitions of {product} are values and have no order: name them with --partitions; they are {}",
-            values.join("; ")
+            "the partitions of {product} are values and have no order: name them with --partitions; {values}"
         );
         return Err(Failure::usage(message));
     };

@@ -130,6 +130,7 @@ fn as_json(book: &Book, condition: &Condition<'_>, asked: &Asked) -> Value {
                 "table_version": state.map(|it| it.version),
                 "partitions": state.map(|it| it.partitions.len()),
                 "values": book.ledger.values_of(&port),
+                "values_found": keys(book, &port),
                 "rows": state.and_then(rows),
                 "taken_over": state.map(taken_over),
                 "looked_after": book.ledger.looked_after.get(&port).map(|it| json!({
@@ -373,7 +374,21 @@ fn values(text: &mut String, book: &Book, id: &PortId) {
         more => format!("{}, and {} more", all[..VALUES].join(", "), more - VALUES),
     };
     let all: Vec<&str> = values.iter().map(String::as_str).collect();
-    let _ = writeln!(text, "    a partition for each {}: {}", cut.by, few(&all));
+    let of = match (cut.source(), all.is_empty()) {
+        (None, _) => few(&all),
+        (Some(source), true) => format!("none found yet in {source}"),
+        (Some(source), false) => format!("{} (found in {source})", few(&all)),
+    };
+    let _ = writeln!(text, "    a partition for each {}: {of}", cut.by);
+    let known = cut.source().and_then(|source| book.ledger.known_keys(id, source));
+    if let Some(known) = known {
+        let without = match known.without {
+            0 => String::new(),
+            1 => "; 1 row there has no value that can be a partition".to_owned(),
+            rows => format!("; {rows} rows there have no value that can be a partition"),
+        };
+        let _ = writeln!(text, "    looked for values at {}{without}", instant(known.at_ms));
+    }
     let Some(state) = book.ledger.ports.get(id) else { return };
     let missing: Vec<&str> = all.iter().copied().filter(|it| !state.partitions.contains_key(*it)).collect();
     if !missing.is_empty() {
@@ -386,6 +401,17 @@ fn values(text: &mut String, book: &Book, id: &PortId) {
     if !left.is_empty() {
         let _ = writeln!(text, "    readable, and no longer on the list: {}", few(&left));
     }
+}
+
+/// Returns where the values of a port are looked for, and when that was last, if they are.
+fn keys(book: &Book, id: &PortId) -> Option<Value> {
+    let source = book.ledger.deployed.get(&id.product)?.product.cut_of(&id.port)?.source()?;
+    let known = book.ledger.known_keys(id, source);
+    Some(json!({
+        "from": source.to_string(),
+        "at": known.map(|it| rfc3339(it.at_ms)),
+        "rows_without": known.map(|it| it.without),
+    }))
 }
 
 /// Returns a logical type as contracts spell it.

@@ -102,6 +102,8 @@ fn earlier(start: &Start, ledger: &LedgerState, deployed: &Deployed) -> History 
 }
 
 #[cfg(test)]
+mod keyed;
+#[cfg(test)]
 mod listed;
 #[cfg(test)]
 mod picked;

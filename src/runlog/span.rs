@@ -76,5 +76,6 @@ fn work(work: &Work) -> &'static str {
         Work::Drift => "drift",
         Work::Embed => "embed",
         Work::Tend => "tend",
+        Work::Keys => "keys",
     }
 }

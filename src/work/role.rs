@@ -34,9 +34,13 @@ impl Role {
     pub fn of(work: &Work) -> Self {
         match work {
             Work::Follow => Self::Stream,
-            Work::Partitions { .. } | Work::Whole | Work::Train | Work::Drift | Work::Embed | Work::Tend => {
-                Self::Work
-            }
+            Work::Partitions { .. }
+            | Work::Whole
+            | Work::Train
+            | Work::Drift
+            | Work::Embed
+            | Work::Tend
+            | Work::Keys => Self::Work,
         }
     }
 }

@@ -7,6 +7,7 @@ mod crash;
 mod diff;
 mod gate;
 mod help;
+mod keys;
 mod lists;
 mod made;
 mod plan;

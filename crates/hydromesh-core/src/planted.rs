@@ -30,8 +30,6 @@ pub(crate) enum Bug {
     ListOutlived,
     /// The values of a column are looked for once and never again.
     LookedOnce,
-    /// A look for values is taken for one at what is published when it ends.
-    LookedTooFar,
     /// Steps of a paused product begin.
     PauseIgnored,
     /// Steps may take as long as they like.

@@ -321,7 +321,7 @@ fn port(built: &Built, id: &ProductId, pipeline: &Pipeline, own: &BTreeSet<PortI
 fn is_cut_there(cut: &Partitioning, key: &str) -> bool {
     match &cut.into {
         Parts::Calendar(calendar) => key >= calendar.start.as_str(),
-        Parts::Values { values } => values.index(key).is_some(),
+        Parts::Values { values } | Parts::Keys { found: values, .. } => values.index(key).is_some(),
     }
 }
 

@@ -174,8 +174,12 @@ impl World {
 
     /// Tries to compute partitions of a product; returns how that ended, and what was told.
     pub async fn attempt(&mut self, product: &str, from: &str, to: &str) -> (RunOutcome, Vec<Fact>) {
+        self.attempt_of(product, Work::Partitions { from: from.to_owned(), to: to.to_owned() }).await
+    }
+
+    /// Tries to do some work for a product.
+    pub async fn attempt_of(&mut self, product: &str, work: Work) -> (RunOutcome, Vec<Fact>) {
         self.runs += 1;
-        let work = Work::Partitions { from: from.to_owned(), to: to.to_owned() };
         let pipeline = format!("shop/{product}:make").parse().expect("an id");
         let start = Start {
             run: format!("run-{}", self.runs),
@@ -189,6 +193,10 @@ impl World {
         let (send, mut receive) = mpsc::channel(1_024);
         let end = perform(&self.context, &job, &Reporter::new(send, CancellationToken::new())).await;
         let mut told = Vec::new();
+        for fact in end.facts {
+            told.push(fact.clone());
+            self.tell(fact);
+        }
         while let Some(facts) = receive.recv().await {
             for fact in facts {
                 told.push(fact.clone());

@@ -233,6 +233,7 @@ fn trigger(step: &StepKey, product: Option<&Product>) -> String {
         (Work::Embed, _) => "when texts change".to_owned(),
         (Work::Train, _) => "training".to_owned(),
         (Work::Tend, _) => "maintenance".to_owned(),
+        (Work::Keys, _) => "a look for values".to_owned(),
         (Work::Drift, _) => "comparison with the training snapshot".to_owned(),
     }
 }

@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use super::{Deployed, LedgerState};
 use crate::ids::{PortId, ProductId};
 use crate::model::{InputSource, KeySource, Pipeline, Product, Values};
-use crate::planted::{self, Bug};
 
 /// See [`Fact::Keys`](super::Fact::Keys).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,19 +127,11 @@ impl LedgerState {
         let KeysFound { port, source, added, without, .. } = found;
         let before = self.known_keys(port, source).map(|known| known.values.clone()).unwrap_or_default();
         let Ok(values) = before.with(added) else { return };
-        let mut looked = found.looked.clone();
-        if planted::is(Bug::LookedTooFar) {
-            looked.version = self.newest_of(port, source).unwrap_or(looked.version);
-        }
-        let (source, without) = (source.clone(), *without);
+        let (source, looked, without) = (source.clone(), found.looked.clone(), *without);
         let known = KnownKeys { source, looked, at_ms, values, without, followed: false };
         self.keys.insert(port.clone(), Arc::new(known));
         self.know_keys(&port.product);
         self.age_by_values(port);
-    }
-
-    fn newest_of(&self, port: &PortId, source: &KeySource) -> Option<i64> {
-        Some(self.in_sight(self.deployed.get(&port.product)?, source)?.version)
     }
 
     /// Takes in that something was published of a port: the next look comes before what is due then.

@@ -21,7 +21,7 @@ use crate::planted::{self, Bug};
 /// Turns of one world: long enough for several commits to meet several faults.
 const TURNS: usize = 2_000;
 
-const BUGS: [Bug; 22] = [
+const BUGS: [Bug; 23] = [
     Bug::EffectBeforeFact,
     Bug::DeniedIsAllowed,
     Bug::NobodyIsHeld,
@@ -33,6 +33,7 @@ const BUGS: [Bug; 22] = [
     Bug::BlockedBegins,
     Bug::WindowForgotten,
     Bug::ListOutlived,
+    Bug::LookedOnce,
     Bug::PauseIgnored,
     Bug::TimeoutIgnored,
     Bug::PoolIgnored,

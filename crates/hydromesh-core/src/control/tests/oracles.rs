@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::simulation::Simulation;
 use super::world::{DAY_MS, World};
 use crate::ledger::{AlertState, Fact, LedgerState, Outcome};
-use crate::model::{Pipeline, StepLimits};
+use crate::model::{Partitioning, Pipeline, StepLimits};
 use crate::plan::{DueWork, StepKey, Work, due_steps, ended_partitions};
 
 impl Simulation {
@@ -26,7 +26,7 @@ impl Simulation {
         assert!(world.plan().is_empty(), "{:?}", world.plan().changes);
         let (head, _) = world.commits.last().expect("pushed");
         assert_eq!(ledger.outcome(head), Some(Outcome::Applied));
-        assert_eq!(ledger.deployed.len(), 11);
+        assert_eq!(ledger.deployed.len(), 12);
         let (due, _) = due_steps(ledger, world.now_ms);
         for step in &due {
             let follows = step.key.work == Work::Follow;
@@ -92,6 +92,13 @@ impl Simulation {
                 let is_kept = |key: &String| key.is_empty() || key.as_str() >= kept && picked(key);
                 for key in keys.into_iter().filter(is_kept) {
                     world.assert_shows(&port, &key, data);
+                }
+                // What is looked for was found, in what readers see of the input.
+                if let Some(source) = deployed.product.cut_of(&port.port).and_then(Partitioning::source) {
+                    let input = deployed.product.reads().next().expect("an input");
+                    let there = world.lake[input].countries_at(ledger.ports[input].version);
+                    let known = ledger.known_keys(&port, source).expect("looked").values.clone();
+                    assert!(there.iter().all(|value| known.index(value).is_some()), "{there:?} of {known}");
                 }
                 // What has a list is as old as the oldest value on it.
                 if let Some(values) = ledger.values_of(&port) {

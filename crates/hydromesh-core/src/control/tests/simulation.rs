@@ -14,6 +14,7 @@ use crate::model::{BackfillOrder, LogicalType, RetirePolicy};
 fn small() -> Tree {
     let mut tree = example();
     tree.extend(mesh::regions());
+    tree.extend(mesh::countries());
     for spec in tree.values_mut() {
         spec.start = "2026-10-26";
         spec.chunk = spec.chunk.map(|_| span("3d"));
@@ -67,7 +68,7 @@ impl Simulation {
 
     fn product(&mut self) -> ProductId {
         let all: Vec<ProductId> = small().into_keys().collect();
-        self.random.pick(&all).expect("eleven products").clone()
+        self.random.pick(&all).expect("twelve products").clone()
     }
 
     fn name(&mut self, prefix: &str) -> String {
