@@ -399,7 +399,9 @@ fn values(text: &mut String, book: &Book, id: &PortId) {
     let left = state.partitions.keys().filter(|key| values.index(key).is_none());
     let left: Vec<&str> = left.map(String::as_str).collect();
     if !left.is_empty() {
-        let _ = writeln!(text, "    readable, and no longer on the list: {}", few(&left));
+        let of =
+            if cut.source().is_some() { "and not among those found" } else { "and no longer on the list" };
+        let _ = writeln!(text, "    readable, {of}: {}", few(&left));
     }
 }
 

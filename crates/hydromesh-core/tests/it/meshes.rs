@@ -308,26 +308,28 @@ fn values_that_cannot_be_looked_for_are_told() {
     ");
 }
 
-/// The list that the documentation shows.
+/// The lists and columns of values that the documentation shows.
 #[test]
-fn the_documented_list_is_read() {
+fn the_documented_values_are_read() {
     let page = std::fs::read_to_string(support::root().join("docs/pipelines.md")).expect("the page");
-    let block = page
-        .split("## Partitions that are values of a list")
-        .nth(1)
-        .and_then(|rest| rest.split("```yaml\n").nth(1));
-    let block = block.and_then(|rest| rest.split("```").next()).expect("a YAML block");
-    let (documents, found) = parse("pipeline.yaml", block);
-    assert_eq!(found, []);
-    let orders = [PortName::new("orders").expect("a name")];
-    let sql = |name: &str| SqlFile::Text(name.to_owned(), "SELECT 1".to_owned());
-    let around = Around { inputs: &orders, outputs: &orders, sql: &sql };
-    let sink = Sink::new("pipeline.yaml");
-    let pipeline = read::pipeline(&documents[0], &sink, &around).pipeline;
-    assert_eq!(sink.into_found(), []);
-    let Some(Pipeline::Batch(batch)) = pipeline else { panic!("{pipeline:?}") };
-    let partition = serde_json::to_string(&batch.partition).expect("JSON");
-    assert_eq!(partition, r#"{"by":"region","values":["at","de","it"]}"#);
+    let read = |heading: &str| {
+        let block = page.split(heading).nth(1).and_then(|rest| rest.split("```yaml\n").nth(1));
+        let block = block.and_then(|rest| rest.split("```").next()).expect("a YAML block");
+        let (documents, found) = parse("pipeline.yaml", block);
+        assert_eq!(found, []);
+        let ports = ["orders", "shops", "sales"].map(|name| PortName::new(name).expect("a name"));
+        let sql = |name: &str| SqlFile::Text(name.to_owned(), "SELECT 1".to_owned());
+        let around = Around { inputs: &ports, outputs: &ports, sql: &sql };
+        let sink = Sink::new("pipeline.yaml");
+        let pipeline = read::pipeline(&documents[0], &sink, &around).pipeline;
+        assert_eq!(sink.into_found(), []);
+        let Some(Pipeline::Batch(batch)) = pipeline else { panic!("{pipeline:?}") };
+        serde_json::to_string(&batch.partition).expect("JSON")
+    };
+    let list = read("## Partitions that are values of a list");
+    assert_eq!(list, r#"{"by":"region","values":["at","de","it"]}"#);
+    let sought = read("### Values that are looked for");
+    assert_eq!(sought, r#"{"by":"shop","values":{"from":"sales","column":"shop"}}"#);
 }
 
 /// The contract in the page is read as it stands there.

@@ -1,10 +1,12 @@
 //! Stories of a product that is cut by the values of a column of its input.
 
-use super::mesh::{Tree, countries, desired, example, id, port_of};
+use std::sync::Arc;
+
+use super::mesh::{Made, Spec, Tree, countries, desired, example, id, port_of};
 use super::world::{HOUR_MS, World};
 use crate::ids::ProductId;
-use crate::ledger::{ErrorKind, Fact, LedgerState, RunOutcome, Verb};
-use crate::model::RetirePolicy;
+use crate::ledger::{Entry, ErrorKind, Fact, KeysFound, LedgerState, RunOutcome, Verb};
+use crate::model::{KeySource, RetirePolicy};
 use crate::plan::{Change, ChangeKind, Work, dependency_order, due_steps, plan};
 
 fn product() -> ProductId {
@@ -43,7 +45,7 @@ fn planned(world: &World) -> Change {
     plan.changes.into_iter().find(|it| it.product == product()).expect("a change")
 }
 
-fn edit(tree: &mut Tree, edit: impl FnOnce(&mut super::mesh::Spec)) {
+fn edit(tree: &mut Tree, edit: impl FnOnce(&mut Spec)) {
     edit(tree.get_mut(&product()).expect("there"));
 }
 
@@ -61,7 +63,8 @@ fn published(world: &World, since: usize) -> Vec<String> {
 }
 
 fn looks(world: &World, since: usize) -> usize {
-    let looks = |entry: &&crate::ledger::Entry| matches!(&entry.fact, Fact::RunStarted { step, .. } if step.work == Work::Keys);
+    let looks =
+        |entry: &&Entry| matches!(&entry.fact, Fact::RunStarted { step, .. } if step.work == Work::Keys);
     world.entries[since..].iter().filter(looks).count()
 }
 
@@ -220,9 +223,7 @@ fn values_are_backfilled_by_name_and_unknown_ones_refused() {
 fn a_schedule_looks_once_for_each_tick() {
     let mut world = begun();
     world.commit(|tree| {
-        edit(tree, |spec| {
-            spec.made = super::mesh::Made::Batch { by: Some("country"), cron: Some("15 2 * * *") }
-        })
+        edit(tree, |spec| spec.made = Made::Batch { by: Some("country"), cron: Some("15 2 * * *") })
     });
     world.pass(24 * HOUR_MS, HOUR_MS);
     // The last tick found nothing, so that what comes after it is taken at once.
@@ -234,6 +235,110 @@ fn a_schedule_looks_once_for_each_tick() {
     world.pass(24 * HOUR_MS, HOUR_MS);
     assert_eq!((looks(&world, before), published(&world, before)), (1, known(&world)));
     assert_eq!(known(&world), ["c0", "c1", "c2", "c3"]);
+}
+
+#[test]
+fn by_promise_it_is_looked_when_the_oldest_value_is_due() {
+    let mut world = begun();
+    world.commit(|tree| {
+        edit(tree, |spec| {
+            spec.made = Made::Batch { by: Some("country"), cron: Some("promise") };
+            spec.promise = Some(super::mesh::span("10h"));
+        });
+    });
+    let before = world.entries.len();
+    rerun(&mut world, "newer");
+    world.pass(4 * HOUR_MS, HOUR_MS);
+    assert_eq!((looks(&world, before), published(&world, before).len()), (0, 0));
+    world.pass(7 * HOUR_MS, HOUR_MS / 4);
+    assert_eq!((looks(&world, before), published(&world, before)), (1, known(&world)));
+    assert_eq!(known(&world), ["c0", "c1", "c2"]);
+}
+
+#[test]
+fn readers_wait_for_the_look_and_read_all_values() {
+    let mut world = begun();
+    let reader = Spec::new("customer/by-country", Made::Batch { by: Some("country"), cron: None });
+    let reader = reader.reads("customer/countries").with(&["country", "email"]);
+    let reader = Spec { keys: Some("countries.country"), ..reader };
+    let whole = Spec::new("customer/count", Made::Batch { by: None, cron: None });
+    let whole = whole.reads("customer/countries").with(&["email"]);
+    world.commit(|tree| tree.extend([reader, whole].map(|spec| (spec.id.clone(), spec))));
+    let ledger = world.ledger();
+    assert_eq!(ledger.deployed[&id("customer/by-country")].print.aligned, [].into());
+    assert_eq!(
+        ledger.values_of(&port_of(&id("customer/by-country"))).expect("values").to_vec(),
+        ["c0", "c1"]
+    );
+    let before = world.entries.len();
+    rerun(&mut world, "newer");
+    let mut seen: Vec<(String, bool)> = Vec::new();
+    for entry in &world.entries[before..] {
+        if let Fact::RunStarted { step, .. } = &entry.fact {
+            seen.push((step.pipeline.name.to_string(), step.work == Work::Keys));
+        }
+    }
+    let of = |name: &str, look: bool| (name.to_owned(), look);
+    // The look, what it found, and only then who reads it; each of those once.
+    let first = |it: &(String, bool)| seen.iter().position(|other| other == it).expect("begun");
+    let last = |it: &(String, bool)| seen.iter().rposition(|other| other == it).expect("begun");
+    assert_eq!(first(&of("countries", true)), 1, "{seen:?}");
+    assert!(last(&of("countries", false)) < first(&of("by-country", true)), "{seen:?}");
+    assert!(last(&of("countries", false)) < first(&of("count", false)), "{seen:?}");
+    assert_eq!(seen.iter().filter(|it| **it == of("count", false)).count(), 1, "{seen:?}");
+    assert_eq!(seen.iter().filter(|it| **it == of("by-country", false)).count(), 2, "{seen:?}");
+}
+
+#[test]
+fn an_input_that_never_rests_leaves_room_between_two_looks() {
+    let world = begun();
+    let (input, port) = (port_of(&id("customer/customers")), port_of(&product()));
+    let mut ledger = world.ledger().clone();
+    let due = |ledger: &LedgerState| -> Vec<String> {
+        due_steps(ledger, world.now_ms).0.into_iter().map(|it| it.key.to_string()).collect()
+    };
+    let tell = |ledger: &mut LedgerState, fact: Fact| {
+        ledger.apply(&Entry { seq: ledger.seq + 1, at_ms: world.now_ms, fact });
+    };
+    let newer = |ledger: &mut LedgerState| {
+        ledger
+            .ports
+            .get_mut(&input)
+            .map(Arc::make_mut)
+            .expect("published")
+            .partitions
+            .values_mut()
+            .for_each(|it| Arc::make_mut(it).forced = true);
+        let mut published = ledger.ports[&input].partitions[""].published.clone();
+        published.version += 1;
+        tell(ledger, Fact::Published(published));
+    };
+    let look = "customer/countries:countries@keys";
+    let values = ["c0", "c1"].map(|it| format!("customer/countries:countries@{it}..{it}"));
+    newer(&mut ledger);
+    assert_eq!(due(&ledger), [look], "what is due waits for the look");
+    let deployed = Arc::clone(&ledger.deployed[&product()]);
+    let source =
+        KeySource { input: "customers".to_owned().try_into().expect("a port"), column: "country".to_owned() };
+    let looked = ledger.in_sight(&deployed, &source).expect("in sight");
+    let found = KeysFound {
+        port: port.clone(),
+        run: "run".to_owned(),
+        source,
+        looked,
+        added: Vec::new(),
+        without: 0,
+    };
+    tell(&mut ledger, Fact::Keys(found));
+    assert_eq!(due(&ledger).len(), 2, "and comes after it");
+    // Rows came meanwhile: the next look does not keep it back once more.
+    newer(&mut ledger);
+    assert_eq!(due(&ledger).first().map(String::as_str), Some(look));
+    assert!(values.iter().all(|it| due(&ledger).contains(it)), "{:?}", due(&ledger));
+    let mut published = ledger.ports[&port].partitions["c0"].published.clone();
+    published.version += 1;
+    tell(&mut ledger, Fact::Published(published));
+    assert_eq!(due(&ledger), [look], "something was published");
 }
 
 #[test]

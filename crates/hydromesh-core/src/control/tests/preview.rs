@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::mesh::{self, Tree, example, id, port_of};
 use super::world::{DAY_MS, World};
-use crate::control::{Control, Effect, Event, Left, Limits};
+use crate::control::{Control, Effect, Event, Left, Limits, Start};
 use crate::ids::PortId;
-use crate::ledger::{Decision, Entry, Fact, Finding, LedgerState, OWN_ABOVE, Outcome, Published, RunOutcome};
+use crate::ledger::{
+    Decision, Entry, Fact, Finding, KeysFound, LedgerState, OWN_ABOVE, Outcome, Published, RunOutcome,
+};
 use crate::model::{Partitioning, Pipeline};
 use crate::plan::{Change, Newest, Work, bound_preview, ended_partitions, unbuilt};
 
@@ -95,36 +97,29 @@ impl Preview {
                 let keys: Vec<Option<String>> = match (&start.key.work, pipeline) {
                     (Work::Partitions { from, to }, Pipeline::Batch(batch)) => {
                         let cut = batch.partition.as_ref().expect("cut");
+                        if cut.values().is_some() {
+                            assert_eq!(from, to);
+                            return vec![self.finish(&start, &port, vec![Some(from.clone())])];
+                        }
                         let keys = ended_partitions(cut.calendar().expect("by days"), self.now_ms);
                         let keys = keys.iter().map(|it| it.to_string());
                         keys.filter(|key| from <= key && key <= to).map(Some).collect()
                     }
                     (Work::Whole | Work::Embed, _) => vec![None],
+                    // What is there now is what was there, and one more.
+                    (Work::Keys, Pipeline::Batch(batch)) => {
+                        let cut = batch.partition.as_ref().expect("cut");
+                        let source = cut.source().expect("looked for").clone();
+                        let looked = ledger.in_sight(deployed, &source).expect("in sight");
+                        let (run, added) = (start.run.clone(), vec!["c9".to_owned()]);
+                        self.computed.push((port.to_string(), "looked".to_owned()));
+                        let found = KeysFound { port, run: run.clone(), source, looked, added, without: 0 };
+                        let (facts, outcome) = (vec![Fact::Keys(found)], RunOutcome::Succeeded { rows: 0 });
+                        return vec![Event::Finished { run, facts, outcome, took_ms: 1 }];
+                    }
                     (work, _) => panic!("{work:?} in a preview"),
                 };
-                let reads = deployed.product.reads();
-                let inputs: BTreeMap<PortId, i64> =
-                    reads.map(|input| (input.clone(), ledger.ports[input].version)).collect();
-                let data = deployed.print.ports[&port.port].data.clone();
-                let mut facts = Vec::new();
-                for partition in keys {
-                    self.versions += 1;
-                    self.computed.push((port.to_string(), partition.clone().unwrap_or_default()));
-                    facts.push(Fact::Published(Published {
-                        port: port.clone(),
-                        partition,
-                        version: self.versions,
-                        rows: 1,
-                        data_time_ms: Some(self.now_ms),
-                        data: data.clone(),
-                        inputs: inputs.clone(),
-                        run: start.run.clone(),
-                        key: String::new(),
-                        taken: None,
-                    }));
-                }
-                let outcome = RunOutcome::Succeeded { rows: 1 };
-                vec![Event::Finished { run: start.run, facts, outcome, took_ms: 1 }]
+                vec![self.finish(&start, &port, keys)]
             }
             Effect::Append(entries) => {
                 self.alerts += entries.iter().filter(|it| matches!(it.fact, Fact::Alert(_))).count();
@@ -133,6 +128,35 @@ impl Preview {
             Effect::Publish => Vec::new(),
             other => panic!("{other:?} in a preview"),
         }
+    }
+
+    /// Publishes partitions of a port, and ends their step well.
+    fn finish(&mut self, start: &Start, port: &PortId, keys: Vec<Option<String>>) -> Event {
+        let ledger = &self.control.ledger;
+        let deployed = &ledger.deployed[&port.product];
+        let reads = deployed.product.reads();
+        let inputs: BTreeMap<PortId, i64> =
+            reads.map(|input| (input.clone(), ledger.ports[input].version)).collect();
+        let data = deployed.print.ports[&port.port].data.clone();
+        let mut facts = Vec::new();
+        for partition in keys {
+            self.versions += 1;
+            self.computed.push((port.to_string(), partition.clone().unwrap_or_default()));
+            facts.push(Fact::Published(Published {
+                port: port.clone(),
+                partition,
+                version: self.versions,
+                rows: 1,
+                data_time_ms: Some(self.now_ms),
+                data: data.clone(),
+                inputs: inputs.clone(),
+                run: start.run.clone(),
+                key: String::new(),
+                taken: None,
+            }));
+        }
+        let outcome = RunOutcome::Succeeded { rows: 1 };
+        Event::Finished { run: start.run.clone(), facts, outcome, took_ms: 1 }
     }
 }
 
@@ -274,4 +298,33 @@ fn readers_leave_out_what_their_input_leaves_out() {
     let bounds: BTreeSet<&str> = bounded.values().map(|it| it.from.as_str()).collect();
     assert_eq!(bounds, ["2026-10-30"].into(), "{bounded:?}");
     assert_eq!(bounded[&port_of(&id("commerce/orders"))].left_out, 88);
+}
+
+#[test]
+fn a_preview_knows_the_values_of_its_parent_and_looks_where_the_input_is_its_own() {
+    let mut world = World::new();
+    let tree = || {
+        let mut tree = example();
+        tree.extend(mesh::countries());
+        tree
+    };
+    world.commit(|it| *it = tree());
+    let mut preview = Preview::of(world.ledger(), world.now_ms);
+    assert_eq!(preview.apply(&tree(), None), BTreeMap::new());
+    let port = port_of(&id("customer/countries"));
+    let known = |preview: &Preview| preview.control.ledger.values_of(&port).expect("values").to_vec();
+    assert_eq!(known(&preview), ["c0", "c1"]);
+    let with = |product: &str| {
+        let mut tree = tree();
+        tree.get_mut(&id(product)).expect("there").rows.push('!');
+        tree
+    };
+    // The input is the parent's: so is what was found there.
+    let computed = preview.apply(&with("customer/countries"), None);
+    assert_eq!(computed[&port.to_string()], ["c0", "c1"]);
+    let computed = preview.apply(&with("customer/customers"), None);
+    assert_eq!(computed[&port.to_string()], ["c0", "c1", "c9", "looked"]);
+    // The parent's again.
+    assert_eq!(preview.apply(&tree(), None), BTreeMap::new());
+    assert_eq!(preview.alerts, 0);
 }
