@@ -6,8 +6,9 @@ use super::load::{Draft, Findings, related};
 use super::picks::misfit;
 use super::read::{Feed, RawPort, humanise};
 use super::{
-    Available, BatchPipeline, BatchSchedule, Contract, EventSource, InputPort, InputSource, KeySource,
-    LogicalType, Mesh, OutputPort, Partitioning, Pipeline, Product, QualityCheck, SqlText, TableFormat,
+    Available, BatchPipeline, BatchSchedule, Classification, Contract, EventSource, InputPort, InputSource,
+    KeySource, LogicalType, Mesh, OutputPort, Partitioning, Pipeline, Product, QualityCheck, SqlText,
+    TableFormat,
 };
 use crate::diag::{Diagnostic, Spot, codes};
 use crate::ids::{PipelineName, PortId, PortName, ProductId};
@@ -645,17 +646,25 @@ fn misfit_of_keys(
             source.input
         ));
     }
-    let of = |contract: Option<&Contract>, name: &str| {
-        contract?.columns.iter().find(|column| column.name == name).map(|column| column.logical.clone())
+    let column = |contract: Option<&Contract>, name: &str| {
+        contract?.columns.iter().find(|column| column.name == name).cloned()
     };
-    let theirs = of(from, &source.column)?;
+    let (theirs, own) = (column(from, &source.column)?, column(output, &partition.by));
+    let told = [Some(&theirs), own.as_ref()].into_iter().flatten().filter_map(|it| it.classification).max();
+    if told.is_some_and(|told| told >= Classification::Confidential) {
+        return Some(format!(
+            "the values of `{source}` are not for everybody, and would stand in the ledger, in messages and on the status site as names of partitions"
+        ));
+    }
+    let theirs = theirs.logical;
     if !matches!(theirs, LogicalType::String | LogicalType::Integer) {
         return Some(format!(
             "`{source}` is neither a string nor an integer, so that none of its values can be the key of a partition"
         ));
     }
-    let own =
-        of(output, &partition.by).filter(|own| matches!(own, LogicalType::String | LogicalType::Integer))?;
+    // Another type of its own has its own finding.
+    let own = own?.logical;
+    let own = matches!(own, LogicalType::String | LogicalType::Integer).then_some(own)?;
     (own != theirs).then(|| {
         let kind =
             |logical: &LogicalType| if *logical == LogicalType::String { "a string" } else { "an integer" };

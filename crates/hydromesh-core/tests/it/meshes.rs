@@ -288,6 +288,8 @@ fn values_that_cannot_be_looked_for_are_told() {
         (good, date, text, ""),
         (good, text, number, ""),
         (good, text, text, topic),
+        (good, text, "name: sold_on, logicalType: string, classification: pii", ""),
+        (good, "name: sold_on, logicalType: string, classification: restricted", text, ""),
     ]
     .into_iter()
     .flat_map(|(partition, own, theirs, feed)| told(partition, own, theirs, feed))
@@ -305,6 +307,8 @@ fn values_that_cannot_be_looked_for_are_told() {
     HM-M040 column `sold_on` is neither a string nor an integer, so that none of its values can be the key of a partition
     HM-M042 `items.sold_on` is an integer, and the column `sold_on` is a string
     HM-M042 `items` is the topic sales, in which nothing can be looked for: read the table of a stream pipeline that archives it
+    HM-M042 the values of `items.sold_on` are not for everybody, and would stand in the ledger, in messages and on the status site as names of partitions
+    HM-M042 the values of `items.sold_on` are not for everybody, and would stand in the ledger, in messages and on the status site as names of partitions
     ");
 }
 
