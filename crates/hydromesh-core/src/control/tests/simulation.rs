@@ -373,9 +373,11 @@ impl Simulation {
         if self.random.chance(50) {
             world.crash();
         }
-        // Something good on top of whatever the story has become.
+        // Something good on top of whatever the story has become, with countries that may be new.
+        let more = usize::try_from(self.names % 4).unwrap_or_default();
         world.push(|tree| {
             *tree = small();
+            with(tree, &mesh::id("customer/customers"), |spec| spec.files.push_str(&"x".repeat(more)));
             for spec in tree.values_mut() {
                 spec.version = "9.0.0".to_owned();
             }
