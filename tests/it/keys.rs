@@ -210,4 +210,6 @@ fn too_many_values_are_told_and_the_known_ones_go_on() {
         .ends_with(0)
         .says("HM-X014: `sales.shop` has 1002 values, more than the 1000 that an output can be cut by");
     assert_eq!(mesh.rows(SHOPS), [r#"{"shop":"bern","amount":5}"#, r#"{"shop":"chur","amount":3}"#]);
+    assert_eq!(mesh.rows("SELECT amount FROM \"shop/all.all\""), [r#"{"amount":8}"#], "and so do readers");
+    mesh.ask(&["why-not", "shop/shops"]).ends_with(0).says("HM-X014");
 }

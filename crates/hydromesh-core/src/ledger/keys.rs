@@ -127,11 +127,14 @@ impl LedgerState {
         let KeysFound { port, source, added, without, .. } = found;
         let before = self.known_keys(port, source).map(|known| known.values.clone()).unwrap_or_default();
         let Ok(values) = before.with(added) else { return };
+        let grown = values != before;
         let (source, looked, without) = (source.clone(), found.looked.clone(), *without);
         let known = KnownKeys { source, looked, at_ms, values, without, followed: false };
         self.keys.insert(port.clone(), Arc::new(known));
-        self.know_keys(&port.product);
-        self.age_by_values(port);
+        if grown {
+            self.know_keys(&port.product);
+            self.age_by_values(port);
+        }
     }
 
     /// Takes in that something was published of a port: the next look comes before what is due then.

@@ -16,14 +16,14 @@ use crate::planted::{self, Bug};
 #[derive(Debug, Clone, Default)]
 pub(super) struct Look {
     pub step: Chunk,
-    /// What is due beside it waits for it.
+    /// Something was published since the last one, or there was none.
     pub first: bool,
 }
 
 impl Look {
-    /// Returns whether what is due beside it waits for it.
+    /// Returns whether what is due beside it waits for it: not for one that failed before, which may fail again.
     pub fn goes_first(&self) -> bool {
-        self.first && !self.step.due.is_empty()
+        self.first && !self.step.failed && !self.step.due.is_empty()
     }
 }
 

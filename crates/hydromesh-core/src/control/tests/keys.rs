@@ -1,5 +1,6 @@
 //! Stories of a product that is cut by the values of a column of its input.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::mesh::{Made, Spec, Tree, countries, desired, example, id, port_of};
@@ -7,7 +8,7 @@ use super::world::{HOUR_MS, World};
 use crate::ids::ProductId;
 use crate::ledger::{Entry, ErrorKind, Fact, KeysFound, LedgerState, RunOutcome, Verb};
 use crate::model::{KeySource, RetirePolicy};
-use crate::plan::{Change, ChangeKind, Work, dependency_order, due_steps, plan};
+use crate::plan::{Change, ChangeKind, StepKey, Work, dependency_order, due_steps, plan};
 
 fn product() -> ProductId {
     id("customer/countries")
@@ -339,6 +340,15 @@ fn an_input_that_never_rests_leaves_room_between_two_looks() {
     published.version += 1;
     tell(&mut ledger, Fact::Published(published));
     assert_eq!(due(&ledger), [look], "something was published");
+    // One that failed keeps nothing back while it is tried again.
+    let key: StepKey = look.parse().expect("a step");
+    let (run, kind, code) = ("run".to_owned(), ErrorKind::External, "HM-X003".to_owned());
+    let outcome = RunOutcome::Failed { kind, code, message: "no space".to_owned() };
+    tell(&mut ledger, Fact::RunFinished { run, step: key, outcome, took_ms: 1 });
+    newer(&mut ledger);
+    assert_eq!(BTreeSet::from_iter(due(&ledger)), values.clone().into());
+    let (later, _) = due_steps(&ledger, world.now_ms + HOUR_MS);
+    assert!(later.len() > 1 && later[0].key.work == Work::Keys, "{later:?}");
 }
 
 #[test]
