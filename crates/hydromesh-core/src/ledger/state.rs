@@ -9,9 +9,9 @@ use super::base::Base;
 use super::earlier;
 use super::{
     Alert, AlertKind, AlertState, Alteration, Attempts, Begun, Champion, Command, Decision, Deployed, Entry,
-    EpisodeRecord, ErrorKind, Fact, FeatureDrift, FinishedRun, Gone, Inheritance, Kept, KnownKeys, LookedAfter, Outcome,
-    Pause, PortState, ProductVerdict, Published, PublishedPartition, QualityRecord, Retirement, RuleOutcome,
-    RunOutcome, SeenCommit, StreamState, TakenOver,
+    EpisodeRecord, ErrorKind, Fact, FeatureDrift, FinishedRun, Gone, Inheritance, Kept, KnownKeys,
+    LookedAfter, Outcome, Pause, PortState, ProductVerdict, Published, PublishedPartition, QualityRecord,
+    Retirement, RuleOutcome, RunOutcome, SeenCommit, StreamState, TakenOver,
 };
 use crate::diag::codes;
 use crate::ids::{PipelineId, PortId, ProductId};

@@ -452,8 +452,6 @@ impl World {
         Some(facts)
     }
 
-    /// Removes what the contract does not keep from a table, puts the files of a stream together, each in one commit unless a newer
-    /// writer has committed, and lets go of versions.
     /// Looks for the values of an input at the version that was pinned when the step began.
     fn keys(&self, running: &Running) -> Fact {
         let pipeline = &running.product.pipelines[&running.start.key.pipeline.name];
@@ -468,7 +466,8 @@ impl World {
         Fact::Keys(KeysFound { port, run: running.start.run.clone(), source, looked, added, without: 0 })
     }
 
-    /// Removes what the contract does not keep from a table, in one commit, unless a newer writer has committed.
+    /// Removes what the contract does not keep from a table, puts the files of a stream together, each in one commit unless a newer
+    /// writer has committed, and lets go of versions.
     fn tend(&mut self, running: &Running) -> Option<Vec<Fact>> {
         let now_ms = self.at_work.control.now_ms();
         let pipeline = &running.product.pipelines[&running.start.key.pipeline.name];
