@@ -160,7 +160,7 @@ async fn show(
 /// Writes rows in one of the forms that a program may ask for.
 enum Writer {
     Parquet(Box<ArrowWriter<File>>),
-    Csv(arrow::csv::Writer<File>),
+    Csv(Box<arrow::csv::Writer<File>>),
 }
 
 impl Writer {
@@ -173,7 +173,7 @@ impl Writer {
                 let mut writer = arrow::csv::WriterBuilder::new().with_header(true).build(file);
                 // The names, also where there are no rows.
                 writer.write(&RecordBatch::new_empty(Arc::clone(schema)))?;
-                Self::Csv(writer)
+                Self::Csv(Box::new(writer))
             }
         })
     }

@@ -224,7 +224,7 @@ fn values_are_backfilled_by_name_and_unknown_ones_refused() {
 fn a_schedule_looks_once_for_each_tick() {
     let mut world = begun();
     world.commit(|tree| {
-        edit(tree, |spec| spec.made = Made::Batch { by: Some("country"), cron: Some("15 2 * * *") })
+        edit(tree, |spec| spec.made = Made::Batch { by: Some("country"), cron: Some("15 2 * * *") });
     });
     world.pass(24 * HOUR_MS, HOUR_MS);
     // The last tick found nothing, so that what comes after it is taken at once.
@@ -380,7 +380,7 @@ fn a_look_that_was_interrupted_is_made_again() {
 fn what_was_found_ends_with_the_tables() {
     let mut world = begun();
     world.commit(|tree| {
-        edit(tree, |spec| spec.retire = RetirePolicy::Drop { after: super::mesh::span("1d") })
+        edit(tree, |spec| spec.retire = RetirePolicy::Drop { after: super::mesh::span("1d") });
     });
     let spec = countries();
     world.commit(|tree| _ = tree.remove(&product()));
