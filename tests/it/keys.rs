@@ -203,7 +203,7 @@ fn a_controller_that_dies_around_a_look_converges() {
 fn too_many_values_are_told_and_the_known_ones_go_on() {
     let mesh = Mesh::new();
     mesh.once();
-    let many: String = (0..1_000).map(|at| format!("s{at},1\n")).collect();
+    let many: String = (0..1_000).fold(String::new(), |text, at| text + &format!("s{at},1\n"));
     mesh.push(RAW, "chur,2\n", &format!("chur,3\n{many}"));
     let _ = mesh.up().output().expect("it starts");
     mesh.ask(&["runs", "shop/shops"])

@@ -2,7 +2,7 @@
 
 use super::SALES;
 use super::mesh::{self, Files};
-use super::world::World;
+use super::world::{State, World};
 
 const RULE: &str = "          - {id: sale-id-once, metric: duplicateValues, mustBe: 0, severity: error}\n";
 const PROGRAM: &str = "          - {id: no-price-below, type: custom, engine: command, \
@@ -42,7 +42,7 @@ fn a_program_of_the_repository_says_what_may_be_published_where_it_may_run() {
     world.set("ref: refs/heads/main", "ref: refs/heads/main\n    allow_commands: [shop]");
     state.start();
     // What failed is tried again when somebody asks, as after any audit that failed.
-    state.wait("a controller", |state| state.is_ready());
+    state.wait("a controller", State::is_ready);
     state.ask(&["retry", "shop/sales"]).ends_with(0);
     state.settle();
     let rows = mesh::DAYS * mesh::SALES_A_DAY;
@@ -60,7 +60,7 @@ fn a_program_of_the_repository_says_what_may_be_published_where_it_may_run() {
         .ask(&["backfill", "shop/sales", "--from", &day, "--to", &day, "--reason", "look again"])
         .ends_with(0);
     let failed = |says: &'static str| {
-        move |state: &super::State<'_>| {
+        move |state: &State<'_>| {
             let runs = state.json(&["runs", "shop/sales", "--failed"])?["runs"].to_string();
             if runs.contains(says) { Ok(runs) } else { Err(runs) }
         }
@@ -76,11 +76,9 @@ fn a_program_of_the_repository_says_what_may_be_published_where_it_may_run() {
     let rule = "# METADATA\n# title: Programs\npackage mesh.programs\n\ndeny contains {\n\t\"rule\": \"no-programs\",\n\t\"msg\": \
                 sprintf(\"%s runs %s\", [command.rule, command.command[0]]),\n\t\"path\": \"product.commands\",\n} if {\n\t\
                 some command in input.product.commands\n\tinput.product.files[\"domains/shop/sales/checks/below.sh\"]\n}\n";
-    world.commit(
-        "Judge programs",
-        &[("policies/programs.rego".to_owned(), Some(rule.as_bytes().to_vec()))].into(),
-    );
-    state.wait("the rule", |state| state.settled().or_else(|_| Ok(())));
+    let judging = [("policies/programs.rego".to_owned(), Some(rule.as_bytes().to_vec()))].into();
+    let judged = world.commit("Judge programs", &judging);
+    state.outcome(&judged);
     let denied = world.commit("Change it once more", &with_program(BELOW));
     let outcome = state.outcome(&denied);
     assert_ne!(outcome, "applied");
