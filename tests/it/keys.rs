@@ -1,132 +1,65 @@
 //! Products that are cut by the values of a column of an input, through the binary: looked for, computed, asked for, shown.
 
-use std::path::PathBuf;
-use std::process::Command;
-
 use hydromesh::fault::VARIABLE;
 use serde_json::json;
 
-use crate::support::{Ran, Repo, edit, hydromesh, run, text};
-
-struct Mesh {
-    _home: tempfile::TempDir,
-    repo: Repo,
-    state: PathBuf,
-    policies: PathBuf,
-}
+use crate::cut::{Mesh, contract, pipeline, product};
+use crate::support::{edit, text};
 
 const RAW: &str = "domains/shop/sales/raw.csv";
 const DIRECT: &str = "domains/shop/direct/raw.csv";
 const PIPELINE: &str = "domains/shop/shops/pipeline.yaml";
 const SOUGHT: &str = "values: {from: sales.shop}";
 
-impl Mesh {
-    /// Sales out of files, shop by shop, and whoever adds all of them up.
-    fn new() -> Self {
-        let home = tempfile::tempdir().expect("a folder");
-        let folder = home.path().join("repo");
-        let contract = |name: &str| {
-            format!(
-                "apiVersion: v3.2.0\nkind: DataContract\nversion: 1.0.0\nschema:\n- name: {name}\n  properties:\n  - {{name: shop, logicalType: string, classification: public}}\n  - {{name: amount, logicalType: integer}}\n"
-            )
-        };
-        let pipeline = |output: &str, sql: &str, more: &str| {
-            format!("apiVersion: hydromesh/v1\nkind: BatchPipeline\noutput: {output}\nsql: {sql}\n{more}")
-        };
-        let product = |input: &str, output: &str| {
-            format!(
-                "apiVersion: v1.1.0\nkind: DataProduct\ninputPorts:\n- {input}\noutputPorts:\n- {{name: {output}}}\n"
-            )
-        };
-        let raw = "{name: raw, customProperties: [{property: hydromesh.files, value: '*.csv'}]}";
-        let cut = format!("partition: {{by: shop, {SOUGHT}}}\n");
-        for (file, content) in [
-            ("mesh.yaml", "apiVersion: hydromesh/v1\nkind: Mesh\nname: m\nenvironments: {dev: {ref: refs/heads/main}}\n".to_owned()),
-            ("domains/shop/domain.yaml", "apiVersion: hydromesh/v1\nkind: Domain\nowners: [a@example.com]\n".to_owned()),
-            ("domains/shop/sales/product.odps.yaml", product(raw, "sales")),
-            ("domains/shop/sales/raw.odcs.yaml", contract("raw")),
-            ("domains/shop/sales/sales.odcs.yaml", contract("sales")),
-            ("domains/shop/sales/pipeline.yaml", pipeline("sales", "SELECT shop, amount FROM raw", "")),
-            (RAW, "shop,amount\nbern,1\nchur,2\nbern,4\n,8\n".to_owned()),
-            ("domains/shop/shops/product.odps.yaml", product("{name: sales, contractId: shop/sales.sales}", "shops")),
-            ("domains/shop/shops/shops.odcs.yaml", contract("shops")),
-            (
-                PIPELINE,
-                pipeline("shops", "SELECT shop, sum(amount) AS amount FROM sales GROUP BY shop", &cut),
-            ),
-            ("domains/shop/direct/product.odps.yaml", product(raw, "direct")),
-            ("domains/shop/direct/raw.odcs.yaml", contract("raw")),
-            ("domains/shop/direct/direct.odcs.yaml", contract("direct")),
-            (
-                "domains/shop/direct/pipeline.yaml",
-                pipeline("direct", "SELECT shop, amount FROM raw", "partition: {by: shop, values: {from: raw.shop}}\n"),
-            ),
-            (DIRECT, "shop,amount\nbern,1\n".to_owned()),
-            ("domains/shop/all/product.odps.yaml", product("{name: shops, contractId: shop/shops.shops}", "all")),
-            ("domains/shop/all/all.odcs.yaml", contract("all")),
-            (
-                "domains/shop/all/pipeline.yaml",
-                pipeline("all", "SELECT 'all' AS shop, sum(amount) AS amount FROM shops", ""),
-            ),
-        ] {
-            let path = folder.join(file);
-            std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
-            std::fs::write(path, content).expect("written");
-        }
-        let repo = Repo::around(&folder);
-        let (state, policies) = (home.path().join("state"), home.path().join("policies"));
-        std::fs::create_dir(&policies).expect("a folder");
-        let rule = "# METADATA\n# title: Names\npackage hydromesh.deploy.names\n\n\
-                    deny contains {\"rule\": \"no-secrets\", \"msg\": \"nothing secret here\", \"remediation\": \"call it otherwise\"} if {\n\
-                    \tinput.product.name == \"secret\"\n}\n";
-        std::fs::write(policies.join("names.rego"), rule).expect("written");
-        Self { _home: home, repo, state, policies }
-    }
+/// Sales out of files, shop by shop, and whoever adds all of them up.
+fn shops() -> Mesh {
+    let contract = |name: &str| contract(name, "shop");
+    let raw = crate::cut::RAW;
+    let (cut, own) =
+        (format!("partition: {{by: shop, {SOUGHT}}}\n"), "partition: {by: shop, values: {from: raw.shop}}\n");
+    let (by_shop, all) = (
+        "SELECT shop, sum(amount) AS amount FROM sales GROUP BY shop",
+        "SELECT 'all' AS shop, sum(amount) AS amount FROM shops",
+    );
+    Mesh::of(&[
+        ("domains/shop/sales/product.odps.yaml", product(raw, "sales")),
+        ("domains/shop/sales/raw.odcs.yaml", contract("raw")),
+        ("domains/shop/sales/sales.odcs.yaml", contract("sales")),
+        ("domains/shop/sales/pipeline.yaml", pipeline("sales", "SELECT shop, amount FROM raw", "")),
+        (RAW, "shop,amount\nbern,1\nchur,2\nbern,4\n,8\n".to_owned()),
+        (
+            "domains/shop/shops/product.odps.yaml",
+            product("{name: sales, contractId: shop/sales.sales}", "shops"),
+        ),
+        ("domains/shop/shops/shops.odcs.yaml", contract("shops")),
+        (PIPELINE, pipeline("shops", by_shop, &cut)),
+        ("domains/shop/direct/product.odps.yaml", product(raw, "direct")),
+        ("domains/shop/direct/raw.odcs.yaml", contract("raw")),
+        ("domains/shop/direct/direct.odcs.yaml", contract("direct")),
+        ("domains/shop/direct/pipeline.yaml", pipeline("direct", "SELECT shop, amount FROM raw", own)),
+        (DIRECT, "shop,amount\nbern,1\n".to_owned()),
+        ("domains/shop/all/product.odps.yaml", product("{name: shops, contractId: shop/shops.shops}", "all")),
+        ("domains/shop/all/all.odcs.yaml", contract("all")),
+        ("domains/shop/all/pipeline.yaml", pipeline("all", all, "")),
+    ])
+}
 
-    fn ask(&self, args: &[&str]) -> Ran {
-        run(&[args, &["--state", text(&self.state)]].concat())
-    }
+/// Lets a controller do what is to be done, up to a point; returns whether it came there and died.
+fn dies_at(mesh: &Mesh, point: &str) -> bool {
+    let ended = mesh.up().env(VARIABLE, point).output().expect("it starts");
+    ended.status.code().is_none()
+}
 
-    fn up(&self) -> Command {
-        let mut up = hydromesh();
-        up.args(["up", "--once", "--listen", "127.0.0.1:0", "--state", text(&self.state)]);
-        up.args(["--repo", text(&self.repo.folder), "--policies", text(&self.policies)]);
-        up
-    }
-
-    /// Lets a controller do what is to be done.
-    fn once(&self) {
-        assert!(self.up().output().expect("it starts").status.success());
-    }
-
-    /// Lets a controller do what is to be done, up to a point; returns whether it came there and died.
-    fn dies_at(&self, point: &str) -> bool {
-        let ended = self.up().env(VARIABLE, point).output().expect("it starts");
-        ended.status.code().is_none()
-    }
-
-    /// Rows of a table as lines.
-    fn rows(&self, sql: &str) -> Vec<String> {
-        let rows = self.ask(&["query", sql, "--format", "json"]).ends_with(0).json();
-        rows.as_array().expect("rows").iter().map(ToString::to_string).collect()
-    }
-
-    fn runs(&self, product: &str) -> u64 {
-        let runs = self.ask(&["runs", product, "--format", "json"]).ends_with(0).json();
-        runs["ended_in_all"].as_u64().expect("a number")
-    }
-
-    fn push(&self, file: &str, from: &str, to: &str) {
-        edit(&self.repo.folder.join(file), from, to);
-        self.repo.commit(to);
-    }
+fn push(mesh: &Mesh, file: &str, from: &str, to: &str) {
+    edit(&mesh.repo.folder.join(file), from, to);
+    mesh.repo.commit(to);
 }
 
 const SHOPS: &str = "SELECT shop, amount FROM \"shop/shops.shops\" ORDER BY shop";
 
 #[test]
 fn values_are_looked_for_computed_asked_for_and_shown() {
-    let mesh = Mesh::new();
+    let mesh = shops();
     let plan = mesh.ask(&["plan", text(&mesh.repo.folder)]);
     plan.says("shops: a partition for each value of sales.shop, which are looked for first");
     mesh.once();
@@ -150,12 +83,12 @@ fn values_are_looked_for_computed_asked_for_and_shown() {
     mesh.once();
     assert_eq!((mesh.runs("shop/shops"), mesh.runs("shop/direct"), mesh.runs("shop/all")), (3, 2, 1));
     // Another shop comes and one leaves: it has its partition by itself, and nobody takes the other one's away.
-    mesh.push(RAW, "chur,2\n", "arosa,16\n");
+    push(&mesh, RAW, "chur,2\n", "arosa,16\n");
     mesh.once();
     let after = [r#"{"shop":"arosa","amount":16}"#, r#"{"shop":"bern","amount":5}"#];
     assert_eq!(mesh.rows(SHOPS), after);
     mesh.ask(&["show", "shop/shops"]).ends_with(0).says("a partition for each shop: arosa, bern, chur");
-    mesh.push(DIRECT, "bern,1\n", "bern,1\nthun,2\n");
+    push(&mesh, DIRECT, "bern,1\n", "bern,1\nthun,2\n");
     mesh.once();
     assert_eq!(mesh.rows("SELECT shop FROM \"shop/direct.direct\" ORDER BY shop").len(), 2);
     // By name, and no other way.
@@ -172,24 +105,24 @@ fn values_are_looked_for_computed_asked_for_and_shown() {
     assert_eq!(asked.json()["answer"]["answer"], "shop/shops is computed again: bern");
     assert_eq!(mesh.runs("shop/shops"), before + 1);
     // The same values as a list are the same partitions.
-    mesh.push(PIPELINE, SOUGHT, "values: [arosa, bern, chur]");
+    push(&mesh, PIPELINE, SOUGHT, "values: [arosa, bern, chur]");
     mesh.once();
     assert_eq!(mesh.runs("shop/shops"), before + 1);
-    mesh.push(PIPELINE, "values: [arosa, bern, chur]", SOUGHT);
+    push(&mesh, PIPELINE, "values: [arosa, bern, chur]", SOUGHT);
     mesh.once();
     assert_eq!(mesh.runs("shop/shops"), before + 1, "what was found before is known, of the same rows");
 }
 
 #[test]
 fn a_controller_that_dies_around_a_look_converges() {
-    let mesh = Mesh::new();
+    let mesh = shops();
     mesh.once();
     let mut died = 0;
     for (at, shop) in ["basel", "davos", "ems", "flims"].into_iter().enumerate() {
-        mesh.push(RAW, "shop,amount\n", &format!("shop,amount\n{shop},1\n"));
+        push(&mesh, RAW, "shop,amount\n", &format!("shop,amount\n{shop},1\n"));
         // Further on each time, and from there on once more: before the look, in it, after it.
         for point in ["ledger.before-append", "ledger.after-append", "control.before-effect"] {
-            died += usize::from(mesh.dies_at(&format!("{point}:{}", 3 + 2 * at)));
+            died += usize::from(dies_at(&mesh, &format!("{point}:{}", 3 + 2 * at)));
         }
         mesh.once();
         let shops = mesh.rows(SHOPS);
@@ -201,10 +134,10 @@ fn a_controller_that_dies_around_a_look_converges() {
 
 #[test]
 fn too_many_values_are_told_and_the_known_ones_go_on() {
-    let mesh = Mesh::new();
+    let mesh = shops();
     mesh.once();
     let many: String = (0..1_000).fold(String::new(), |text, at| text + &format!("s{at},1\n"));
-    mesh.push(RAW, "chur,2\n", &format!("chur,3\n{many}"));
+    push(&mesh, RAW, "chur,2\n", &format!("chur,3\n{many}"));
     let _ = mesh.up().output().expect("it starts");
     mesh.ask(&["runs", "shop/shops"])
         .ends_with(0)

@@ -1,95 +1,35 @@
 //! A product that is cut by the values of a list, through the binary: planned, computed, asked for, shown.
 
-use std::path::PathBuf;
-
 use serde_json::json;
 
-use crate::support::{Ran, Repo, edit, run, text};
-
-struct Mesh {
-    _home: tempfile::TempDir,
-    repo: Repo,
-    state: PathBuf,
-    policies: PathBuf,
-}
+use crate::cut::{Mesh, RAW, contract, pipeline, product};
+use crate::support::{edit, text};
 
 const PIPELINE: &str = "domains/shop/orders/pipeline.yaml";
 
-impl Mesh {
-    /// Orders by region, and whoever sums them region by region.
-    fn new() -> Self {
-        let home = tempfile::tempdir().expect("a folder");
-        let folder = home.path().join("repo");
-        let contract = |name: &str| {
-            format!(
-                "apiVersion: v3.2.0\nkind: DataContract\nversion: 1.0.0\nschema:\n- name: {name}\n  properties:\n  - {{name: region, logicalType: string, classification: public}}\n  - {{name: amount, logicalType: integer}}\n"
-            )
-        };
-        let pipeline = |output: &str, sql: &str| {
-            format!(
-                "apiVersion: hydromesh/v1\nkind: BatchPipeline\noutput: {output}\nsql: {sql}\npartition: {{by: region, values: [it, de]}}\n"
-            )
-        };
-        let product = |input: &str, output: &str| {
-            format!(
-                "apiVersion: v1.1.0\nkind: DataProduct\ninputPorts:\n- {input}\noutputPorts:\n- {{name: {output}}}\n"
-            )
-        };
-        let raw = "{name: raw, customProperties: [{property: hydromesh.files, value: '*.csv'}]}";
-        for (file, content) in [
-            ("mesh.yaml", "apiVersion: hydromesh/v1\nkind: Mesh\nname: m\nenvironments: {dev: {ref: refs/heads/main}}\n".to_owned()),
-            ("domains/shop/domain.yaml", "apiVersion: hydromesh/v1\nkind: Domain\nowners: [a@example.com]\n".to_owned()),
-            ("domains/shop/orders/product.odps.yaml", product(raw, "orders")),
-            ("domains/shop/orders/raw.odcs.yaml", contract("raw")),
-            ("domains/shop/orders/orders.odcs.yaml", contract("orders")),
-            (PIPELINE, pipeline("orders", "SELECT region, amount FROM raw")),
-            ("domains/shop/orders/raw.csv", "region,amount\nde,1\nit,2\nde,4\nch,8\nch,16\n".to_owned()),
-            ("domains/shop/totals/product.odps.yaml", product("{name: orders, contractId: shop/orders.orders}", "totals")),
-            ("domains/shop/totals/totals.odcs.yaml", contract("totals")),
-            (
-                "domains/shop/totals/pipeline.yaml",
-                pipeline("totals", "SELECT region, sum(amount) AS amount FROM orders GROUP BY region"),
-            ),
-        ] {
-            let path = folder.join(file);
-            std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
-            std::fs::write(path, content).expect("written");
-        }
-        let repo = Repo::around(&folder);
-        let (state, policies) = (home.path().join("state"), home.path().join("policies"));
-        std::fs::create_dir(&policies).expect("a folder");
-        let rule = "# METADATA\n# title: Names\npackage hydromesh.deploy.names\n\n\
-                    deny contains {\"rule\": \"no-secrets\", \"msg\": \"nothing secret here\", \"remediation\": \"call it otherwise\"} if {\n\
-                    \tinput.product.name == \"secret\"\n}\n";
-        std::fs::write(policies.join("names.rego"), rule).expect("written");
-        Self { _home: home, repo, state, policies }
-    }
-
-    fn ask(&self, args: &[&str]) -> Ran {
-        run(&[args, &["--state", text(&self.state)]].concat())
-    }
-
-    /// Lets a controller do what is to be done.
-    fn once(&self) {
-        let repo = ["--repo", text(&self.repo.folder), "--policies", text(&self.policies)];
-        let _ = self.ask(&[&["up", "--once", "--listen", "127.0.0.1:0"], &repo[..]].concat()).ends_with(0);
-    }
-
-    /// Rows of a table as lines.
-    fn rows(&self, sql: &str) -> Vec<String> {
-        let rows = self.ask(&["query", sql, "--format", "json"]).ends_with(0).json();
-        rows.as_array().expect("rows").iter().map(ToString::to_string).collect()
-    }
-
-    fn runs(&self, product: &str) -> u64 {
-        let runs = self.ask(&["runs", product, "--format", "json"]).ends_with(0).json();
-        runs["ended_in_all"].as_u64().expect("a number")
-    }
+/// Orders by region, and whoever sums them region by region.
+fn regions() -> Mesh {
+    let cut = "partition: {by: region, values: [it, de]}\n";
+    let contract = |name: &str| contract(name, "region");
+    let sums = "SELECT region, sum(amount) AS amount FROM orders GROUP BY region";
+    Mesh::of(&[
+        ("domains/shop/orders/product.odps.yaml", product(RAW, "orders")),
+        ("domains/shop/orders/raw.odcs.yaml", contract("raw")),
+        ("domains/shop/orders/orders.odcs.yaml", contract("orders")),
+        (PIPELINE, pipeline("orders", "SELECT region, amount FROM raw", cut)),
+        ("domains/shop/orders/raw.csv", "region,amount\nde,1\nit,2\nde,4\nch,8\nch,16\n".to_owned()),
+        (
+            "domains/shop/totals/product.odps.yaml",
+            product("{name: orders, contractId: shop/orders.orders}", "totals"),
+        ),
+        ("domains/shop/totals/totals.odcs.yaml", contract("totals")),
+        ("domains/shop/totals/pipeline.yaml", pipeline("totals", sums, cut)),
+    ])
 }
 
 #[test]
 fn a_list_is_planned_computed_asked_for_and_shown_value_by_value() {
-    let mesh = Mesh::new();
+    let mesh = regions();
     mesh.once();
     let sums = "SELECT region, amount FROM \"shop/totals.totals\" ORDER BY region";
     assert_eq!(mesh.rows(sums).len(), 2);

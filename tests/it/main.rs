@@ -4,6 +4,7 @@ mod bad_input;
 mod check;
 mod commands;
 mod crash;
+mod cut;
 mod diff;
 mod gate;
 mod help;
