@@ -12,7 +12,7 @@ use hydromesh_core::trust::{Line, Taint, Verified};
 use super::desired::{self, MOST_TEXT_BYTES, OwnRules, Reading};
 use super::trusted::{Trust, findings, restore};
 use crate::apply::Blobs;
-use crate::repo::{CommitId, CommitInfo, Credentials, RepoError, Repository};
+use crate::repo::{CommitId, CommitInfo, Credentials, Mend, RepoError, Repository};
 
 /// The watched reference.
 #[derive(Clone)]
@@ -113,7 +113,7 @@ impl Watcher {
         match self.poll_once(known, base) {
             // The origin is there, and what was fetched from it before cannot be read.
             Err(RepoError::Git { .. } | RepoError::NoSuchCommit(_) | RepoError::Open { .. })
-                if self.repository.mend()? =>
+                if self.repository.mend(&self.reference)? == Mend::Done =>
             {
                 self.poll_once(known, base)
             }
@@ -251,7 +251,7 @@ impl Watcher {
         match read() {
             Err(error)
                 if !matches!(error, RepoError::NoSuchCommit(_))
-                    && self.repository.mend().unwrap_or_default() =>
+                    && self.repository.mend(commit).is_ok_and(|mend| mend == Mend::Done) =>
             {
                 read()
             }
@@ -260,14 +260,18 @@ impl Watcher {
     }
 
     fn read_at(&self, id: &CommitId, deployed: &BTreeMap<PortId, PortPrint>) -> Result<Reading, RepoError> {
-        match self.read_once(id, deployed) {
-            Ok((reading, false)) => Ok(reading),
-            // What is torn in the mirror is no fault of the commit: it is fetched again before anything is concluded.
-            torn if self.repository.mend().unwrap_or_default() => {
+        let torn = match self.read_once(id, deployed) {
+            Ok((reading, false)) => return Ok(reading),
+            torn => torn,
+        };
+        // What is torn in the mirror is no fault of the commit: it is fetched again before anything is concluded.
+        match self.repository.mend(id.as_str())? {
+            Mend::Done => {
                 drop(torn);
                 self.read_once(id, deployed).map(|(reading, _)| reading)
             }
-            read => read.map(|(reading, _)| reading),
+            Mend::Useless => torn.map(|(reading, _)| reading),
+            Mend::Later => Err(torn.err().unwrap_or_else(|| RepoError::Torn(id.clone()))),
         }
     }
 
@@ -298,7 +302,7 @@ impl Blobs for MirrorBlobs {
             Ok(blob.content().to_vec())
         };
         let read = match read() {
-            Err(_) if self.0.mend().unwrap_or_default() => read(),
+            Err(_) if self.0.mend(oid).is_ok_and(|mend| mend == Mend::Done) => read(),
             read => read,
         };
         read.map_err(|error| std::io::Error::other(error.message().to_owned()))
@@ -307,6 +311,8 @@ impl Blobs for MirrorBlobs {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::repo::{NewCommit, RepoWriter};
 
@@ -341,5 +347,51 @@ mod tests {
         let second = push(&repo, "second");
         let head = watcher.poll(Some(first.as_str()), Some(first.as_str())).unwrap().unwrap();
         assert_eq!((head.commit.id, head.passed.len()), (second, 0));
+    }
+
+    /// Pushes a commit with a further file.
+    fn push_more(repo: &RepoWriter, parent: &CommitId, name: &str) -> CommitId {
+        let files = BTreeMap::from([(format!("docs/{name}.md"), Some(name.as_bytes().to_vec()))]);
+        let (author, email) = ("Mara", "mara@example.com");
+        let (parent, time_ms) = (Some(parent), 1_795_141_560_000);
+        let new = NewCommit { branch: "main", parent, message: name, author, email, time_ms };
+        repo.commit(new, &files).unwrap()
+    }
+
+    /// Takes every object of the mirror away: what is fetched next brings what is new alone.
+    fn tear(watcher: &Watcher) {
+        let objects = watcher.repository.git_dir().join("objects");
+        std::fs::remove_dir_all(&objects).unwrap();
+        std::fs::create_dir_all(objects.join("pack")).unwrap();
+    }
+
+    #[test]
+    fn a_mirror_that_is_torn_twice_in_a_moment_makes_no_commit_a_broken_one() {
+        let home = tempfile::tempdir().unwrap();
+        let repo = RepoWriter::init_bare(&home.path().join("repo.git")).unwrap();
+        let cache = home.path().join("cache");
+        let watcher = Watcher::open(repo.path().to_str().unwrap(), &cache, "refs/heads/main").unwrap();
+        let read = |id: &CommitId| watcher.read_commit(id.as_str(), &BTreeMap::new());
+        let first = push(&repo, "first");
+        assert!(watcher.poll(None, None).unwrap().is_some());
+        tear(&watcher);
+        let second = push_more(&repo, &first, "second");
+        assert!(watcher.poll(Some(first.as_str()), None).unwrap().is_some());
+        assert!(read(&second).unwrap().readable, "it was fetched again");
+        // Torn again, before it may be built again: nothing is known of the next commit, and nothing concluded.
+        tear(&watcher);
+        let third = push_more(&repo, &second, "third");
+        assert!(watcher.poll(Some(second.as_str()), None).unwrap().is_some());
+        let torn = read(&third).map(|reading| reading.readable).unwrap_err();
+        assert!(matches!(torn, RepoError::Torn(_)), "{torn}");
+        let began = std::time::Instant::now();
+        let reading = loop {
+            match read(&third) {
+                Ok(reading) => break reading,
+                Err(error) => assert!(began.elapsed() < Duration::from_mins(1), "{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        };
+        assert!(reading.readable);
     }
 }

@@ -58,11 +58,24 @@ pub struct Repository {
     mended: Arc<Mutex<Option<Mended>>>,
 }
 
-/// When the mirror was built anew last, and how long that took.
-#[derive(Debug, Clone, Copy)]
+/// When the mirror was built anew last, for whose sake, and how long that took.
+#[derive(Debug, Clone)]
 struct Mended {
     at: Instant,
     took: Duration,
+    about: String,
+}
+
+/// What came of asking for a mirror that is built anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Mend {
+    /// It was: what was missing can be read now, if the origin has it.
+    Done,
+    /// It would change nothing: it was just built for the sake of the same, or there is nothing to build it from.
+    Useless,
+    /// It was just built for the sake of something else; it can be built again in a moment.
+    Later,
 }
 
 #[derive(Debug, Clone)]
@@ -127,23 +140,26 @@ impl Repository {
         Err(fetch_error(origin, source))
     }
 
-    /// Builds the mirror anew because something in it that was asked for cannot be read, and returns whether it did: there is
-    /// nothing to build from, or it was just done, and what is not there now is not at the origin either.
+    /// Builds the mirror anew because something in it cannot be read that was asked for, of a commit or by an id.
     ///
     /// # Errors
     /// When the origin cannot be reached; the mirror then stays as it is.
-    pub fn mend(&self) -> Result<bool, RepoError> {
-        let Some(origin) = &self.origin else { return Ok(false) };
+    pub fn mend(&self, about: &str) -> Result<Mend, RepoError> {
+        let Some(origin) = &self.origin else { return Ok(Mend::Useless) };
         let mut mended = self.mended.lock().unwrap_or_else(PoisonError::into_inner);
         // However often something is missing, this takes no more than a twentieth of the time.
-        if mended.is_some_and(|last| last.at.elapsed() < (20 * last.took).max(MEND_PAUSE)) {
-            return Ok(false);
+        if let Some(last) =
+            mended.as_ref().filter(|last| last.at.elapsed() < (20 * last.took).max(MEND_PAUSE))
+        {
+            return Ok(if last.about == about { Mend::Useless } else { Mend::Later });
         }
         let _lock = self.lock()?;
         let began = Instant::now();
         let rebuilt = self.rebuild(origin);
-        *mended = Some(Mended { at: Instant::now(), took: began.elapsed() });
-        rebuilt.map(|()| true)
+        // One that could not be built says nothing of what the origin has.
+        let about = if rebuilt.is_ok() { about.to_owned() } else { String::new() };
+        *mended = Some(Mended { at: Instant::now(), took: began.elapsed(), about });
+        rebuilt.map(|()| Mend::Done)
     }
 
     /// Puts a mirror in the place of the one that is there, which is kept beside it: it may be all that is left of commits that

@@ -22,7 +22,7 @@ use std::path::PathBuf;
 
 pub use folder::FolderSource;
 pub use history::{CommitRange, History};
-pub use mirror::{Credentials, Repository};
+pub use mirror::{Credentials, Mend, Repository};
 pub use openpgp::PgpKeys;
 pub use signature::ssh_key_id;
 pub use snapshot::{FileEntry, Reason, Rejected, RepoSnapshot};
@@ -122,6 +122,8 @@ pub enum RepoError {
     Fetch { url: String, source: git2::Error },
     #[error("commit {0} is not in the repository")]
     NoSuchCommit(CommitId),
+    #[error("the mirror does not hold all of commit {0}; it is fetched again in a moment")]
+    Torn(CommitId),
     #[error(
         "{0} is not in the repository any more; what is deployed stays as it is until the reference is back"
     )]
