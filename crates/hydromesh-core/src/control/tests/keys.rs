@@ -32,6 +32,7 @@ fn moved(world: &mut World) {
 
 /// The same in newer rows of the same definition.
 fn rerun(world: &mut World, name: &str) {
+    world.outside += 1;
     world.commit(|tree| tree.get_mut(&id("customer/customers")).expect("there").version.push('1'));
     world.ask(name, Verb::Run { product: id("customer/customers") });
     world.rest();

@@ -9,7 +9,7 @@ use crate::ids::{PortId, ProductId};
 use crate::ledger::{
     Epoch, ErrorKind, Fact, FeatureDrift, KeysFound, Looked, Published, RunOutcome, StreamRows, Trained,
 };
-use crate::model::{Partitioning, Parts, Pipeline, Product, Values};
+use crate::model::{InputSource, Partitioning, Parts, Pipeline, Product, Values};
 use crate::observe::{Seen, SeenPartition};
 use crate::plan::{Print, Work, partition_bounds_ms};
 use crate::planted::{self, Bug};
@@ -60,11 +60,13 @@ impl Table {
     }
 }
 
-/// Returns the countries in what a product writes: others come and go with its files and with its version, and the first one stays.
-fn countries_in(product: &Product) -> BTreeSet<String> {
+/// Returns the countries in what a product writes: others come and go with its files, and the first one stays. Of the same files only
+/// what is outside of the mesh can bring others, which nobody looks for but who computes it by hand.
+fn countries_in(product: &Product, outside: usize) -> BTreeSet<String> {
     let files: usize = product.files.values().map(String::len).sum();
-    let version = product.outputs.values().map(|it| it.contract.version.len()).sum::<usize>();
-    ["c0".to_owned(), format!("c{}", (files + version) % 5)].into()
+    let from_outside = product.inputs.values().any(|it| matches!(it.source, InputSource::Files { .. }));
+    let other = if from_outside { files + outside } else { files };
+    ["c0".to_owned(), format!("c{}", other % 5)].into()
 }
 
 /// What becomes of a step's end on its way to control.
@@ -393,7 +395,7 @@ impl World {
         };
         let data_time_ms = ends_ms.or(Some(self.now_ms));
         let at_ms = self.at_work.control.now_ms();
-        let countries = countries_in(&running.product);
+        let countries = countries_in(&running.product, self.outside);
         let table = self.table(&port, running.above);
         let slot = partition.clone().unwrap_or_default();
         // As the lake does it: the key of a commit is remembered for ever, and looked at before the fence.

@@ -65,6 +65,8 @@ pub struct World {
     pub asleep: Vec<Process>,
     /// Steps that everybody takes for dead.
     pub ghosts: Vec<Running>,
+    /// What a definition reads that is no part of the mesh.
+    pub outside: usize,
 
     // What is durable.
     pub entries: Vec<Entry>,
@@ -112,6 +114,7 @@ impl World {
             at_work: Process::new(LedgerState::default(), 1),
             asleep: Vec::new(),
             ghosts: Vec::new(),
+            outside: 0,
             entries: Vec::new(),
             durable: LedgerState::default(),
             newest_epoch: 1,
