@@ -4,6 +4,7 @@
 //! page.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -144,17 +145,22 @@ async fn show(
     if path.exists() {
         return Ok(name);
     }
-    let frame =
-        SessionContext::new().read_table(Arc::clone(rows)).map_err(|error| unready("its rows", error))?;
-    let mut batches = frame.execute_stream().await.map_err(|error| unready("its rows", error))?;
-    let file = File::create(&path).map_err(|error| unready("its rows", error))?;
-    let mut writer =
-        Writer::new(format, file, &batches.schema()).map_err(|error| unready("its rows", error))?;
-    while let Some(batch) = batches.try_next().await.map_err(|error| unready("its rows", error))? {
-        writer.write(&batch).map_err(|error| unready("its rows", error))?;
-    }
-    writer.close().map_err(|error| unready("its rows", error))?;
+    write(rows, format, &path).await.map_err(|error| unready("its rows", error))?;
     Ok(name)
+}
+
+async fn write(
+    rows: &Arc<dyn TableProvider>,
+    format: RowsFormat,
+    path: &Path,
+) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let frame = SessionContext::new().read_table(Arc::clone(rows))?;
+    let mut batches = frame.execute_stream().await?;
+    let mut writer = Writer::new(format, File::create(path)?, &batches.schema())?;
+    while let Some(batch) = batches.try_next().await? {
+        writer.write(&batch)?;
+    }
+    Ok(writer.close()?)
 }
 
 /// Writes rows in one of the forms that a program may ask for.

@@ -7,6 +7,8 @@
 use std::io;
 use std::path::Path;
 
+/// How a process ends that did not begin its program.
+pub const NOT_BEGUN: u8 = 125;
 /// How the line on standard error begins that says why a program did not begin.
 pub const REFUSED: &str = "hydromesh does not begin it: ";
 

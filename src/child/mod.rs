@@ -24,8 +24,6 @@ const MOST_SAID_BYTES: u64 = 64 << 10;
 const LEFT_BEHIND: Duration = Duration::from_hours(24);
 /// Between two looks at whether it has ended.
 const PAUSE: Duration = Duration::from_millis(10);
-/// How a child ends that could not be confined, or did not find the program.
-const NOT_BEGUN: i32 = 125;
 
 /// The folder in which one program runs. It is removed with everything in it when this is dropped.
 #[derive(Debug)]
@@ -176,7 +174,7 @@ fn ended(scratch: &Scratch, status: ExitStatus) -> io::Result<Ended> {
         return Ok(Ended::Well { said: scratch.read("said")? });
     }
     let complained = scratch.read("complained")?;
-    if status.code() == Some(NOT_BEGUN)
+    if status.code() == Some(cell::NOT_BEGUN.into())
         && let Some(why) = complained.lines().find_map(|line| line.strip_prefix(cell::REFUSED))
     {
         return Ok(Ended::NotBegun(why.to_owned()));

@@ -6,10 +6,7 @@ use std::process::Command;
 
 use clap::Args;
 
-use crate::child::cell::{self, REFUSED};
-
-/// How it ends when the program did not begin.
-const NOT_BEGUN: u8 = 125;
+use crate::child::cell::{self, NOT_BEGUN, REFUSED};
 
 /// Arguments of `command-worker`.
 #[derive(Debug, Args)]

@@ -316,13 +316,22 @@ mod tests {
     use super::*;
     use crate::repo::{NewCommit, RepoWriter};
 
-    fn push(repo: &RepoWriter, message: &str) -> CommitId {
-        let text = b"apiVersion: hydromesh/v1\nkind: Mesh\nname: watched\n".to_vec();
-        let files = BTreeMap::from([("mesh.yaml".to_owned(), Some(text))]);
+    /// Pushes a commit of one file on top of another, or with a history of its own.
+    fn push_file(
+        repo: &RepoWriter,
+        parent: Option<&CommitId>,
+        message: &str,
+        file: (&str, &str),
+    ) -> CommitId {
+        let files = BTreeMap::from([(file.0.to_owned(), Some(file.1.as_bytes().to_vec()))]);
         let (author, email) = ("Mara", "mara@example.com");
-        let new =
-            NewCommit { branch: "main", parent: None, message, author, email, time_ms: 1_795_141_560_000 };
+        let new = NewCommit { branch: "main", parent, message, author, email, time_ms: 1_795_141_560_000 };
         repo.commit(new, &files).unwrap()
+    }
+
+    fn push(repo: &RepoWriter, message: &str) -> CommitId {
+        let text = "apiVersion: hydromesh/v1\nkind: Mesh\nname: watched\n";
+        push_file(repo, None, message, ("mesh.yaml", text))
     }
 
     #[test]
@@ -349,15 +358,6 @@ mod tests {
         assert_eq!((head.commit.id, head.passed.len()), (second, 0));
     }
 
-    /// Pushes a commit with a further file.
-    fn push_more(repo: &RepoWriter, parent: &CommitId, name: &str) -> CommitId {
-        let files = BTreeMap::from([(format!("docs/{name}.md"), Some(name.as_bytes().to_vec()))]);
-        let (author, email) = ("Mara", "mara@example.com");
-        let (parent, time_ms) = (Some(parent), 1_795_141_560_000);
-        let new = NewCommit { branch: "main", parent, message: name, author, email, time_ms };
-        repo.commit(new, &files).unwrap()
-    }
-
     /// Takes every object of the mirror away: what is fetched next brings what is new alone.
     fn tear(watcher: &Watcher) {
         let objects = watcher.repository.git_dir().join("objects");
@@ -375,12 +375,12 @@ mod tests {
         let first = push(&repo, "first");
         assert!(watcher.poll(None, None).unwrap().is_some());
         tear(&watcher);
-        let second = push_more(&repo, &first, "second");
+        let second = push_file(&repo, Some(&first), "second", ("docs/second.md", "second"));
         assert!(watcher.poll(Some(first.as_str()), None).unwrap().is_some());
         assert!(read(&second).unwrap().readable, "it was fetched again");
         // Torn again, before it may be built again: nothing is known of the next commit, and nothing concluded.
         tear(&watcher);
-        let third = push_more(&repo, &second, "third");
+        let third = push_file(&repo, Some(&second), "third", ("docs/third.md", "third"));
         assert!(watcher.poll(Some(second.as_str()), None).unwrap().is_some());
         let torn = read(&third).map(|reading| reading.readable).unwrap_err();
         assert!(matches!(torn, RepoError::Torn(_)), "{torn}");

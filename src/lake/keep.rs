@@ -1,6 +1,6 @@
 //! Which versions of a table are kept, and letting go of the others.
 
-use super::{LakeError, Table, TableFormat, Version, Writer, commit::retry_limit, delta, iceberg};
+use super::{LakeError, Table, TableFormat, Version, Writer, delta, iceberg};
 
 /// Versions to keep: the newest ones, and whatever somebody may be reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,17 +38,13 @@ impl Table {
     /// # Errors
     /// [`LakeError::Fenced`] for a stale writer.
     pub async fn expire(&self, keep: &Keep, writer: Writer) -> Result<u64, LakeError> {
-        for _ in 0..retry_limit() {
-            let attempt = match self.format {
+        let attempt = || async {
+            match self.format {
                 TableFormat::Delta => delta::expire(self, keep, writer).await,
                 TableFormat::Iceberg => iceberg::expire(self, keep, writer).await,
-            };
-            match attempt {
-                Err(LakeError::Conflict) => tokio::task::yield_now().await,
-                other => return other,
             }
-        }
-        Err(LakeError::Contended { address: self.address.clone(), attempts: retry_limit() })
+        };
+        self.beside_others(attempt).await
     }
 }
 

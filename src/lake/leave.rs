@@ -210,16 +210,14 @@ fn move_away(folder: &Path, target: &Path, known: Version) -> Result<(), LakeErr
 
 /// Returns whether a table began after a version was known: a table that takes the place of one counts on from there.
 fn is_another(folder: &Path, known: Version) -> Result<bool, LakeError> {
-    let read = |path: &Path| match std::fs::read_to_string(path) {
-        Err(source) if source.kind() == ErrorKind::NotFound => Ok(None),
-        read => read.map(Some).map_err(|source| LakeError::io("read", path, source)),
-    };
-    let base = super::delta_log::Log::at(folder).base()?;
-    if base > known.0 {
+    if super::delta_log::Log::at(folder).base()? > known.0 {
         return Ok(true);
     }
     let iceberg = folder.join("metadata").join("v1.metadata.json");
-    let Some(text) = read(&iceberg)? else { return Ok(false) };
+    let text = match std::fs::read_to_string(&iceberg) {
+        Err(source) if source.kind() == ErrorKind::NotFound => return Ok(false),
+        read => read.map_err(|source| LakeError::io("read", &iceberg, source))?,
+    };
     let first: Value = serde_json::from_str(&text)?;
     Ok(first.get("last-sequence-number").and_then(Value::as_i64).is_some_and(|first| first > known.0))
 }

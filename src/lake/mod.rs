@@ -248,17 +248,26 @@ impl Table {
     /// [`LakeError::Replaced`] when something else lies in its place, see [`Table::above`].
     pub async fn ensure(&self, spec: &TableSpec, writer: Writer) -> Result<Ensured, LakeError> {
         check_spec(spec)?;
-        for _ in 0..retry_limit() {
-            let attempt = match self.format {
+        let attempt = || async {
+            match self.format {
                 TableFormat::Delta => delta::ensure(self, spec, writer).await,
                 TableFormat::Iceberg => iceberg::ensure(self, spec, writer).await,
-            };
-            match attempt {
+            }
+        };
+        let ensured = self.beside_others(attempt).await;
+        point("lake.after-ensure");
+        ensured
+    }
+
+    /// Tries to commit until nobody else was first, each time on the newest version.
+    async fn beside_others<T, F: Future<Output = Result<T, LakeError>>>(
+        &self,
+        attempt: impl Fn() -> F,
+    ) -> Result<T, LakeError> {
+        for _ in 0..retry_limit() {
+            match attempt().await {
                 Err(LakeError::Conflict) => tokio::task::yield_now().await,
-                other => {
-                    point("lake.after-ensure");
-                    return other;
-                }
+                other => return other,
             }
         }
         Err(LakeError::Contended { address: self.address.clone(), attempts: retry_limit() })
@@ -366,19 +375,17 @@ impl Table {
         meta: &CommitMeta,
     ) -> Result<Published, LakeError> {
         self.complete(staged, mode, meta).await?;
-        for _ in 0..retry_limit() {
+        let staged = &*staged;
+        let attempt = || async move {
             point("lake.before-commit");
-            let attempt = match self.format {
+            let published = match self.format {
                 TableFormat::Delta => delta::publish(self, staged, mode, meta).await,
                 TableFormat::Iceberg => iceberg::publish(self, staged, mode, meta).await,
             };
             point("lake.after-commit");
-            match attempt {
-                Err(LakeError::Conflict) => tokio::task::yield_now().await,
-                other => return other,
-            }
-        }
-        Err(LakeError::Contended { address: self.address.clone(), attempts: retry_limit() })
+            published
+        };
+        self.beside_others(attempt).await
     }
 
     /// Checks that the staged files fit the mode, and adds the empty file that makes an empty

@@ -67,10 +67,13 @@ impl ValuesTable {
             Some(_) => table.commits(1).await?.pop().map(|(version, _)| version.0),
             None => None,
         };
+        // The table is written anew every few seconds: no program is run as often.
+        let mut output = output.clone();
+        output.contract.quality.retain(|rule| !matches!(rule.check, QualityCheck::Command(_)));
         Ok(Self {
             table,
             pipeline,
-            output: output.clone(),
+            output,
             port,
             entity: entity.to_owned(),
             schema,
@@ -118,12 +121,10 @@ impl ValuesTable {
         let provider = self.table.staged_provider(&staged);
         let object = self.port.port.as_str();
         // The table is written anew every few seconds, and nobody records how many rows it had: nothing is usual of it.
-        // Nor is a program run as often.
-        let mut rules = self.output.contract.quality.clone();
-        rules.retain(|rule| !matches!(rule.check, QualityCheck::Command(_)));
+        let rules = &self.output.contract.quality;
         let outcomes = context
             .engine
-            .audit(&rules, provider, object, &Against::default())
+            .audit(rules, provider, object, &Against::default())
             .instrument(info_span!("audit"))
             .await?;
         let blocked = outcomes.iter().any(QualityOutcome::blocks);

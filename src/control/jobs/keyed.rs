@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hydromesh_core::ledger::{Fact, KeysFound, RunOutcome};
 
+use super::listed::{RAW, around, showing};
 use super::picked::World;
 use super::*;
 use crate::apply::Blobs;
@@ -21,36 +22,9 @@ impl Blobs for Sales {
     }
 }
 
-const FIELDS: &str = "  - {name: region, logicalType: string, classification: public}\n  - {name: shop, logicalType: integer}\n  - {name: amount, logicalType: integer}\n";
-
-/// A product that shows what it reads, cut as said.
+/// A product that shows all of what it reads, cut as said.
 fn copying(name: &str, input: &str, partition: &str, format: &str) -> Vec<(String, String)> {
-    let of = |file: &str| format!("domains/shop/{name}/{file}");
-    let contract = |name: &str| {
-        format!(
-            "apiVersion: v3.2.0\nkind: DataContract\nversion: 1.0.0\nschema:\n- name: {name}\n  properties:\n{FIELDS}"
-        )
-    };
-    let port = if input == "raw" {
-        "{name: raw, customProperties: [{property: hydromesh.files, value: '*.csv'}]}".to_owned()
-    } else {
-        format!("{{name: {input}, contractId: shop/{input}.{input}}}")
-    };
-    let product = format!(
-        "apiVersion: v1.1.0\nkind: DataProduct\ninputPorts:\n- {port}\noutputPorts:\n- {{name: {name}, customProperties: [{{property: hydromesh.format, value: {format}}}]}}\n"
-    );
-    let pipeline = format!(
-        "apiVersion: hydromesh/v1\nkind: BatchPipeline\nname: make\noutput: {name}\nsql: SELECT region, shop, amount FROM {input}\n{partition}"
-    );
-    let mut files = vec![
-        (of("product.odps.yaml"), product),
-        (of(&format!("{name}.odcs.yaml")), contract(name)),
-        (of("pipeline.yaml"), pipeline),
-    ];
-    if input == "raw" {
-        files.extend([(of("raw.odcs.yaml"), contract("raw")), (of("raw.csv"), String::new())]);
-    }
-    files
+    showing(name, RAW, ("region, shop, amount", input), partition, format)
 }
 
 fn by(column: &str, input: &str) -> String {
@@ -58,12 +32,7 @@ fn by(column: &str, input: &str) -> String {
 }
 
 async fn world() -> World {
-    let fixed = [
-        ("mesh.yaml", "apiVersion: hydromesh/v1\nkind: Mesh\nname: m\nenvironments: {dev: {ref: main}}\n"),
-        ("domains/shop/domain.yaml", "apiVersion: hydromesh/v1\nkind: Domain\nowners: [a@example.com]\n"),
-    ];
-    let mut files: Vec<(String, String)> =
-        fixed.map(|(path, text)| (path.to_owned(), text.to_owned())).into();
+    let mut files = around();
     files.extend(copying("sales", "raw", "", "delta"));
     files.extend(copying("icy", "raw", "", "iceberg"));
     files.extend(copying("regions", "sales", &by("region", "sales"), "delta"));

@@ -19,43 +19,66 @@ impl Blobs for Orders {
     }
 }
 
-/// A product that is cut by a column with these values, and sums what it sees.
-fn summing(name: &str, by: (&str, &str), values: &str, from: &str, format: &str) -> Vec<(String, String)> {
-    let (by, kind) = by;
-    let of = |file: &str| format!("domains/shop/{name}/{file}");
-    let contract = format!(
-        "apiVersion: v3.2.0\nkind: DataContract\nversion: 1.0.0\nschema:\n- name: {name}\n  properties:\n  - {{name: {by}, logicalType: {kind}, classification: public}}\n  - {{name: amount, logicalType: integer}}\n"
-    );
-    let input = if from == "raw" {
-        "{name: raw, customProperties: [{property: hydromesh.files, value: '*.csv'}]}".to_owned()
-    } else {
-        format!("{{name: {from}, contractId: shop/{from}.{from}}}")
-    };
-    let product = format!(
-        "apiVersion: v1.1.0\nkind: DataProduct\ninputPorts:\n- {input}\noutputPorts:\n- {{name: {name}, customProperties: [{{property: hydromesh.format, value: {format}}}]}}\n"
-    );
-    let pipeline = format!(
-        "apiVersion: hydromesh/v1\nkind: BatchPipeline\nname: make\noutput: {name}\nsql: SELECT {by}, amount FROM {from}\npartition: {{by: {by}, values: {values}}}\n"
-    );
-    let mut files = vec![
-        (of("product.odps.yaml"), product),
-        (of(&format!("{name}.odcs.yaml")), contract),
-        (of("pipeline.yaml"), pipeline),
-    ];
-    if from == "raw" {
-        let raw = "apiVersion: v3.2.0\nkind: DataContract\nversion: 1.0.0\nschema:\n- name: raw\n  properties:\n  - {name: region, logicalType: string}\n  - {name: shop, logicalType: integer}\n  - {name: amount, logicalType: integer}\n";
-        files.extend([(of("raw.odcs.yaml"), raw.to_owned()), (of("raw.csv"), String::new())]);
-    }
-    files
-}
+/// Columns of the files `raw`.
+pub(super) const RAW: &str = "  - {name: region, logicalType: string, classification: public}\n  - {name: shop, logicalType: integer}\n  - {name: amount, logicalType: integer}\n";
 
-async fn world() -> World {
+/// What is around the products of a mesh.
+pub(super) fn around() -> Vec<(String, String)> {
     let fixed = [
         ("mesh.yaml", "apiVersion: hydromesh/v1\nkind: Mesh\nname: m\nenvironments: {dev: {ref: main}}\n"),
         ("domains/shop/domain.yaml", "apiVersion: hydromesh/v1\nkind: Domain\nowners: [a@example.com]\n"),
     ];
-    let mut files: Vec<(String, String)> =
-        fixed.map(|(path, text)| (path.to_owned(), text.to_owned())).into();
+    fixed.map(|(path, text)| (path.to_owned(), text.to_owned())).into()
+}
+
+/// A product that shows some columns of what it reads, the files `raw` or the port of another product; its contract has these fields.
+pub(super) fn showing(
+    name: &str,
+    fields: &str,
+    (columns, input): (&str, &str),
+    partition: &str,
+    format: &str,
+) -> Vec<(String, String)> {
+    let of = |file: &str| format!("domains/shop/{name}/{file}");
+    let contract = |name: &str, fields: &str| {
+        format!(
+            "apiVersion: v3.2.0\nkind: DataContract\nversion: 1.0.0\nschema:\n- name: {name}\n  properties:\n{fields}"
+        )
+    };
+    let port = if input == "raw" {
+        "{name: raw, customProperties: [{property: hydromesh.files, value: '*.csv'}]}".to_owned()
+    } else {
+        format!("{{name: {input}, contractId: shop/{input}.{input}}}")
+    };
+    let product = format!(
+        "apiVersion: v1.1.0\nkind: DataProduct\ninputPorts:\n- {port}\noutputPorts:\n- {{name: {name}, customProperties: [{{property: hydromesh.format, value: {format}}}]}}\n"
+    );
+    let pipeline = format!(
+        "apiVersion: hydromesh/v1\nkind: BatchPipeline\nname: make\noutput: {name}\nsql: SELECT {columns} FROM {input}\n{partition}"
+    );
+    let mut files = vec![
+        (of("product.odps.yaml"), product),
+        (of(&format!("{name}.odcs.yaml")), contract(name, fields)),
+        (of("pipeline.yaml"), pipeline),
+    ];
+    if input == "raw" {
+        files.extend([(of("raw.odcs.yaml"), contract("raw", RAW)), (of("raw.csv"), String::new())]);
+    }
+    files
+}
+
+/// A product that is cut by a column with these values, and shows what it sees.
+fn summing(name: &str, by: (&str, &str), values: &str, from: &str, format: &str) -> Vec<(String, String)> {
+    let (by, kind) = by;
+    let fields = format!(
+        "  - {{name: {by}, logicalType: {kind}, classification: public}}\n  - {{name: amount, logicalType: integer}}\n"
+    );
+    let partition = format!("partition: {{by: {by}, values: {values}}}\n");
+    showing(name, &fields, (&format!("{by}, amount"), from), &partition, format)
+}
+
+async fn world() -> World {
+    let mut files = around();
     let (region, shop) = (("region", "string"), ("shop", "integer"));
     files.extend(summing("delta", region, "[it, de, \"O'Neil / x\"]", "raw", "delta"));
     files.extend(summing("iceberg", region, "[it, de, \"O'Neil / x\"]", "raw", "iceberg"));
