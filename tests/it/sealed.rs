@@ -2,7 +2,7 @@
 //!
 //! Under strace, which sees every file that the process and its libraries ask for, with a repository that would like more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -52,17 +52,15 @@ impl Seen {
     /// Reads what strace wrote with `-f -y`.
     fn of(trace: &str) -> Self {
         let mut seen = Self::default();
-        for line in trace.lines() {
-            let call = line.split_once(' ').map_or(line, |(_, call)| call.trim_start());
-            let name = call.trim_start_matches("<... ").split(['(', ' ']).next().unwrap_or_default();
-            match name {
-                "execve" | "execveat" => seen.programs.push(call.to_owned()),
+        for call in calls(trace) {
+            match call.split('(').next().unwrap_or_default() {
+                "execve" | "execveat" => seen.programs.push(call),
                 // Answers to whoever looks at the site go over connections that others made.
-                "connect" => seen.connections.push(call.to_owned()),
-                "sendto" | "sendmsg" if call.contains("sa_family=") => seen.connections.push(call.to_owned()),
+                "connect" => seen.connections.push(call),
+                "sendto" | "sendmsg" if call.contains("sa_family=") => seen.connections.push(call),
                 "open" | "openat" | "openat2" | "creat" => {
                     // What was asked for, and, behind `= FD`, what came of it with every link followed.
-                    seen.files.extend(asked(call));
+                    seen.files.extend(asked(&call));
                     let result = call.rsplit_once(" = ").map(|(_, result)| result).unwrap_or_default();
                     if let Some((_, path)) = result.split_once('<') {
                         seen.files.insert(of_itself(Path::new(path.trim_end_matches('>'))));
@@ -96,6 +94,44 @@ impl Seen {
             |path: &Path| allowed.iter().any(|folder| path.starts_with(folder) || is_above(folder, path));
         self.files.iter().filter(|path| !is_system(path) && !is_ours(path)).collect()
     }
+}
+
+/// Returns each call of a trace in one piece.
+///
+/// Where another process does something before a call ends, strace writes the call's beginning and its end on lines of their own.
+fn calls(trace: &str) -> Vec<String> {
+    let mut begun: HashMap<&str, &str> = HashMap::new();
+    let mut calls = Vec::new();
+    for line in trace.lines() {
+        let (process, call) = line.split_once(' ').unwrap_or(("", line));
+        let call = call.trim_start();
+        if let Some(beginning) = call.strip_suffix("<unfinished ...>") {
+            begun.insert(process, beginning);
+        } else if let Some((_, end)) = call.strip_prefix("<... ").and_then(|it| it.split_once(" resumed>")) {
+            calls.push(begun.remove(process).unwrap_or_default().to_owned() + end);
+        } else {
+            calls.push(call.to_owned());
+        }
+    }
+    // A process that was ended inside a call asked for it all the same.
+    calls.extend(begun.into_values().map(str::to_owned));
+    calls
+}
+
+#[test]
+fn a_call_that_another_interrupts_is_read_as_one() {
+    let trace = "7 execve(\"/proc/self/exe\", [\"hydromesh\"], 0x7f /* 0 vars */ <unfinished ...>\n\
+                 8 openat(AT_FDCWD</here>, \"a\", O_RDONLY <unfinished ...>\n\
+                 7 <... execve resumed>)             = 0\n\
+                 9 openat(AT_FDCWD</here>, \"b\", O_RDONLY <unfinished ...>\n\
+                 8 <... openat resumed>) = 5</there/a>\n\
+                 10 connect(3, {sa_family=AF_UNIX} <unfinished ...>\n";
+    let seen = Seen::of(trace);
+    assert_eq!(seen.programs.len(), 1, "{seen:?}");
+    assert!(seen.programs[0].starts_with("execve(\"/proc/self/exe\"") && seen.programs[0].ends_with("= 0"));
+    let files: Vec<&str> = seen.files.iter().map(|it| text(it)).collect();
+    assert_eq!(files, ["/here/a", "/here/b", "/there/a"]);
+    assert_eq!(seen.connections.len(), 1);
 }
 
 /// Returns the path with `self` for the number of a process under `/proc`: the link leads each to itself.
