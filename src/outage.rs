@@ -14,6 +14,11 @@ impl Outage {
         news
     }
 
+    /// Returns whether something is wrong.
+    pub(crate) fn lasts(&self) -> bool {
+        !self.0.is_empty()
+    }
+
     /// Notes that all is well: the next trouble is news.
     pub(crate) fn ends(&mut self) {
         self.0.clear();

@@ -237,6 +237,7 @@ pub fn allow(question: &hydromesh_core::control::Question) -> Decision {
         warnings: Vec::new(),
         waived: Vec::new(),
         policy_digest: String::new(),
+        rules: String::new(),
         input_hash: String::new(),
     }
 }

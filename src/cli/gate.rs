@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::Failure;
 use super::output::{Paint, Tone};
 use super::policy::open_set;
-use crate::control::{GateInputs, Judge, OwnRules, Reading, own_rules};
+use crate::control::{GateInputs, Judge, Lineage, OwnRules, Reading, own_rules};
 use crate::policy::{Decision, GateProcess, Violation};
 use crate::repo::{CommitId, Repository};
 
@@ -62,7 +62,8 @@ impl Answers {
                 place.insert(Judge::of(&central, own.unwrap_or_else(here)));
             }
         }
-        let inputs = GateInputs::new(&reading.desired, ledger, &plan.environment);
+        let lineage = Lineage::of(&reading.desired);
+        let inputs = GateInputs::new(&reading.desired, &lineage, ledger, &plan.environment);
         let mut gate = GateProcess::default();
         let answers = plan.changes.iter().map(|change| {
             let judge = &judges[&ledger.base_of(&change.product)];

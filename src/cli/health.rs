@@ -20,9 +20,11 @@ const GIVEN_UP: u32 = 3;
 pub enum Health {
     /// A step failed and will not be tried again by itself.
     Failing,
+    /// A rule stops what is deployed.
+    Stopped,
     /// Data is older than promised.
     Late,
-    /// The last commit was denied; what was deployed before goes on.
+    /// The last commit was denied, or what is deployed is by now; it goes on.
     Denied,
     /// The last commit does not check; what was deployed before goes on.
     Broken,
@@ -46,6 +48,7 @@ impl Health {
     pub fn word(self) -> &'static str {
         match self {
             Self::Failing => "failing",
+            Self::Stopped => "stopped",
             Self::Late => "late",
             Self::Denied => "denied",
             Self::Broken => "broken",
@@ -62,7 +65,7 @@ impl Health {
     #[must_use]
     pub fn tone(self) -> Tone {
         match self {
-            Self::Failing | Self::Late | Self::Denied | Self::Broken => Tone::Bad,
+            Self::Failing | Self::Stopped | Self::Late | Self::Denied | Self::Broken => Tone::Bad,
             Self::Held | Self::Paused | Self::Waiting => Tone::Odd,
             Self::Working => Tone::Plain,
             Self::Retired => Tone::Faint,
@@ -242,6 +245,10 @@ fn judge(
             format!("{step} failed with {}: {}{more}", attempts.code, attempts.message),
         );
     }
+    // It is late because of that before long.
+    if let Some(rule) = book.ledger.stopped_by(id) {
+        return (Health::Stopped, format!("by the rule {}: {}", rule.rule, rule.message));
+    }
     if let (Some(late), Some(promise)) = (freshness.late_ms(), freshness.promise_ms) {
         let why =
             format!("its newest data is {} older than the {} it promises", length(late), length(promise));
@@ -252,6 +259,10 @@ fn judge(
         Some((Outcome::Broken, why)) => return (Health::Broken, why.to_owned()),
         Some((Outcome::Held, why)) => return (Health::Held, why.to_owned()),
         _ => {}
+    }
+    if let Some(rule) = book.ledger.objections(id).first() {
+        let why = format!("{} no longer allows what is deployed: {}", rule.rule, rule.message);
+        return (Health::Denied, why);
     }
     if let Some(why) = retired_text(book, id) {
         return (Health::Retired, why);

@@ -209,6 +209,11 @@ fn obstacles(book: &Book, id: &ProductId) -> Vec<Reason> {
     if !book.ledger.deployed.contains_key(id) {
         return reasons;
     }
+    for rule in book.ledger.objections(id) {
+        let does = if rule.running { "stops" } else { "no longer allows" };
+        let text = format!("the rule {} {does} what is deployed: {}", rule.rule, rule.message);
+        reasons.push(reason("gate", Tone::Bad, text).next(rule.remediation.trim().to_owned()));
+    }
     for (step, attempts) in book.ledger.failed.iter().filter(|(step, _)| step.pipeline.product == *id) {
         if attempts.is_by_hand() {
             let text = format!("{step} was {}, {}", attempts.message, ago(attempts.at_ms, book.now_ms));

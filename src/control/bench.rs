@@ -18,6 +18,8 @@ pub(super) struct Case {
     pub question: Question,
     pub document: Value,
     pub judge: Judge,
+    /// What its rules are for this product now.
+    pub rules: String,
     /// Of the judgement, for traces.
     pub span: Span,
 }
@@ -76,9 +78,9 @@ impl Bench {
         let asked = Arc::clone(&docket);
         std::thread::Builder::new().name("gate".to_owned()).spawn(move || {
             let mut gate = GateProcess::default();
-            while let Some(Case { question, document, judge, span }) = asked.next() {
+            while let Some(Case { question, document, judge, rules, span }) = asked.next() {
                 let decision = span.in_scope(|| gate.decide(judge.rules(), &document));
-                let decision = judge.answer(&question, decision);
+                let decision = judge.answer(&question, rules, decision);
                 Telling::judged(&span, &decision);
                 drop(span);
                 // When the loop is gone, nobody needs to know.

@@ -241,7 +241,8 @@ pub fn shapes(mesh: &Mesh) -> ShapeResults {
     AllCores.map(&shares, |share| shapes_of(mesh, share)).into_iter().flatten().collect()
 }
 
-fn shapes_of(mesh: &Mesh, products: &[&Product]) -> ShapeResults {
+/// Describes the queries of some products.
+pub(super) fn shapes_of(mesh: &Mesh, products: &[&Product]) -> ShapeResults {
     let describer = Describer::new();
     let mut results = ShapeResults::new();
     for product in products {

@@ -17,25 +17,43 @@ use serde_json::{Value, json};
 use crate::clock::rfc3339;
 use crate::policy::concerns;
 
-/// What the documents of one commit share: lineage is derived once.
-pub struct GateInputs<'a> {
-    desired: &'a Desired,
-    ledger: &'a LedgerState,
-    environment: &'a str,
+/// The lineage of a mesh: what all documents of a commit share, and what takes longest to derive.
+pub struct Lineage {
     edges: Vec<ColumnEdge>,
     labels: serde_json::Map<String, Value>,
 }
 
-impl<'a> GateInputs<'a> {
-    /// Prepares the documents of a commit.
+impl Lineage {
+    /// Derives it.
     #[must_use]
-    pub fn new(desired: &'a Desired, ledger: &'a LedgerState, environment: &'a str) -> Self {
+    pub fn of(desired: &Desired) -> Self {
         let edges = column_edges(&desired.mesh, &desired.shapes);
         let labels = labels(&desired.mesh, &edges)
             .into_iter()
             .map(|(column, label)| (column.to_string(), json!(label)))
             .collect();
-        Self { desired, ledger, environment, edges, labels }
+        Self { edges, labels }
+    }
+}
+
+/// What the documents of one commit are made of.
+pub struct GateInputs<'a> {
+    desired: &'a Desired,
+    lineage: &'a Lineage,
+    ledger: &'a LedgerState,
+    environment: &'a str,
+}
+
+impl<'a> GateInputs<'a> {
+    /// Prepares the documents of a commit.
+    #[must_use]
+    pub fn new(
+        desired: &'a Desired,
+        lineage: &'a Lineage,
+        ledger: &'a LedgerState,
+        environment: &'a str,
+    ) -> Self {
+        Self { desired, lineage, ledger, environment }
     }
 
     /// Returns the document for one question.
@@ -55,12 +73,14 @@ impl<'a> GateInputs<'a> {
         let desired = self.desired.mesh.products.get(id);
         let Some(product) = desired.or(deployed) else { return json!({"apiVersion": "hydromesh/v1"}) };
         let base = ran.map(|deployed| deployed.commit.as_str());
+        // What stands is judged as if it were deployed now over itself: by every rule, with nothing changed.
+        let action = if question.action == "stand" { "deploy" } else { &question.action };
         json!({
             "apiVersion": "hydromesh/v1",
             "kind": "DeployGateInput",
             "request": {
                 "id": format!("{}:{}:{}", question.action, id, question.fingerprint),
-                "action": question.action,
+                "action": action,
                 "environment": self.environment,
                 "time": rfc3339(now_ms),
             },
@@ -97,11 +117,12 @@ impl<'a> GateInputs<'a> {
             upstream_ports(product).into_iter().map(|port| port.product.to_string()).collect();
         let downstream: Vec<String> =
             self.desired.mesh.readers(id).map(|reader| reader.id.to_string()).collect();
-        let edges: Vec<&ColumnEdge> = self.edges.iter().filter(|edge| edge.to.port.product == *id).collect();
+        let edges: Vec<&ColumnEdge> =
+            self.lineage.edges.iter().filter(|edge| edge.to.port.product == *id).collect();
         let labels: serde_json::Map<String, Value> = edges
             .iter()
             .flat_map(|edge| [edge.from.to_string(), edge.to.to_string()])
-            .filter_map(|column| self.labels.get(&column).map(|label| (column, label.clone())))
+            .filter_map(|column| self.lineage.labels.get(&column).map(|label| (column, label.clone())))
             .collect();
         let edges: Vec<Value> = edges
             .into_iter()

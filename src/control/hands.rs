@@ -13,6 +13,7 @@ use super::error::UpError;
 use super::gate_input::GateInputs;
 use super::judges::Judges;
 use super::telling::Telling;
+use super::views::Views;
 use super::{jobs, ledger, preview};
 use crate::apply::Context;
 use crate::clock::{Clock, rfc3339};
@@ -42,6 +43,10 @@ pub(super) struct Hands<'a> {
     pub changed: bool,
     /// Something else is deployed than the poll was told.
     pub deployed: bool,
+    /// What the gate is shown.
+    pub views: Views,
+    /// Of the rules in force.
+    pub unruled: Outage,
     /// Of the board.
     pub outage: Outage,
     /// What is said of runs and commits.
@@ -71,13 +76,40 @@ impl Hands<'_> {
         control: &mut Control,
         events: impl IntoIterator<Item = Event>,
     ) -> Vec<Effect> {
-        let desk = &mut self.desk;
-        let events = events.into_iter().inspect(|event| {
-            if let Event::Finished { run, .. } = event {
-                desk.ended(run);
-            }
+        let (desk, views) = (&mut self.desk, &mut self.views);
+        let events = events.into_iter().inspect(|event| match event {
+            Event::Finished { run, .. } => desk.ended(run),
+            Event::Commit { .. } => views.read += 1,
+            _ => {}
         });
         control.step(self.context.clock.now_ms(), events)
+    }
+
+    /// Lets core know which rules are in force, when they may be others than it was told.
+    pub(super) async fn rule(&mut self, control: &mut Control) -> Result<(), UpError> {
+        if control.desired().is_none() {
+            return Ok(());
+        }
+        let now_ms = self.context.clock.now_ms();
+        match self.judges.in_force(&control.ledger, self.views.deploys, now_ms) {
+            Ok(rules) => {
+                self.unruled.ends();
+                self.take(control, rules.map(Event::Ruled)).await
+            }
+            Err(error) => {
+                let why = crate::text::chain(&error);
+                if self.unruled.begins(&why) {
+                    tracing::warn!("the rules in force cannot be read, tried again: {why}");
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Returns whether core knows which rules are in force, as far as they can be read.
+    pub(super) fn is_ruled(&self, control: &Control) -> bool {
+        self.unruled.lasts()
+            || self.judges.is_told(&control.ledger, self.views.deploys, self.context.clock.now_ms())
     }
 
     /// Takes what other processes said of their steps, and the ends of those whose process is gone.
@@ -154,7 +186,10 @@ impl Hands<'_> {
             Effect::Append(entries) => {
                 let deploys =
                     |entry: &Entry| matches!(entry.fact, Fact::Deployed { .. } | Fact::Retired { .. });
-                self.deployed |= entries.iter().any(deploys);
+                if entries.iter().any(deploys) {
+                    self.deployed = true;
+                    self.views.deploys += 1;
+                }
                 let part = self.telling.deploying(&entries);
                 ledger::append(self.store, self.context.epoch, &entries).instrument(part).await?;
                 self.telling.appended(&entries, &control.ledger, now_ms);
@@ -173,10 +208,12 @@ impl Hands<'_> {
                 if let Some(decision) = refused {
                     return Ok(Some(Event::Decided(decision)));
                 }
-                let inputs = GateInputs::new(desired, &control.ledger, &self.context.environment);
+                let (desired, lineage) = self.views.of(&question, desired, &control.ledger);
+                let inputs = GateInputs::new(desired, lineage, &control.ledger, &self.context.environment);
                 let document = judge.document(&inputs, &question, now_ms);
+                let rules = judge.rules_for(&question.product, now_ms);
                 let span = self.telling.judging(&question);
-                self.bench.put(Case { question, document, judge, span });
+                self.bench.put(Case { question, document, judge, rules, span });
             }
             Effect::Start(start) => {
                 let run = start.run.clone();

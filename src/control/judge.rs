@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use hydromesh_core::control::Question;
+use hydromesh_core::ids::ProductId;
 use hydromesh_core::ledger::{Decision, Finding, WaivedFinding};
 use hydromesh_core::waiver::Waiver;
 use serde_json::Value;
@@ -10,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::desired::OwnRules;
 use super::gate_input::GateInputs;
-use crate::policy::{self, Gate, PolicySet, Rules, Violation};
+use crate::policy::{self, Enforce, Gate, PolicySet, Rules, Violation, concerns};
 
 /// One set of rules with its waivers, and what it is asked.
 #[derive(Clone)]
@@ -56,6 +57,27 @@ impl Judge {
         inputs.document(question, self.digest(), &self.waivers, now_ms)
     }
 
+    /// Returns a digest of what the rules are for a product at an instant: those that it is judged by, and the waivers that count.
+    #[must_use]
+    pub fn rules_for(&self, id: &ProductId, now_ms: i64) -> String {
+        let mut hash = Sha256::new();
+        hash.update(self.rules.digest_for(id.domain.as_str()));
+        let text = id.to_string();
+        for it in self.waivers.iter().filter(|it| it.expires_ms > now_ms && concerns(&it.scope, &text)) {
+            hash.update(format!(
+                "\n{:?}",
+                (&it.id, &it.rule, &it.scope, &it.reason, &it.approver, &it.expires)
+            ));
+        }
+        hex::encode(hash.finalize()).chars().take(16).collect()
+    }
+
+    /// Returns when the next waiver ends, milliseconds UTC.
+    #[must_use]
+    pub fn until_ms(&self, now_ms: i64) -> Option<i64> {
+        self.waivers.iter().map(|it| it.expires_ms).filter(|it| *it > now_ms).min()
+    }
+
     /// Returns where a waiver stands.
     fn place(&self, id: &str) -> String {
         let found = self.waivers.iter().find(|waiver| waiver.id == id);
@@ -76,11 +98,12 @@ impl Judge {
             message: format!("HM-P005: waiver {id} of {rule} waives nothing: {}", it.why),
             path: self.place(&id),
             remediation: "Remove it, or let its approver set a later end.".to_owned(),
+            running: false,
         }
     }
 
-    /// Returns an answer in the ledger's words.
-    pub(super) fn answer(&self, question: &Question, decision: policy::Decision) -> Decision {
+    /// Returns an answer in the ledger's words; `rules` is what they were when it was asked, see [`Judge::rules_for`].
+    pub(super) fn answer(&self, question: &Question, rules: String, decision: policy::Decision) -> Decision {
         let id: String = {
             let text = format!("{}\n{}\n{}", question.action, question.product, decision.input_hash);
             hex::encode(Sha256::digest(text)).chars().take(16).collect()
@@ -97,6 +120,7 @@ impl Judge {
             warnings: decision.warnings.into_iter().map(finding).chain(ended).collect(),
             waived: decision.waived.into_iter().map(|it| self.waived(it)).collect(),
             policy_digest: self.digest().to_owned(),
+            rules,
             input_hash: decision.input_hash,
         }
     }
@@ -108,5 +132,6 @@ fn finding(violation: Violation) -> Finding {
         message: violation.message,
         path: violation.path.unwrap_or_default(),
         remediation: violation.remediation.unwrap_or_default(),
+        running: violation.enforce == Enforce::Running,
     }
 }

@@ -23,13 +23,14 @@ mod statuses;
 mod telling;
 mod trusted;
 mod turn;
+mod views;
 mod watch;
 
 pub use ahead::{AheadError, Waiting};
 pub use copy::CopyError;
 pub use desired::{OwnRules, Reading, environments, own_rules, read, shapes};
 pub use error::UpError;
-pub use gate_input::GateInputs;
+pub use gate_input::{GateInputs, Lineage};
 pub use hint::Hints;
 pub use judge::Judge;
 pub use kept::{Kept, KeptError};

@@ -23,6 +23,7 @@ use super::ledger;
 use super::run::{QUERY_MEMORY_BYTES, WorkThreads, bench, create};
 use super::seat::{START_MS, lead, leave, owner};
 use super::telling::Telling;
+use super::views::Views;
 use super::watch::Watcher;
 use crate::apply::Context;
 use crate::clock::Clock;
@@ -200,6 +201,8 @@ async fn build(
         changed: true,
         deployed: false,
         outage: Outage::default(),
+        views: Views::default(),
+        unruled: Outage::default(),
         telling: Telling::default(),
     };
     let opening = control.open(now_ms, lease.epoch, env!("CARGO_PKG_VERSION"));
@@ -363,10 +366,12 @@ pub(super) fn refusal(
             message: format!("{why}; what is deployed in {} is read", parent_of(ledger)),
             path: port.to_string(),
             remediation: "nothing: it is deployed when the change is merged".to_owned(),
+            running: false,
         }],
         warnings: Vec::new(),
         waived: Vec::new(),
         policy_digest: digest.to_owned(),
+        rules: String::new(),
         input_hash: String::new(),
     })
 }

@@ -28,6 +28,7 @@ use super::statuses::keep_told;
 use super::telling::Telling;
 use super::trusted::Trust;
 use super::turn::{Loop, Once};
+use super::views::Views;
 use super::watch::Watcher;
 use super::{ledger, observe};
 use crate::apply::{Blobs, Context, keep_online};
@@ -163,6 +164,8 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
         changed: true,
         deployed: false,
         outage: Outage::default(),
+        views: Views::default(),
+        unruled: Outage::default(),
         telling: Telling::default(),
     };
     let opening = control.open(options.clock.now_ms(), lease.epoch, env!("CARGO_PKG_VERSION"));

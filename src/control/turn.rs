@@ -132,7 +132,8 @@ impl Loop<'_> {
         if once.facts != facts {
             (once.facts, once.since) = (facts, Instant::now());
         }
-        if !(self.ruled && once.asked && *once.looks.borrow() > 0 && self.inbox.is_empty()) {
+        let ruled = self.ruled && self.hands.is_ruled(&self.control);
+        if !(ruled && once.asked && *once.looks.borrow() > 0 && self.inbox.is_empty()) {
             return false;
         }
         match self.control.left(once.until_ms()) {
@@ -153,7 +154,8 @@ impl Loop<'_> {
         self.hands.perform(&mut self.control, effects).await?;
         let deferred: Vec<Effect> = self.hands.deferred.drain(..).map(Effect::Decide).collect();
         self.hands.perform(&mut self.control, deferred).await?;
-        self.hands.take(&mut self.control, [Event::Tick]).await
+        self.hands.take(&mut self.control, [Event::Tick]).await?;
+        self.hands.rule(&mut self.control).await
     }
 
     /// Time has passed: people may have asked for something, and what is shown may be old.
@@ -173,7 +175,8 @@ impl Loop<'_> {
         if std::mem::take(&mut self.hands.changed) {
             self.show_ledger.send_replace(Arc::new(self.control.ledger.clone()));
         }
-        self.hands.take(&mut self.control, [Event::Tick]).await
+        self.hands.take(&mut self.control, [Event::Tick]).await?;
+        self.hands.rule(&mut self.control).await
     }
 
     async fn renew(&mut self) -> Result<(), StoreError> {

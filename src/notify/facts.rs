@@ -127,7 +127,7 @@ fn urgency(kind: AlertKind, tier: Option<u8>) -> Urgency {
     match (kind, tier.unwrap_or(2)) {
         // A refused commit and drift change nothing that already serves: nobody is woken for them.
         (AlertKind::Deploy, 3..) => Urgency::Fyi,
-        (AlertKind::Deploy | AlertKind::Drift, _) => Urgency::Ticket,
+        (AlertKind::Deploy | AlertKind::Drift | AlertKind::Policy, _) => Urgency::Ticket,
         (_, 0..=1) => Urgency::Page,
         (_, 2) => Urgency::Ticket,
         _ => Urgency::Fyi,
@@ -276,6 +276,16 @@ fn actions(alert: &Alert) -> Vec<Action> {
             Action {
                 why: "Compute it again; readers go on with what was published",
                 command: format!("hydromesh run {product} --reason \"changed by hand\""),
+            },
+        ],
+        AlertKind::Policy | AlertKind::Stopped => vec![
+            Action {
+                why: "See the rule, what it is about, and what is stopped",
+                command: format!("hydromesh why {product}"),
+            },
+            Action {
+                why: "See what satisfies it; a change that does is deployed, a waiver lets it pass until a date",
+                command: format!("hydromesh why-not {product}"),
             },
         ],
         AlertKind::Deploy => vec![Action {

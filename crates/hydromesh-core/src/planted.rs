@@ -32,6 +32,8 @@ pub(crate) enum Bug {
     LookedOnce,
     /// Steps of a paused product begin.
     PauseIgnored,
+    /// Steps go on that a new rule stops.
+    DenialIgnored,
     /// Steps may take as long as they like.
     TimeoutIgnored,
     /// As many steps of a pool begin as there is room for.

@@ -345,12 +345,12 @@ async fn everything_that_stands_is_taken_over(format: TableFormat) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn everything_that_stands_is_taken_over_on_delta() {
-    everything_that_stands_is_taken_over(TableFormat::Delta).await;
+    Box::pin(everything_that_stands_is_taken_over(TableFormat::Delta)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn everything_that_stands_is_taken_over_on_iceberg() {
-    everything_that_stands_is_taken_over(TableFormat::Iceberg).await;
+    Box::pin(everything_that_stands_is_taken_over(TableFormat::Iceberg)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

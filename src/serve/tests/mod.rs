@@ -166,6 +166,7 @@ pub(super) fn decision(id: &str, product: &str, allow: bool) -> Decision {
         warnings: Vec::new(),
         waived: Vec::new(),
         policy_digest: "x".into(),
+        rules: String::new(),
         input_hash: "y".into(),
     }
 }

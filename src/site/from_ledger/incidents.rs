@@ -56,13 +56,14 @@ impl Facts<'_> {
     fn level(&self, alert: &Alert) -> site::AlertLevel {
         let tier = self.definitions.get(&alert.product).map_or(3, |definition| definition.product.tier);
         match alert.kind {
-            AlertKind::Freshness if tier <= 1 => site::AlertLevel::Page,
+            AlertKind::Freshness | AlertKind::Stopped if tier <= 1 => site::AlertLevel::Page,
             AlertKind::Freshness
+            | AlertKind::Stopped
             | AlertKind::Quality
             | AlertKind::Run
             | AlertKind::Drift
             | AlertKind::Table => site::AlertLevel::Ticket,
-            AlertKind::Deploy => site::AlertLevel::Notice,
+            AlertKind::Deploy | AlertKind::Policy => site::AlertLevel::Notice,
         }
     }
 
@@ -82,6 +83,8 @@ impl Facts<'_> {
             AlertKind::Run => format!("{name}: a step fails"),
             AlertKind::Drift => format!("{name}: features drifted"),
             AlertKind::Table => format!("{name}: its table was changed by hand"),
+            AlertKind::Policy => format!("{name}: a rule no longer allows it"),
+            AlertKind::Stopped => format!("{name}: stopped by a rule"),
             AlertKind::Deploy => {
                 let word = alert.summary.split(' ').next().unwrap_or("not applied");
                 let commit =

@@ -8,6 +8,16 @@ use hydromesh_core::ledger::{Alert, AlertKind, LedgerState, Outcome, ProductVerd
 use super::{Definition, Facts};
 use crate::site::model::{self as site, Status};
 
+/// What is wrong with a product without its data being late.
+const KINDS: [AlertKind; 6] = [
+    AlertKind::Stopped,
+    AlertKind::Quality,
+    AlertKind::Run,
+    AlertKind::Drift,
+    AlertKind::Table,
+    AlertKind::Policy,
+];
+
 /// Returns the products that the last commit that was decided about could not bring in.
 ///
 /// A product that the commit did not try to change has no verdict in it: a later commit that takes a refused change back
@@ -93,7 +103,7 @@ impl Facts<'_> {
             let summary = without_name(&id.to_string(), &alert.summary);
             return (Status::Breaching, format!("{summary}{because}"));
         }
-        if let Some(alert) = of(&[AlertKind::Quality, AlertKind::Run, AlertKind::Drift, AlertKind::Table]) {
+        if let Some(alert) = of(&KINDS) {
             return (Status::Degraded, without_name(&id.to_string(), &alert.summary).to_owned());
         }
         if let Some(failed) = quality.iter().find(|result| result.outcome == site::QualityOutcome::Fail) {

@@ -101,6 +101,7 @@ impl Story {
             message: (*message).into(),
             path: String::new(),
             remediation: String::new(),
+            running: false,
         };
         self.tell(Fact::Decided(Decision {
             id: format!("{product}@{commit}"),
@@ -113,6 +114,7 @@ impl Story {
             warnings: vec![finding(&("deprecated-status", "leaves in March"))],
             waived: Vec::new(),
             policy_digest: "sha256:p".into(),
+            rules: String::new(),
             input_hash: "sha256:feedbeef00".into(),
         }));
     }

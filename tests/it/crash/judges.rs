@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use hydromesh::clock::rfc3339;
 use serde_json::{Value, json};
 
+use super::Messages;
 use super::mesh::{self, Files};
 use super::world::{State, World};
 use crate::gate::bomb;
@@ -93,8 +94,14 @@ impl<'w> Bench<'w> {
     /// Runs a controller until nothing is left to do, and asserts its exit code.
     #[track_caller]
     fn judged(&self, code: i32) {
+        self.judged_at(&self.clock, code);
+    }
+
+    /// The same, at another time.
+    #[track_caller]
+    fn judged_at(&self, clock: &str, code: i32) {
         let mut args = self.state.up();
-        args.extend(["--once", "--clock", &self.clock, "--format", "json"].map(str::to_owned));
+        args.extend(["--once", "--clock", clock, "--format", "json"].map(str::to_owned));
         run(&args.iter().map(String::as_str).collect::<Vec<_>>()).ends_with(code);
     }
 
@@ -113,6 +120,24 @@ impl<'w> Bench<'w> {
     fn is_there(&self, product: &str) -> bool {
         self.state.table(&format!("shop/{product}.{product}")).1 > 0
     }
+}
+
+/// Returns a change that lets a rule be broken anywhere until an instant.
+fn waiver(rule: &str, expires: &str) -> Files {
+    let text = format!(
+        "apiVersion: hydromesh/v1\nkind: Waiver\nid: lent\nrule: {rule}\nscope: shop/*\nreason: until it is renamed\n\
+         approver: mara@example.com\nexpires: {expires}\n"
+    );
+    file(("waivers/names.yaml".to_owned(), text))
+}
+
+/// Returns a change that brings a rule against a product; it also stops what runs, or not.
+fn rule_against(product: &str, enforce: &str) -> Files {
+    let text = format!(
+        "# METADATA\n# title: Widths\n# custom:\n#   enforce: {enforce}\npackage mesh.widths\n\n\
+         deny contains {{\n\t\"rule\": \"no-{product}\",\n\t\"msg\": \"it is {product}\",\n}} if input.product.name == \"{product}\"\n"
+    );
+    file(("policies/widths.rego".to_owned(), text))
 }
 
 /// Returns a change that takes away what [`mesh::reader`] brings.
@@ -146,13 +171,7 @@ fn a_rule_that_is_removed_in_the_commit_that_it_would_deny_denies_whoever_looks_
 fn a_waiver_counts_from_the_next_commit_on_until_its_end_and_is_never_hidden() {
     let world = World::new("20d");
     let bench = Bench::new(&world, "waiver");
-    let waiver = |expires: &str| {
-        let text = format!(
-            "apiVersion: hydromesh/v1\nkind: Waiver\nid: lent\nrule: no-secrets\nscope: shop/*\nreason: until it is renamed\n\
-             approver: mara@example.com\nexpires: {expires}\n"
-        );
-        file(("waivers/names.yaml".to_owned(), text))
-    };
+    let waiver = |expires: &str| waiver("no-secrets", expires);
     let repo = world.repository();
     let check = || run(&["check", text(&repo), "--rev", "main", "--format", "json"]);
     let told = |code: &str| {
@@ -199,4 +218,89 @@ fn a_waiver_counts_from_the_next_commit_on_until_its_end_and_is_never_hidden() {
     check().ends_with(1);
     let broken = told("HM-P004");
     assert_eq!((&broken["file"], &broken["line"]), (&json!("waivers/names.yaml"), &json!(8)));
+}
+
+#[test]
+fn a_new_rule_is_asked_about_what_is_deployed_and_a_waiver_lets_it_pass_until_its_end() {
+    let world = World::new("20d");
+    let bench = Bench::new(&world, "stands");
+    bench.commit("Two readers", [mesh::reader("wide"), mesh::reader("other")], 0);
+    assert!(bench.is_there("wide"));
+    let standing = |product: &str| {
+        let health = bench.state.json(&["list"]).expect("listed");
+        let products = health["products"].as_array().expect("products").clone();
+        let found = products.into_iter().find(|it| it["product"] == product).expect("there");
+        found["status"].as_str().unwrap_or_default().to_owned()
+    };
+    // Somebody else takes its table away, which is computed again where nothing forbids that.
+    let lose = || {
+        std::fs::remove_dir_all(bench.state.table_folder("shop/wide.wide")).expect("there");
+        bench.judged(0);
+        bench.is_there("wide")
+    };
+
+    // It says nothing against the commit that brings it, and then against what stands.
+    bench.commit("A rule that lets go on", [rule_against("wide", "deploy")], 0);
+    assert_eq!([standing("shop/wide"), standing("shop/other")], ["denied", "ok"]);
+    let why = ["why-not", "shop/wide"];
+    bench.state.ask(&why).says("the rule no-wide no longer allows what is deployed: it is wide");
+    assert!(lose(), "it goes on");
+
+    bench.commit("A rule that stops", [rule_against("wide", "running")], 0);
+    assert_eq!([standing("shop/wide"), standing("shop/other")], ["stopped", "ok"]);
+    bench.state.ask(&why).says("the rule no-wide stops what is deployed: it is wide");
+    let open = bench.state.json(&["alerts", "list"]).expect("listed").to_string();
+    assert!(open.contains("no-wide stops what is deployed of shop/wide"), "{open}");
+    assert!(!lose(), "it does not go on");
+    bench.state.ask(&["run", "shop/wide", "--clock", &bench.clock]).ends_with(1).says("denied by no-wide");
+    // A start asks nobody again: it is all in the ledger.
+    let decisions =
+        || bench.state.json(&["policy", "explain", "shop/wide"]).expect("explained")["at"].clone();
+    let before = decisions();
+    bench.judged(0);
+    assert_eq!(decisions(), before);
+
+    let later = |hours: i64| rfc3339(world.now_ms + hours * 3_600_000);
+    bench.commit("Waive it", [waiver("no-wide", &later(2))], 0);
+    assert_eq!(standing("shop/wide"), "ok");
+    assert!(bench.is_there("wide"), "what was lost meanwhile is there again");
+    bench.judged_at(&later(1), 0);
+    assert_eq!(standing("shop/wide"), "ok");
+    bench.judged_at(&later(3), 0);
+    assert_eq!(standing("shop/wide"), "stopped");
+
+    // A change that the rule allows ends it as well.
+    let gone = Files::from([("policies/widths.rego".to_owned(), None)]);
+    bench.world.commit("No rule", &gone);
+    bench.judged_at(&later(3), 0);
+    assert_eq!(standing("shop/wide"), "ok");
+}
+
+#[test]
+fn a_rule_stops_a_stream_under_way_and_lets_it_go_on_where_it_was() {
+    let world = World::new("20d");
+    let mut state = world.state("stream").with(&["--poll", "0.5"]);
+    state.start();
+    state.settle();
+    let events = "shop/events.events";
+    let follows = |state: &State<'_>| {
+        let runs = state.json(&["runs", "shop/events"])?;
+        Ok(runs["runs"].as_array().is_some_and(|runs| runs.iter().any(|it| it["state"] == "running")))
+    };
+    assert_eq!(follows(&state), Ok::<_, String>(true), "{:?}", state.json(&["runs", "shop/events"]));
+    let (_, rows) = state.table(events);
+    world.commit("A rule", &rule_against("events", "running"));
+    state.wait("the stream to be stopped", |state| {
+        if follows(state)? { Err("it goes on".to_owned()) } else { Ok(()) }
+    });
+    state.produce(&Messages::new(world.now_ms).lines);
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(state.table(events).1, rows);
+    assert_eq!(state.mails().iter().filter(|mail| mail.contains("no-events stops")).count(), 1);
+    world.commit("No rule", &Files::from([("policies/widths.rego".to_owned(), None)]));
+    state.wait("what came meanwhile", |state| match state.table(events).1 {
+        now if now > rows => Ok(()),
+        now => Err(format!("{now} rows")),
+    });
+    state.alive();
 }

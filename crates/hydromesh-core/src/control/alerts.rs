@@ -73,9 +73,9 @@ impl Control {
         let mut ordered: Vec<About> = self.untold.iter().cloned().collect();
         ordered.sort_by_key(|(product, kind, _)| {
             let kind = match kind {
-                AlertKind::Run | AlertKind::Quality | AlertKind::Table => 0,
+                AlertKind::Run | AlertKind::Quality | AlertKind::Table | AlertKind::Stopped => 0,
                 AlertKind::Freshness => 1,
-                AlertKind::Drift | AlertKind::Deploy => 2,
+                AlertKind::Drift | AlertKind::Deploy | AlertKind::Policy => 2,
             };
             (self.due.rank(product).unwrap_or(usize::MAX), kind)
         });
@@ -103,10 +103,10 @@ impl Control {
             let explains = match other_kind {
                 AlertKind::Freshness => other != product,
                 // What stands still is late after a while, and its owner was told already.
-                AlertKind::Quality | AlertKind::Run | AlertKind::Table => {
+                AlertKind::Quality | AlertKind::Run | AlertKind::Table | AlertKind::Stopped => {
                     other != product || *kind == AlertKind::Freshness
                 }
-                AlertKind::Drift | AlertKind::Deploy => false,
+                AlertKind::Drift | AlertKind::Deploy | AlertKind::Policy => false,
             };
             let firing =
                 || self.ledger.episodes.get(id).is_some_and(|it| it.last().state == AlertState::Firing);
@@ -187,6 +187,9 @@ impl Control {
             _ if !deployed => format!("{product} left the mesh"),
             AlertKind::Freshness => format!("{product}.{subject} is fresh again"),
             AlertKind::Table => format!("{product}.{subject} shows what was published again"),
+            AlertKind::Policy | AlertKind::Stopped => {
+                format!("{subject} allows what is deployed of {product}")
+            }
             AlertKind::Quality | AlertKind::Run => format!("{product}:{subject} went through"),
             AlertKind::Drift => format!("features of {product} agree with the training snapshot again"),
         }

@@ -1,5 +1,6 @@
 //! Questions to the gate, and what its answers set in motion.
 
+use super::standing::STAND;
 use super::{Control, Effect, Question};
 use crate::ids::ProductId;
 use crate::ledger::{Decision, Fact};
@@ -62,6 +63,9 @@ impl Control {
         let Some((about, _)) = found else { return };
         let about = about.clone();
         let Some(asked) = self.questions.remove(&about) else { return };
+        if about.1 == STAND {
+            return self.standing_decided(decision);
+        }
         let decision = self.note_decision(decision);
         match about.1 {
             "backfill" => self.command_decided(&asked.question, &decision),
@@ -79,6 +83,7 @@ impl Control {
                 && known.commit == decision.commit
                 && known.fingerprint == decision.fingerprint
                 && known.policy_digest == decision.policy_digest
+                && known.rules == decision.rules
                 && known.allow == decision.allow
                 && known.violations == decision.violations
                 && known.waived == decision.waived

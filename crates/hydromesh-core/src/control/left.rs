@@ -22,7 +22,8 @@ impl Control {
     pub fn left(&self, until_ms: i64) -> Left {
         let decides = self.pending.is_some() || !self.questions.is_empty() || !self.commands.is_empty();
         let works = self.bounded().next().is_some();
-        if decides || works || self.delivering.values().any(|handed| !handed.refused) {
+        let reviews = self.reviews() && self.ledger.inherited.is_none();
+        if decides || reviews || works || self.delivering.values().any(|handed| !handed.refused) {
             return Left::Work;
         }
         // Nothing else has a place: it begins with the next event.

@@ -16,6 +16,7 @@ mod models;
 mod outbox;
 mod retire;
 mod room;
+mod standing;
 mod tend;
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,7 @@ use outbox::Handed;
 pub use outbox::outbox_id;
 use retire::Endings;
 pub use retire::{Disposal, Disposed};
+use standing::{STAND, Standing};
 use tend::Tending;
 use work::{Flight, Rest};
 
@@ -91,6 +93,9 @@ pub enum Event {
     },
     /// The gate answered.
     Decided(Decision),
+    /// Which rules are in force for what is deployed: a digest of its rules and of the waivers that count, by product. It comes when they
+    /// have changed, and once after a start.
+    Ruled(BTreeMap<ProductId, String>),
     /// A step reports facts while it runs.
     Progress {
         /// The run.
@@ -185,7 +190,7 @@ pub enum Effect {
 pub struct Question {
     /// The product.
     pub product: ProductId,
-    /// `deploy`, `backfill`, `retire`, `drop`, `promote`.
+    /// `deploy`, `stand`, `backfill`, `retire`, `drop`, `promote`.
     pub action: String,
     /// The commit.
     pub commit: String,
@@ -232,6 +237,8 @@ pub struct Control {
     ask_again_ms: i64,
     /// Commands to ask the gate about, in order of arrival.
     commands: VecDeque<String>,
+    /// Of those that are deployed.
+    standing: Standing,
     /// Of the tables of products that left.
     endings: Endings,
     /// Tables that are due to be looked after.
@@ -285,6 +292,7 @@ impl Control {
             questions: BTreeMap::new(),
             ask_again_ms: i64::MAX,
             commands,
+            standing: Standing::default(),
             endings: Endings::default(),
             tending: Tending::default(),
             unweighed,
@@ -366,6 +374,7 @@ impl Control {
             Event::Verified(verified) => self.verified(verified),
             Event::Superseded { commits, by } => self.superseded(commits, &by),
             Event::Decided(decision) => self.decided(decision),
+            Event::Ruled(rules) => self.ruled(rules),
             Event::Progress { run, facts } => self.progress(&run, facts),
             Event::Finished { run, facts, outcome, took_ms } => self.finished(&run, facts, outcome, took_ms),
             Event::Observed { port, published, seen } => self.observed(&port, published, &seen),
@@ -386,6 +395,7 @@ impl Control {
         // A preview wakes nobody, and looks after nobody's tables: whoever made it is told how it ended.
         let whole = self.ledger.inherited.is_none();
         if whole {
+            self.review();
             self.end_tables();
             self.look_after_tables();
         }
@@ -407,12 +417,21 @@ impl Control {
         self.tending.note(&entry.fact);
         match &entry.fact {
             // What was answered may be a pause or a cancel.
-            Fact::Deployed { .. } | Fact::Altered { .. } | Fact::CommandAnswered { .. } => {
+            Fact::Altered { .. } | Fact::CommandAnswered { .. } => self.redeployed = true,
+            Fact::Deployed { product, .. } => {
                 self.redeployed = true;
+                self.note_deployed(&product.id);
             }
             Fact::Retired { product, .. } => {
                 self.redeployed = true;
                 self.troubled.insert(product.clone());
+                self.note_standing(product);
+            }
+            // It may stop what runs, or let it go on.
+            Fact::Decided(decision) if decision.action == STAND => {
+                self.redeployed = true;
+                self.troubled.insert(decision.product.clone());
+                self.note_standing(&decision.product);
             }
             Fact::Limited { .. } => self.relimited = true,
             Fact::Trained(trained) => _ = self.unweighed.insert(trained.product.clone()),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Control;
 use super::alerts::About;
 use crate::ids::{PortId, ProductId};
-use crate::ledger::{AlertKind, Attempts, Deployed, FeatureDrift, Outcome, ProductVerdict};
+use crate::ledger::{AlertKind, Attempts, Deployed, FeatureDrift, Finding, Outcome, ProductVerdict};
 use crate::model::Pipeline;
 use crate::plan::{StepKey, Work, expire, retry_of, worth_telling};
 use crate::time::Span;
@@ -27,6 +27,8 @@ pub(super) enum Sign {
     Refused,
     /// A table was changed by somebody else and stays so.
     Altered { port: PortId, what: String, partitions: usize },
+    /// A rule denies what is deployed.
+    Denied { rule: Finding },
 }
 
 /// What is wrong with one product, by kind and by what of it.
@@ -41,6 +43,7 @@ impl Control {
             self.failing(deployed, &mut signs, &mut until_ms);
             self.drifted(deployed, &mut signs);
             self.altered(deployed, &mut signs);
+            self.denied(deployed, &mut signs);
         }
         self.refused(id, &mut signs);
         (signs, until_ms)
@@ -143,6 +146,15 @@ impl Control {
         }
     }
 
+    /// Rules that deny what is deployed, each by itself: one more of them is news.
+    fn denied(&self, deployed: &Deployed, signs: &mut Signs) {
+        for rule in self.ledger.objections(&deployed.product.id) {
+            let kind = if rule.running { AlertKind::Stopped } else { AlertKind::Policy };
+            let about = (kind, rule.rule.clone());
+            signs.entry(about).or_insert_with(|| Sign::Denied { rule: rule.clone() });
+        }
+    }
+
     /// Puts a trouble into words: one line, and facts for the message.
     pub(super) fn describe(&self, about: &About, sign: &Sign) -> (String, Vec<(String, String)>) {
         let id = &about.0;
@@ -160,6 +172,7 @@ impl Control {
                 drift(id, verdicts.map_or(&[], |(_, verdicts, _)| verdicts.as_slice()), *confirmed, *of)
             }
             Sign::Altered { port, what, partitions } => altered(port, what, *partitions),
+            Sign::Denied { rule } => denied(id, rule),
             Sign::Refused => match self.ledger.verdicts.get(id) {
                 Some(verdict) => refusal(verdict),
                 None => (format!("{id} was refused"), Vec::new()),
@@ -285,6 +298,22 @@ fn altered(port: &PortId, what: &str, partitions: usize) -> Words {
         ("To compute it again".to_owned(), format!("hydromesh run {product}")),
     ];
     (format!("{port} was changed by somebody else: {what}"), details)
+}
+
+fn denied(id: &ProductId, rule: &Finding) -> Words {
+    let mut details =
+        vec![("Rule".to_owned(), rule.rule.clone()), ("Found".to_owned(), rule.message.clone())];
+    let about = [("About", &rule.path), ("What to do", &rule.remediation)];
+    details.extend(
+        about.into_iter().filter(|(_, it)| !it.is_empty()).map(|(name, it)| (name.to_owned(), it.clone())),
+    );
+    let (stops, steps) = if rule.running {
+        ("stops", "none begins, and those under way are stopped, until the rule allows it")
+    } else {
+        ("no longer allows", "go on; what is published stays")
+    };
+    details.push(("Steps".to_owned(), steps.to_owned()));
+    (format!("{} {stops} what is deployed of {id}: {}", rule.rule, rule.message), details)
 }
 
 fn refusal(verdict: &ProductVerdict) -> Words {

@@ -35,7 +35,7 @@ pub(super) struct Flight {
 }
 
 impl Flight {
-    fn is_stopped(&self) -> bool {
+    pub(super) fn is_stopped(&self) -> bool {
         self.stop_again_ms.is_some()
     }
 
@@ -256,8 +256,8 @@ impl Control {
     }
 
     fn stop_outdated(&mut self) {
-        // Another definition makes a step outdated, or another hand on its table, or a pause, if it would not end by itself, or
-        // somebody's wish; time ends what takes too long, and asks again for what was not heard.
+        // Another definition makes a step outdated, or another hand on its table, or a pause, if it would not end by itself, or a rule
+        // that stops it, or somebody's wish; time ends what takes too long, and asks again for what was not heard.
         let redeployed = std::mem::take(&mut self.redeployed);
         if !redeployed && self.stop_again_ms > self.now_ms {
             return;
@@ -266,8 +266,10 @@ impl Control {
         self.stop_again_ms = i64::MAX;
         for (key, flight) in &mut self.flights {
             let paused = self.ledger.pause_of(&key.pipeline.product, self.now_ms).is_some();
+            let allowed = self.ledger.stopped_by(&key.pipeline.product).is_none();
             let same = flight.basis.same(Basis::of(&self.ledger, key).as_ref(), key)
                 && !(paused && key.work == Work::Follow)
+                && (allowed || planted::is(Bug::DenialIgnored))
                 && !self.ledger.cancels.contains_key(&flight.run);
             if redeployed && let Some(bounds) = self.ledger.bounds_of(&key.pipeline) {
                 // A step that turns out to need longer is given it by a commit, and need not begin again.

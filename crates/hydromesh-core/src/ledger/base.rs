@@ -5,11 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{LedgerState, Outcome};
+use super::{Finding, LedgerState, Outcome};
 use crate::ids::ProductId;
-
-/// Rules of the gate by which it says that it could not ask: they judge nothing.
-const UNASKED: [&str; 3] = ["policy-error", "policy-input", "policy-unanswered"];
 
 /// Where the rules are that judge a product which is denied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,9 +41,7 @@ impl LedgerState {
                 let denied = ["deploy", "retire"].iter().any(|action| {
                     let decision = self.newest_decision(product, action);
                     let decision = decision.filter(|it| it.commit == commit && !it.allow);
-                    decision.is_some_and(|it| {
-                        it.violations.iter().any(|one| !UNASKED.contains(&one.rule.as_str()))
-                    })
+                    decision.is_some_and(|it| it.violations.iter().any(Finding::judges))
                 });
                 let before = self.base.clone().unwrap_or_else(|| commit.to_owned());
                 let base = Base { commit: before, denied };
@@ -85,7 +80,7 @@ pub fn holds_rules(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::{Decision, Entry, Fact, Finding};
+    use crate::ledger::{Decision, Entry, Fact};
 
     #[derive(Default)]
     struct Book(LedgerState);
@@ -117,6 +112,7 @@ mod tests {
                         message: nothing.clone(),
                         path: nothing.clone(),
                         remediation: nothing.clone(),
+                        running: false,
                     };
                     self.fact(Fact::Decided(Decision {
                         id: nothing.clone(),
@@ -129,6 +125,7 @@ mod tests {
                         warnings: Vec::new(),
                         waived: Vec::new(),
                         policy_digest: nothing.clone(),
+                        rules: nothing.clone(),
                         input_hash: nothing.clone(),
                     }));
                 }

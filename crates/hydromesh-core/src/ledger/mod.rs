@@ -15,6 +15,7 @@ mod proven;
 mod reading;
 mod records;
 mod retired;
+mod standing;
 mod state;
 mod tended;
 mod values;
@@ -388,7 +389,7 @@ pub struct Decision {
     pub id: String,
     /// The product.
     pub product: ProductId,
-    /// `deploy`, `backfill`, `retire`, `promote`, ...
+    /// `deploy`, `stand`, `backfill`, `retire`, `promote`, ...
     pub action: String,
     /// The commit.
     pub commit: String,
@@ -405,6 +406,9 @@ pub struct Decision {
     pub waived: Vec<WaivedFinding>,
     /// Digest of the policies.
     pub policy_digest: String,
+    /// Digest of what they were for this product: its rules, and the waivers that counted.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub rules: String,
     /// Hash of the input document.
     pub input_hash: String,
 }
@@ -437,6 +441,9 @@ pub struct Finding {
     pub path: String,
     /// What to do.
     pub remediation: String,
+    /// It also stops what is deployed (`enforce: running`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub running: bool,
 }
 
 /// How an attempt ended.
@@ -632,6 +639,10 @@ pub enum AlertKind {
     Deploy,
     /// A table was changed by somebody else, and is not put right by itself.
     Table,
+    /// A rule denies what is deployed.
+    Policy,
+    /// A rule stops what is deployed.
+    Stopped,
 }
 
 impl AlertKind {
@@ -645,6 +656,8 @@ impl AlertKind {
             Self::Run => "run",
             Self::Deploy => "deploy",
             Self::Table => "table",
+            Self::Policy => "policy",
+            Self::Stopped => "stopped",
         }
     }
 }

@@ -105,6 +105,8 @@ impl LedgerState {
             self.retired.insert(product.clone(), Arc::new(retirement));
         }
         self.paused.remove(product);
+        self.stands.remove(product);
+        self.outdated.remove(product);
         self.altered.retain(|port, _| port.product != *product);
         self.failed.retain(|step, _| step.pipeline.product != *product);
     }

@@ -1,6 +1,6 @@
 //! The ledger folded: what is deployed, published, running, drifting, firing. A projection, rebuildable at any time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -57,6 +57,10 @@ pub struct LedgerState {
     pub decisions: VecDeque<(i64, Arc<Decision>)>,
     /// The newest decision on each action of a product; unlike the list above it forgets none.
     pub newest_decisions: BTreeMap<(ProductId, String), Arc<Decision>>,
+    /// The newest decision about exactly what is deployed of each product.
+    pub stands: BTreeMap<ProductId, Arc<Decision>>,
+    /// Those of them that were made while other labels reached the product.
+    pub outdated: BTreeSet<ProductId>,
     /// The newest outcome of each product.
     pub verdicts: BTreeMap<ProductId, ProductVerdict>,
     /// How many steps may run at once.
@@ -227,7 +231,11 @@ impl LedgerState {
                 let about = (decision.product.clone(), decision.action.clone());
                 let decision = Arc::new(decision.clone());
                 self.newest_decisions.insert(about, Arc::clone(&decision));
-                keep(&mut self.decisions, (at_ms, decision), 4 * KEEP);
+                self.stand(&decision);
+                // That what runs may go on is said of all products at once, and no news.
+                if decision.action != "stand" || !decision.allow {
+                    keep(&mut self.decisions, (at_ms, decision), 4 * KEEP);
+                }
             }
             Fact::Deployed { generation, commit, decision, product, print } => {
                 let id = product.id.clone();
@@ -245,7 +253,10 @@ impl LedgerState {
                     basis: self.basis(product, print),
                 };
                 self.return_of(&id);
-                self.deployed.insert(id.clone(), Arc::new(deployed));
+                if let Some(before) = self.deployed.insert(id.clone(), Arc::new(deployed)) {
+                    self.relabel(&before.product, product);
+                }
+                self.stand_anew(&id, decision);
                 self.know_keys(&id);
                 self.take_sides(&id);
                 for name in product.outputs.keys() {

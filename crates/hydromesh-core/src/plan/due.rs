@@ -153,6 +153,10 @@ impl DueWork {
             }
             // A new value moves the positions of those after it.
             Fact::Keys(found) => self.touch(&found.port.product).whole |= !found.added.is_empty(),
+            // It may stop all steps, or let them go on.
+            Fact::Decided(decision) if decision.action == "stand" => {
+                self.touch(&decision.product).whole = true;
+            }
             // They come by hand, so rarely.
             Fact::Altered { port, .. } => self.touch(&port.product).whole = true,
             // It may be about any partition.

@@ -1,7 +1,7 @@
 //! When a step that failed is tried again.
 
 use super::{NotDue, StepKey, Work};
-use crate::ledger::{Attempts, Ending, ErrorKind, LedgerState, Pause};
+use crate::ledger::{Attempts, Ending, ErrorKind, Finding, LedgerState, Pause};
 use crate::model::{Pipeline, Retry};
 use crate::time::Span;
 
@@ -44,6 +44,14 @@ pub(super) fn paused_by(key: &StepKey, pause: &Pause) -> NotDue {
     };
     let why = format!("{}; {end}", pause.text());
     NotDue { pipeline: key.pipeline.clone(), why, until_ms: pause.until_ms, held: true }
+}
+
+/// Returns why a step waits whose product a rule stops.
+pub(super) fn stopped_by(key: &StepKey, rule: &Finding) -> NotDue {
+    let Finding { rule, message, .. } = rule;
+    let why =
+        format!("stopped by the rule {rule}: {message}; it goes on once that rule allows what is deployed");
+    NotDue { pipeline: key.pipeline.clone(), why, until_ms: None, held: true }
 }
 
 /// Returns why a step waits whose product came back while its earlier tables are taken away.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::grid::Grid;
 use super::keys::Keys;
 use super::rests::RestsOn;
-use super::retry::{ending_first, hold_back, paused_by, retry_of};
+use super::retry::{ending_first, hold_back, paused_by, retry_of, stopped_by};
 use super::seek::Look;
 use super::{DueStep, NotDue, StepKey, Work, upstream_ports};
 use crate::ids::{PipelineId, PipelineName, PortId, ProductId};
@@ -355,8 +355,11 @@ impl<'a> Survey<'a> {
         let pipeline = deployed.product.pipelines.get(&key.pipeline.name);
         let paused = self.ledger.pause_of(&key.pipeline.product, self.now_ms);
         let paused = paused.filter(|_| !planted::is(Bug::PauseIgnored));
+        let stopped = self.ledger.stopped_by(&key.pipeline.product);
+        let stopped = stopped.filter(|_| !planted::is(Bug::DenialIgnored));
         let ending = self.ledger.ending_of(&key.pipeline.product).map(|ending| ending_first(&key, ending));
-        let held = ending.or_else(|| paused.map(|pause| paused_by(&key, pause))).or_else(|| {
+        let stopped = ending.or_else(|| stopped.map(|rule| stopped_by(&key, rule)));
+        let held = stopped.or_else(|| paused.map(|pause| paused_by(&key, pause))).or_else(|| {
             let (_, attempts) = attempts?;
             let retry = retry_of(pipeline, &key.work);
             hold_back(self.ledger, self.now_ms, &key, attempts, &retry)

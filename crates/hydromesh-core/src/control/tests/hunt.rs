@@ -21,7 +21,7 @@ use crate::planted::{self, Bug};
 /// Turns of one world: long enough for several commits to meet several faults.
 const TURNS: usize = 2_000;
 
-const BUGS: [Bug; 23] = [
+const BUGS: [Bug; 24] = [
     Bug::EffectBeforeFact,
     Bug::DeniedIsAllowed,
     Bug::NobodyIsHeld,
@@ -35,6 +35,7 @@ const BUGS: [Bug; 23] = [
     Bug::ListOutlived,
     Bug::LookedOnce,
     Bug::PauseIgnored,
+    Bug::DenialIgnored,
     Bug::TimeoutIgnored,
     Bug::PoolIgnored,
     Bug::ResolvedFirst,

@@ -14,6 +14,7 @@ mod oracles;
 mod preview;
 mod signed;
 mod simulation;
+mod stands;
 mod steps;
 mod story;
 mod tends;

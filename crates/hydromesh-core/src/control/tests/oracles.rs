@@ -45,7 +45,9 @@ impl Simulation {
         assert!(ledger.pending.is_empty(), "{:?}", ledger.pending);
         assert!(ledger.open.is_empty(), "{:?}", ledger.open);
         assert!(ledger.outbox.is_empty(), "{:?}", ledger.outbox);
-        for deployed in ledger.deployed.values() {
+        for (id, deployed) in &ledger.deployed {
+            let standing = ledger.standing(id).expect("decided about");
+            assert_eq!((standing.allow, &standing.rules), (true, &world.rules_of(id)), "{id}");
             for pipeline in deployed.product.pipelines.values() {
                 let port = deployed.product.port(pipeline.output());
                 let data = &deployed.print.ports[pipeline.output()].data;
@@ -183,7 +185,10 @@ impl Simulation {
         let held = ledger.open.iter().filter(|(_, id)| ledger.episodes[*id].last().state == AlertState::Held);
         assert!(held.map(|(about, _)| about).all(|about| control.untold.contains(about)));
 
+        control.check_standing();
         for (key, flight) in &control.flights {
+            let stopped = ledger.stopped_by(&key.pipeline.product).is_some();
+            assert!(!stopped || flight.is_stopped(), "{key} goes on against a rule");
             assert!(!flight.is_over_its_time(control.now_ms), "{key} goes on after its timeout");
         }
         // Whoever could begin has begun.
@@ -231,6 +236,8 @@ impl World {
             match &entry.fact {
                 Fact::RunStarted { run, step, .. } if step.work != Work::Follow => {
                     let pool = ledger.bounds_of(&step.pipeline).and_then(|bounds| bounds.pool.clone());
+                    let rule = ledger.stopped_by(&step.pipeline.product);
+                    assert_eq!(rule, None, "{step} begins against a rule");
                     running.insert(run.clone(), (step.clone(), pool.clone()));
                     let StepLimits { steps, per_product, pools } = &ledger.limits;
                     let count = |of: &dyn Fn(&StepKey, &Option<String>) -> bool| {

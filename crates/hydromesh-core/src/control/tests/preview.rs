@@ -74,6 +74,7 @@ impl Preview {
                     message: port.to_string(),
                     path: String::new(),
                     remediation: String::new(),
+                    running: false,
                 };
                 vec![Event::Decided(Decision {
                     id: format!("{}-{}", question.product, question.fingerprint),
@@ -86,6 +87,7 @@ impl Preview {
                     warnings: Vec::new(),
                     waived: Vec::new(),
                     policy_digest: "rules".to_owned(),
+                    rules: String::new(),
                     input_hash: String::new(),
                 })]
             }

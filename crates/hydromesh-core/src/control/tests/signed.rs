@@ -21,6 +21,7 @@ fn allowed(question: &Question) -> Event {
         warnings: Vec::new(),
         waived: Vec::new(),
         policy_digest: String::new(),
+        rules: String::new(),
         input_hash: String::new(),
     })
 }

@@ -196,6 +196,8 @@ impl Simulation {
 
     fn flap(&mut self) {
         let denied: BTreeSet<ProductId> = (0..self.random.below(3)).map(|_| self.product()).collect();
+        let stops = denied.iter().filter(|_| self.random.chance(50)).cloned().collect();
+        (self.world.stops, self.world.rules) = (stops, self.world.rules + 1);
         self.world.policy = Box::new(move |question, product| {
             let columns =
                 product.into_iter().flat_map(|it| it.outputs.values()).flat_map(|it| &it.contract.columns);
@@ -208,6 +210,10 @@ impl Simulation {
                 vec![]
             }
         });
+        // Whoever reads the rules may be late.
+        if self.random.chance(70) {
+            self.world.rule();
+        }
     }
 
     fn command(&mut self) {
@@ -370,6 +376,7 @@ impl Simulation {
         world.shifted_ms = None;
         world.challenger = 0.9;
         world.policy = Box::new(|_, _| vec![]);
+        world.rules += 1;
         if self.random.chance(50) {
             world.crash();
         }

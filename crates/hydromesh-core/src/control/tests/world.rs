@@ -86,6 +86,10 @@ pub struct World {
     readings: BTreeMap<String, Box<Desired>>,
     /// Rules that deny an action on a product.
     pub policy: Policy,
+    /// How often they were changed.
+    pub rules: u64,
+    /// Products of which a denial stops what runs.
+    pub stops: BTreeSet<ProductId>,
     /// Newest event of the topic.
     pub newest_event_ms: i64,
     pub source_stopped: bool,
@@ -132,6 +136,8 @@ impl World {
                 let exposed = columns.into_iter().any(|column| column.classification.is_some());
                 if exposed { vec!["no_pii"] } else { vec![] }
             }),
+            rules: 0,
+            stops: BTreeSet::new(),
             newest_event_ms: MORNING_MS,
             source_stopped: false,
             shifted_ms: None,
@@ -180,6 +186,20 @@ impl World {
             desired: Ok(desired),
         };
         self.step(event);
+        self.rule();
+    }
+
+    /// Lets control see which rules are in force.
+    pub fn rule(&mut self) {
+        let wanted = self.at_work.control.desired().into_iter().flat_map(|it| it.mesh.products.keys());
+        let all = wanted.chain(self.ledger().deployed.keys());
+        let rules = all.map(|id| (id.clone(), self.rules_of(id))).collect();
+        self.step(Event::Ruled(rules));
+    }
+
+    /// Returns what the rules in force are for a product.
+    pub fn rules_of(&self, _: &ProductId) -> String {
+        format!("rules {}", self.rules)
     }
 
     /// Pushes a commit, lets control see it, and everything come to rest.
@@ -406,12 +426,14 @@ impl World {
         let desired =
             self.at_work.control.desired().and_then(|desired| desired.mesh.products.get(&question.product));
         let deployed = self.ledger().deployed.get(&question.product).map(|it| &it.product);
-        let rules = if fails { vec!["gate"] } else { (self.policy)(question, desired.or(deployed)) };
+        let about = if question.action == "stand" { deployed.or(desired) } else { desired.or(deployed) };
+        let rules = if fails { vec!["policy-unanswered"] } else { (self.policy)(question, about) };
         let finding = |rule: &&str| Finding {
             rule: (*rule).to_owned(),
             message: format!("{rule} says no"),
             path: String::new(),
             remediation: String::new(),
+            running: self.stops.contains(&question.product),
         };
         Decision {
             id: format!("{}-{}-{}", question.action, question.product, self.now_ms),
@@ -424,6 +446,7 @@ impl World {
             warnings: Vec::new(),
             waived: Vec::new(),
             policy_digest: "rules".to_owned(),
+            rules: self.rules_of(&question.product),
             input_hash: String::new(),
         }
     }
