@@ -225,13 +225,19 @@ fn explain(args: &ExplainArgs) -> Result<u8, Failure> {
     };
     line(
         "asked",
-        &format!("may {} {} at commit {}?", decision.action, decision.product, short(&decision.commit)),
+        &match decision.action.as_str() {
+            "stand" => format!("may what is deployed of {} stay?", decision.product),
+            action => format!("may {action} {} at commit {}?", decision.product, short(&decision.commit)),
+        },
     );
     line("when", &instant(*at_ms));
     line("covers", &format!("fingerprint {}", decision.fingerprint));
     line("policies", &decision.policy_digest);
     line("input", &decision.input_hash);
+    let stands = book.ledger.standing(&decision.product).is_some_and(|it| it.id == decision.id);
     let state = match (in_force, decision.allow) {
+        _ if decision.action == "stand" && stands => "it is the last word on what is deployed".to_owned(),
+        _ if decision.action == "stand" => "something else was deployed, or decided, since".to_owned(),
         (true, _) => format!("{} runs under it; {} began", decision.product, counted(runs, "run")),
         (false, true) => format!("another generation runs by now; {} began under it", counted(runs, "run")),
         (false, false) => "nothing was deployed under it".to_owned(),

@@ -246,6 +246,7 @@ fn a_new_rule_is_asked_about_what_is_deployed_and_a_waiver_lets_it_pass_until_it
     bench.state.ask(&why).says("the rule no-wide no longer allows what is deployed: it is wide");
     assert!(lose(), "it goes on");
 
+    bench.state.ask(&["policy", "explain", "shop/wide"]).says("may what is deployed of shop/wide stay?");
     bench.commit("A rule that stops", [rule_against("wide", "running")], 0);
     assert_eq!([standing("shop/wide"), standing("shop/other")], ["stopped", "ok"]);
     bench.state.ask(&why).says("the rule no-wide stops what is deployed: it is wide");

@@ -231,9 +231,10 @@ impl LedgerState {
                 let about = (decision.product.clone(), decision.action.clone());
                 let decision = Arc::new(decision.clone());
                 self.newest_decisions.insert(about, Arc::clone(&decision));
+                // That what runs may go on is said of all products at once, and no news but after a denial.
+                let denied = self.standing(&decision.product).is_some_and(|before| !before.allow);
                 self.stand(&decision);
-                // That what runs may go on is said of all products at once, and no news.
-                if decision.action != "stand" || !decision.allow {
+                if decision.action != "stand" || !decision.allow || denied {
                     keep(&mut self.decisions, (at_ms, decision), 4 * KEEP);
                 }
             }
