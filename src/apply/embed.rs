@@ -4,6 +4,7 @@
 //! never embedded again, and one of another model is never found. The new index replaces the old one in one commit:
 //! texts that were deleted or changed leave in the same version in which their successors arrive.
 
+mod lent;
 mod pieces;
 #[cfg(test)]
 mod tests;
@@ -17,9 +18,10 @@ use datafusion::catalog::TableProvider;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use hydromesh_core::ids::{PortId, PortName};
-use hydromesh_core::ledger::{Fact, Published};
+use hydromesh_core::ledger::{Fact, Published, Taken};
 use hydromesh_core::model::{EmbeddingPipeline, InputSource, LogicalType, OutputPort, Pipeline};
 
+use self::lent::Lent;
 use self::pieces::{Piece, pieces, read_source};
 use tracing::{Instrument as _, info_span};
 
@@ -112,6 +114,18 @@ async fn refresh(
         let mut seen = BTreeSet::new();
         pieces.iter().filter(|it| !vectors.contains_key(&it.address) && seen.insert(&it.address)).collect()
     };
+    let addresses: BTreeSet<&str> = missing.iter().map(|piece| piece.address.as_str()).collect();
+    let lent = if job.afresh || missing.is_empty() {
+        Lent::default()
+    } else {
+        let format = lake_format(output.format);
+        Lent::of(context, (&port, &data), (&layout, format), &model, &addresses).await
+    };
+    let missing: Vec<&Piece> =
+        missing.into_iter().filter(|piece| !lent.vectors.contains_key(&piece.address)).collect();
+    let taken = lent.from.filter(|_| missing.is_empty());
+    let known = known + lent.vectors.len();
+    vectors.extend(lent.vectors);
     let embedded = missing.len() as u64;
     for request in missing.chunks(REQUEST) {
         let texts: Vec<String> = request.iter().map(|piece| piece.text.clone()).collect();
@@ -126,7 +140,7 @@ async fn refresh(
         Some(version) if unchanged => (refresh.confirm(version).await?, before.key.clone()),
         version => refresh.publish(&model, &pieces, &vectors, version).await?,
     };
-    let facts = vec![refresh.published(version, pieces.len() as u64, key)];
+    let facts = vec![refresh.published(version, pieces.len() as u64, key, taken)];
     reporter.report(facts).await;
     tracing::info!(
         port = %refresh.port, version = version.0, model = model.id(), chunks = pieces.len(), embedded,
@@ -184,6 +198,11 @@ async fn embed(model: &Model, texts: Vec<String>, reporter: &Reporter) -> Result
     Ok(cancellable(reporter, work).await?.map_err(stopped)??)
 }
 
+/// Returns whether the vector of a row can be one of a model.
+fn usable(row: &StoredRow, model: &Model) -> bool {
+    row.vector.len() == model.dimensions() && row.vector.iter().all(|value| value.is_finite())
+}
+
 /// The index as it was.
 struct Before {
     /// `None` when nothing was ever published.
@@ -205,9 +224,7 @@ impl Before {
 
     /// Returns the vectors by address, which only their own model and text ask for.
     fn vectors(&self, model: &Model) -> BTreeMap<String, Vec<f32>> {
-        let usable = self.rows.iter().filter(|row| {
-            row.vector.len() == model.dimensions() && row.vector.iter().all(|value| value.is_finite())
-        });
+        let usable = self.rows.iter().filter(|row| usable(row, model));
         usable.map(|row| (row.content_hash.clone(), row.vector.clone())).collect()
     }
 
@@ -330,7 +347,7 @@ impl Refresh<'_> {
         Err(StepError::user(AUDIT_FAILED, message))
     }
 
-    fn published(&self, version: Version, rows: u64, key: String) -> Fact {
+    fn published(&self, version: Version, rows: u64, key: String, taken: Option<Taken>) -> Fact {
         Fact::Published(Published {
             port: self.port.clone(),
             partition: None,
@@ -342,7 +359,7 @@ impl Refresh<'_> {
             inputs: self.versions.clone(),
             run: self.job.start.run.clone(),
             key,
-            taken: None,
+            taken,
         })
     }
 }

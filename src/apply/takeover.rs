@@ -176,7 +176,8 @@ impl<'a> Takeover<'a> {
     }
 }
 
-fn provenance(live: &Live, published: &Published, computed_ms: i64) -> Taken {
+/// Returns what a publication says of where it was computed.
+pub(super) fn provenance(live: &Live, published: &Published, computed_ms: i64) -> Taken {
     let (from, run, version) = (live.name.to_string(), published.run.clone(), published.version);
     Taken { from, run, version, computed_ms }
 }

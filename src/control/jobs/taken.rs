@@ -23,6 +23,11 @@ use crate::store::{OpenMode, Place, Store};
 const FIRST: &str = "2026-06-01";
 const LAST: &str = "2026-06-05";
 const HOUR_MS: i64 = 3_600_000;
+/// The column of a vector, with its type.
+const VECTOR: (&str, &str) = (
+    "embedding",
+    "vector, logicalTypeOptions: {dimensions: 64, elementType: float32, distanceMetric: cosine, normalized: true}",
+);
 
 /// Amounts by day, which a test may change, as one file.
 #[derive(Default)]
@@ -39,6 +44,16 @@ impl Blobs for Amounts {
 
 /// A product of one batch pipeline over another product's port.
 fn product(name: &str, input: &str, columns: &[(&str, &str)], pipeline: &str) -> Vec<(String, String)> {
+    product_of("BatchPipeline", name, input, columns, pipeline)
+}
+
+fn product_of(
+    kind: &str,
+    name: &str,
+    input: &str,
+    columns: &[(&str, &str)],
+    pipeline: &str,
+) -> Vec<(String, String)> {
     let of = |file: &str| format!("domains/shop/{name}/{file}");
     let columns = columns.iter().map(|(name, kind)| format!("  - {{name: {name}, logicalType: {kind}}}\n"));
     let columns = columns.collect::<Vec<_>>().concat();
@@ -57,7 +72,7 @@ fn product(name: &str, input: &str, columns: &[(&str, &str)], pipeline: &str) ->
         ),
         (
             of("pipeline.yaml"),
-            format!("apiVersion: hydromesh/v1\nkind: BatchPipeline\nname: make\noutput: {name}\n{pipeline}"),
+            format!("apiVersion: hydromesh/v1\nkind: {kind}\nname: make\noutput: {name}\n{pipeline}"),
         ),
     ]
 }
@@ -99,6 +114,14 @@ fn products() -> BTreeMap<ProductId, Product> {
     files.extend(product("total", daily, &[amount], &total));
     let stamped = sql("SELECT CAST(sum(amount) AS BIGINT) AS amount, now() AS at FROM daily");
     files.extend(product("stamped", daily, &[amount, ("at", "timestamp")], &stamped));
+    let phrases =
+        sql("SELECT DISTINCT 'a' || amount AS id, 'there were ' || amount || ' visits' AS text FROM visits");
+    files.extend(product("phrases", visits, &[("id", "string"), ("text", "string")], &phrases));
+    let vectors = "source: {port: phrases, id: id, text: text}\nmodel: {provider: hashing, dimensions: 64}\n";
+    let columns =
+        [("id", "string"), ("chunk", "integer"), ("text", "string"), ("content_hash", "string"), VECTOR];
+    let phrases = "- {name: phrases, contractId: shop/phrases.phrases}\n";
+    files.extend(product_of("EmbeddingPipeline", "vectors", phrases, &columns, vectors));
     let loaded = |(path, text)| (path, Loaded { text: Ok(text), oid: "1".to_owned() });
     let loaded = load(&files.into_iter().map(loaded).collect());
     assert_eq!(loaded.findings, []);
@@ -351,6 +374,53 @@ async fn everything_that_stands_is_taken_over_on_delta() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn everything_that_stands_is_taken_over_on_iceberg() {
     Box::pin(everything_that_stands_is_taken_over(TableFormat::Iceberg)).await;
+}
+
+/// Deploys phrases and their vectors, by a definition, and computes both; returns what was published of the vectors, and how many texts
+/// were embedded.
+async fn embedded(environment: &mut Environment, definition: &str, format: TableFormat) -> (Published, u64) {
+    environment.deploy("phrases", "phrases", format);
+    environment.deploy("vectors", definition, format);
+    environment.step("phrases", Work::Whole).await;
+    let published = environment.step("vectors", Work::Embed).await.pop().expect("published");
+    match environment.ledger.runs.back().expect("a run").outcome {
+        RunOutcome::Succeeded { rows } => (published, rows),
+        ref other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn vectors_are_taken_over_text_by_text() {
+    for format in [TableFormat::Delta, TableFormat::Iceberg] {
+        let mut world = World::new(format).await;
+        let mut preview = world.preview("north").await;
+        let (_, rows) = embedded(&mut preview, "vectors", format).await;
+        assert_eq!(rows, 6, "five amounts, and seven");
+        save(&preview).await;
+        let (published, rows) = embedded(&mut world.dev, "vectors", format).await;
+        assert_eq!((published.rows, rows), (6, 0));
+        assert_eq!(published.taken.expect("taken over").from, "preview/north");
+        assert_eq!(world.dev.hash("vectors").await, preview.hash("vectors").await);
+
+        // Where the environment has other rows by now, what is new of them is embedded and nothing else.
+        let mut world = World::new(format).await;
+        let mut preview = world.preview("north").await;
+        embedded(&mut preview, "vectors", format).await;
+        save(&preview).await;
+        world.amounts.0.lock().expect("a lock")[2] = 31;
+        world.dev.deploy("visits", "later", format);
+        world.dev.days("visits", FIRST, LAST).await;
+        let (published, rows) = embedded(&mut world.dev, "vectors", format).await;
+        assert_eq!((published.rows, rows, published.taken), (6, 1, None));
+
+        // Vectors of another definition are nobody's.
+        let mut world = World::new(format).await;
+        let mut preview = world.preview("north").await;
+        embedded(&mut preview, "others", format).await;
+        save(&preview).await;
+        let (published, rows) = embedded(&mut world.dev, "vectors", format).await;
+        assert_eq!((published.rows, rows, published.taken), (6, 6, None));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -86,6 +86,14 @@ impl Offer {
         self.ports.contains_key(port)
     }
 
+    /// Returns the publication of a whole port that was made by a definition, whatever its inputs showed.
+    #[must_use]
+    pub fn made_by(&self, port: &PortId, data: &str) -> Option<Offered<'_>> {
+        let (version, partitions) = self.ports.get(port)?;
+        let partition = partitions.get("").filter(|it| it.published.data == data)?;
+        Some(Offered { version: *version, partition })
+    }
+
     /// Returns the publication of what is wanted, if it was made by the same definition over inputs that are defined alike. The
     /// versions of its inputs are the preview's own, or those that it has from its parent.
     #[must_use]
