@@ -11,6 +11,7 @@ mod embed;
 mod follow;
 mod inputs;
 mod keys;
+mod programs;
 mod sample;
 mod takeover;
 mod tend;

@@ -31,6 +31,7 @@ pub async fn context(folder: &Path, blobs: Arc<dyn Blobs>) -> Context {
             smtp: None,
             mail_from: None,
             allow_commands: Vec::new(),
+            allow_network: Vec::new(),
             limits: StepLimits::default(),
             cost: None,
             maintenance: Maintenance::default(),

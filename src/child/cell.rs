@@ -1,8 +1,8 @@
 //! What the process of a repository's program takes from itself before it begins it.
 //!
 //! It is its own process because what is taken can never be had back: the file system but for a few folders (a root
-//! of its own, and Landlock), the network and the other processes (namespaces of its own), memory and file sizes (limits of the
-//! system).
+//! of its own, and Landlock), the network, unless it is granted, and the other processes (namespaces of its own), memory and file sizes
+//! (limits of the system).
 
 use std::io;
 use std::path::Path;
@@ -18,6 +18,17 @@ pub const PRODUCT: &str = "/work/product";
 pub const ROWS: &str = "/work/rows";
 /// Where it may write.
 pub const OWN: &str = "/work/own";
+/// Where it finds a model, if it is shown one.
+pub const MODEL: &str = "/work/model";
+
+/// Which network a program has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// One of its own, with nobody in it.
+    None,
+    /// That of the machine.
+    Machine,
+}
 
 /// Where programs and what they are made of lie, to be read and run.
 #[cfg(target_os = "linux")]
@@ -36,44 +47,70 @@ const LOOKED_UP: [&str; 10] = [
     "/dev/urandom",
     "/dev/zero",
 ];
+/// What looking up names and speaking TLS takes besides. Folders of private keys are left out.
+#[cfg(target_os = "linux")]
+const LOOKED_UP_OF_NETWORKS: [&str; 12] = [
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/host.conf",
+    "/etc/gai.conf",
+    "/etc/services",
+    "/etc/protocols",
+    "/etc/ssl/certs",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/openssl.cnf",
+    "/etc/pki/tls/certs",
+    "/etc/pki/tls/cert.pem",
+    "/etc/pki/ca-trust/extracted",
+];
 /// The largest file that it may write.
 #[cfg(target_os = "linux")]
 const FILE_BYTES: u64 = 1 << 30;
 
 /// Confines this process and what it will begin to a folder, for ever. It must have one thread alone. Afterwards the folder's parts are at
-/// [`PRODUCT`], where this process is, [`ROWS`] and [`OWN`].
+/// [`PRODUCT`], where this process is, [`ROWS`], [`MODEL`] and [`OWN`].
 ///
 /// # Errors
 /// When the system cannot do any part of it. Then nothing may begin.
 #[cfg(target_os = "linux")]
-pub fn confine(folder: &Path, memory_bytes: u64) -> io::Result<()> {
+pub fn confine(folder: &Path, memory_bytes: u64, network: Network) -> io::Result<()> {
     use crate::confine::{bound, end_with_parent};
 
     bound(libc::RLIMIT_DATA, memory_bytes)?;
     bound(libc::RLIMIT_CORE, 0)?;
     bound(libc::RLIMIT_FSIZE, FILE_BYTES)?;
-    alone()?;
-    rooted(folder)?;
-    locked()?;
+    alone(network)?;
+    rooted(folder, network)?;
+    locked(network)?;
     end_with_parent()
 }
 
-/// Leaves the network, and the processes, the shared memory and the mounts of others.
+/// Returns what a program looks up of the machine.
 #[cfg(target_os = "linux")]
-fn alone() -> io::Result<()> {
+fn looked_up(network: Network) -> impl Iterator<Item = &'static str> {
+    let besides: &[&str] = match network {
+        Network::None => &[],
+        Network::Machine => &LOOKED_UP_OF_NETWORKS,
+    };
+    LOOKED_UP.iter().chain(besides).copied()
+}
+
+/// Leaves the network, unless it is granted, and the processes, the shared memory and the mounts of others.
+#[cfg(target_os = "linux")]
+fn alone(network: Network) -> io::Result<()> {
     // SAFETY: both take plain numbers and touch no memory of ours.
     #[expect(unsafe_code, reason = "no crate of the set has a safe unshare")]
     let (user, group, failed) = unsafe {
-        let apart = libc::CLONE_NEWUSER
-            | libc::CLONE_NEWNET
-            | libc::CLONE_NEWPID
-            | libc::CLONE_NEWIPC
-            | libc::CLONE_NEWNS;
+        let net = match network {
+            Network::None => libc::CLONE_NEWNET,
+            Network::Machine => 0,
+        };
+        let apart = libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWNS | net;
         (libc::geteuid(), libc::getegid(), libc::unshare(apart) != 0)
     };
     if failed {
         let why = io::Error::last_os_error();
-        let text = format!("it cannot be taken off the network (user namespaces): {why}");
+        let text = format!("it cannot be taken off the machine (user namespaces): {why}");
         return Err(io::Error::new(why.kind(), text));
     }
     // It stays who it is, and nobody more.
@@ -85,19 +122,25 @@ fn alone() -> io::Result<()> {
 /// Gives this process a root with nothing in it but the folder's parts and what programs are made of. So there is no socket that it could
 /// speak to, which locked files would not keep it from.
 #[cfg(target_os = "linux")]
-fn rooted(folder: &Path) -> io::Result<()> {
+fn rooted(folder: &Path, network: Network) -> io::Result<()> {
     use std::os::unix::fs::symlink;
 
     mount(None, Path::new("/"), None, libc::MS_REC | libc::MS_PRIVATE)?;
     let root = folder.join("root");
     std::fs::create_dir_all(&root)?;
     mount(Some(Path::new("tmpfs")), &root, Some("tmpfs"), libc::MS_NOSUID)?;
-    let parts = [("product", PRODUCT), ("rows", ROWS), ("own", OWN)];
+    let parts = [("product", PRODUCT), ("rows", ROWS), ("own", OWN), ("model", MODEL)];
     let parts = parts.map(|(part, at)| (folder.join(part), Path::new(at)));
-    let machine =
-        PROGRAMS.iter().chain(&LOOKED_UP).chain(&["/dev/null"]).map(|path| (path.into(), Path::new(path)));
+    let looked_up = looked_up(network).chain(["/dev/null"]);
+    let machine = PROGRAMS.into_iter().chain(looked_up).map(|path| (path.into(), Path::new(path)));
     for (from, at) in machine.chain(parts) {
+        let mut from: std::path::PathBuf = from;
         let to = root.join(at.strip_prefix("/").unwrap_or(at));
+        // Who looks after names and certificates often keeps them where a program sees nothing, such as below /run.
+        if LOOKED_UP_OF_NETWORKS.iter().any(|path| Path::new(path) == at) {
+            let Ok(found) = std::fs::canonicalize(&from) else { continue };
+            from = found;
+        }
         // What this machine does not have the program does not have either.
         let Ok(about) = std::fs::symlink_metadata(&from) else { continue };
         to.parent().map_or(Ok(()), std::fs::create_dir_all)?;
@@ -143,7 +186,7 @@ fn mount(from: Option<&Path>, to: &Path, kind: Option<&str>, flags: libc::c_ulon
 
 /// Locks what is to be read only, whatever the rights of its files say.
 #[cfg(target_os = "linux")]
-fn locked() -> io::Result<()> {
+fn locked(network: Network) -> io::Result<()> {
     use landlock::{
         ABI, Access as _, AccessFs, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset,
         RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus,
@@ -163,9 +206,9 @@ fn locked() -> io::Result<()> {
         .map_err(refused)?;
     // A file has fewer rights than a folder.
     let mut ruleset = ruleset.set_compatibility(CompatLevel::BestEffort);
-    let own = [(PRODUCT, read), (ROWS, look), (OWN, AccessFs::from_all(abi))];
+    let own = [(PRODUCT, read), (ROWS, look), (MODEL, look), (OWN, AccessFs::from_all(abi))];
     let programs = PROGRAMS.map(|path| (path, read));
-    let looked_up = LOOKED_UP.map(|path| (path, look));
+    let looked_up = looked_up(network).map(|path| (path, look));
     let null = [("/dev/null", look | AccessFs::WriteFile)];
     for (path, access) in own.into_iter().chain(programs).chain(looked_up).chain(null) {
         let Ok(opened) = PathFd::new(path) else { continue };
@@ -183,6 +226,6 @@ fn locked() -> io::Result<()> {
 /// # Errors
 /// Always.
 #[cfg(not(target_os = "linux"))]
-pub fn confine(_: &Path, _: u64) -> io::Result<()> {
+pub fn confine(_: &Path, _: u64, _: Network) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }

@@ -1,7 +1,7 @@
 //! Programs of a repository, as child processes that see nothing but what they are given.
 //!
 //! A program begins in a fresh folder that holds its product's files and the rows that it is shown, both to be read, and a place for its
-//! own. Its environment is empty but for what is handed in, its time and memory are bounded, it has no network, and of the
+//! own. Its environment is empty but for what is handed in, its time and memory are bounded, it has no network that it was not granted, and of the
 //! rest of the machine it may read what programs are made of. The confining is done by the child itself ([`cell`]) before it begins the
 //! program; where the system cannot confine it, the program does not begin.
 
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Of what a program says, so much is read.
 const MOST_SAID_BYTES: u64 = 64 << 10;
-/// A folder as old as this is nobody's: a program may take an hour.
+/// A folder as old as this is nobody's: a program may take half a day.
 const LEFT_BEHIND: Duration = Duration::from_hours(24);
 /// Between two looks at whether it has ended.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -55,6 +55,18 @@ impl Scratch {
     #[must_use]
     pub fn rows(&self) -> PathBuf {
         self.0.join("rows")
+    }
+
+    /// Returns where the program may write.
+    #[must_use]
+    pub fn own(&self) -> PathBuf {
+        self.0.join("own")
+    }
+
+    /// Returns where a model goes that it is shown; nothing is there unless somebody makes the folder.
+    #[must_use]
+    pub fn model(&self) -> PathBuf {
+        self.0.join("model")
     }
 
     /// Writes a file of the product, which may be a program.
@@ -115,6 +127,8 @@ pub struct Task {
     pub timeout: Duration,
     /// Memory of each of its processes, MiB.
     pub memory_mib: u32,
+    /// Which network it has.
+    pub network: cell::Network,
 }
 
 /// What became of a program.
@@ -148,7 +162,11 @@ pub fn run(scratch: &Scratch, task: &Task, cancel: &CancellationToken) -> io::Re
     // The very file that this process was begun from, also when another lies in its place by now.
     let mut command = Command::new(OsString::from("/proc/self/exe"));
     command.arg0("hydromesh").arg("command-worker").arg("--folder").arg(&scratch.0);
-    command.arg("--memory-mib").arg(task.memory_mib.to_string()).arg("--").args(&task.command);
+    command.arg("--memory-mib").arg(task.memory_mib.to_string());
+    if task.network == cell::Network::Machine {
+        command.arg("--network");
+    }
+    command.arg("--").args(&task.command);
     command.env_clear().envs([("PATH", "/usr/local/bin:/usr/bin:/bin"), ("LANG", "C.UTF-8")]);
     command.env("HOME", cell::OWN).env("TMPDIR", cell::OWN).envs(task.variables.iter().cloned());
     command.current_dir(scratch.product()).process_group(0);

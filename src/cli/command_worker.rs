@@ -6,7 +6,7 @@ use std::process::Command;
 
 use clap::Args;
 
-use crate::child::cell::{self, NOT_BEGUN, REFUSED};
+use crate::child::cell::{self, NOT_BEGUN, Network, REFUSED};
 
 /// Arguments of `command-worker`.
 #[derive(Debug, Args)]
@@ -17,6 +17,9 @@ pub struct CommandWorkerArgs {
     /// How much memory each process may take.
     #[arg(long, value_name = "MIB")]
     memory_mib: u64,
+    /// It keeps the network of the machine.
+    #[arg(long)]
+    network: bool,
     /// The program and its words.
     #[arg(last = true, required = true)]
     command: Vec<String>,
@@ -31,7 +34,8 @@ pub fn run(args: &CommandWorkerArgs) -> u8 {
 }
 
 fn begin(args: &CommandWorkerArgs) -> Result<u8, String> {
-    cell::confine(&args.folder, args.memory_mib.saturating_mul(1 << 20))
+    let network = if args.network { Network::Machine } else { Network::None };
+    cell::confine(&args.folder, args.memory_mib.saturating_mul(1 << 20), network)
         .map_err(|error| error.to_string())?;
     let (program, words) = args.command.split_first().ok_or("no program is named")?;
     let mut command = Command::new(program);

@@ -51,7 +51,8 @@ pub fn run(args: &ModelsArgs) -> Result<u8, Failure> {
     let mut text = String::new();
     for (id, models) in models {
         let _ = writeln!(text, "{}", paint.text(Tone::Strong, &id.to_string()));
-        let mut table = Table::new(&["VERSION", "", "METRIC", "CHAMPION HAD", "ROWS", "TRAINED", "WHY"]);
+        let mut table =
+            Table::new(&["VERSION", "", "METRIC", "CHAMPION HAD", "ROWS", "BY", "TRAINED", "WHY"]);
         for (at, it) in models.trained.iter().rev() {
             let champion = models.champion.is_some_and(|(version, _)| version == it.version);
             let mark = if champion { (Tone::Good, "champion".to_owned()) } else { plain("") };
@@ -61,6 +62,7 @@ pub fn run(args: &ModelsArgs) -> Result<u8, Failure> {
                 plain(format!("{} {:.4}", it.metric, it.value)),
                 plain(it.champion_value.map_or_else(|| "-".to_owned(), |value| format!("{value:.4}"))),
                 plain(format!("{} + {} held out", it.rows.0, it.rows.1)),
+                plain(it.algorithm.as_deref().unwrap_or("logistic_regression")),
                 plain(ago(*at, book.now_ms)),
                 plain(&it.reason),
             ]);

@@ -8,7 +8,7 @@ use hydromesh_core::ids::{PortId, ProductId};
 use hydromesh_core::ledger::LedgerState;
 use hydromesh_core::lineage::{ColumnEdge, column_edges, labels};
 use hydromesh_core::model::{
-    Contract, Influence, InputSource, Mesh, Pipeline, PipelineKind, Product, QualitySeverity, SlaKind,
+    Contract, Influence, InputSource, Mesh, PipelineKind, Product, QualitySeverity, SlaKind, Trainer,
 };
 use hydromesh_core::plan::{Desired, upstream_ports};
 use hydromesh_core::waiver::Waiver;
@@ -199,10 +199,19 @@ fn product_part(mesh: &Mesh, product: &Product) -> Value {
         "inputPorts": inputs,
         "outputPorts": outputs,
     });
-    let commands: Vec<Value> = product
+    let rules = product
         .commands()
-        .map(|(port, rule, it)| json!({"port": product.port(port), "rule": rule.id, "command": it.command}))
-        .collect();
+        .map(|(port, rule, it)| json!({"port": product.port(port), "rule": rule.id, "command": it.command}));
+    // A trainer stands where a rule does, so that what speaks of commands speaks of it too.
+    let trainers = product.trainers().map(|(training, it)| {
+        json!({
+            "port": product.port(&training.output),
+            "rule": "@train",
+            "command": it.program.command,
+            "network": it.network,
+        })
+    });
+    let commands: Vec<Value> = rules.chain(trainers).collect();
     // A document without any is what it was before there were some: decisions replay.
     if !commands.is_empty() {
         part["commands"] = json!(commands);
@@ -320,12 +329,11 @@ fn plan_part(change: &Value) -> Value {
 }
 
 fn model_part(product: &Product) -> Value {
-    let training = product.pipelines.values().find_map(|pipeline| match pipeline {
-        Pipeline::Training(training) => Some(training),
-        _ => None,
-    });
-    let Some(training) = training else { return Value::Null };
-    let hydromesh_core::model::Trainer::Builtin(algorithm) = &training.train;
+    let Some(training) = product.training() else { return Value::Null };
+    let algorithm = match &training.train {
+        Trainer::Builtin(name) => name,
+        Trainer::Command(_) => "command",
+    };
     let as_of = if training.as_of_knowledge.is_empty() { "event" } else { "knowledge" };
     json!({
         "features": training.features,

@@ -295,6 +295,7 @@ fn settle(options: &PreviewOptions, desired: &mut Desired) -> Result<Environment
     let settings = Environment {
         lake_format: parent.lake_format,
         allow_commands: parent.allow_commands.clone(),
+        allow_network: parent.allow_network.clone(),
         limits: parent.limits.clone(),
         cost: parent.cost.clone(),
         ..quiet
@@ -315,6 +316,7 @@ fn quiet(reference: &str) -> Environment {
         smtp: None,
         mail_from: None,
         allow_commands: Vec::new(),
+        allow_network: Vec::new(),
         limits: hydromesh_core::model::StepLimits::default(),
         cost: None,
         maintenance: hydromesh_core::model::Maintenance::default(),

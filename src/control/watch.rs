@@ -305,7 +305,13 @@ impl Blobs for MirrorBlobs {
             Err(_) if self.0.mend(oid).is_ok_and(|mend| mend == Mend::Done) => read(),
             read => read,
         };
-        read.map_err(|error| std::io::Error::other(error.message().to_owned()))
+        read.map_err(|error| {
+            let kind = match error.code() {
+                git2::ErrorCode::NotFound => std::io::ErrorKind::NotFound,
+                _ => std::io::ErrorKind::Other,
+            };
+            std::io::Error::new(kind, error.message().to_owned())
+        })
     }
 }
 

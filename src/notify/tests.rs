@@ -23,6 +23,7 @@ fn settings(smtp: Option<&str>) -> Environment {
         smtp: smtp.map(str::to_owned),
         mail_from: None,
         allow_commands: Vec::new(),
+        allow_network: Vec::new(),
         limits: StepLimits::default(),
         cost: None,
         maintenance: Maintenance::default(),

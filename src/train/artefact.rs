@@ -9,39 +9,68 @@ use serde::{Deserialize, Serialize};
 
 use super::TrainError;
 use super::encode::{Encoding, Fill};
+use super::files::ModelProgram;
 use super::fit::{Fitted, L2};
 use super::set::{Manifest, TrainingSet};
 use super::snapshot::Reference;
 
 /// The version of the stored form.
 pub const ARTEFACT_FORMAT: u32 = 1;
+/// What an artefact calls the trainer that is built in.
+const LOGISTIC_REGRESSION: &str = "logistic_regression";
+/// What an artefact calls a program.
+const COMMAND: &str = "command";
 
 /// A model with everything that serving it, comparing it and explaining it needs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Model {
-    /// See [`ARTEFACT_FORMAT`].
-    pub format: u32,
-    /// `logistic_regression`.
-    pub algorithm: String,
-    /// Weight of the L2 penalty.
-    pub l2: f64,
     /// The product.
     pub product: ProductId,
     /// Counts the models of the product.
     pub version: u64,
     /// The features, in the order of every list below.
     pub features: Vec<ModelFeature>,
-    /// Features to terms.
-    #[serde(flatten)]
-    pub encoding: Encoding,
-    /// Per term.
-    pub weights: Vec<f64>,
-    /// Of a row in which every term is average.
-    pub intercept: f64,
+    /// What was fitted.
+    pub fitted: Algorithm,
     /// What the model learnt from.
     pub manifest: Manifest,
     /// The population that it was made for.
     pub reference: Reference,
+}
+
+/// What a model is made of.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Algorithm {
+    /// Of the trainer that is built in.
+    LogisticRegression(Fitted),
+    /// Files that a program of the product left, and that it alone can score with.
+    Program(ModelProgram),
+}
+
+/// A model as it is stored.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    /// See [`ARTEFACT_FORMAT`].
+    format: u32,
+    algorithm: String,
+    /// Weight of the L2 penalty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    l2: Option<f64>,
+    product: ProductId,
+    version: u64,
+    features: Vec<ModelFeature>,
+    #[serde(flatten)]
+    encoding: Option<Encoding>,
+    /// Per term.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    weights: Option<Vec<f64>>,
+    /// Of a row in which every term is average.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    intercept: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    program: Option<ModelProgram>,
+    manifest: Manifest,
+    reference: Reference,
 }
 
 /// A feature of a model.
@@ -60,12 +89,12 @@ pub struct ModelFeature {
 }
 
 impl Model {
-    /// Returns the model that was fitted on the rows of a set before `cut`.
+    /// Returns the model of what was fitted on the rows of a set before `cut`.
     #[must_use]
     pub fn new(
         (product, version): (ProductId, u64),
         set: &TrainingSet,
-        fitted: Fitted,
+        fitted: Algorithm,
         cut: usize,
         reference: Reference,
     ) -> Self {
@@ -83,66 +112,115 @@ impl Model {
         let mut manifest = set.manifest.clone();
         manifest.fitted = cut as u64;
         manifest.held_out_from_ms = set.rows.get(cut).map_or(manifest.to_ms, |row| row.event_ms);
-        Self {
-            format: ARTEFACT_FORMAT,
-            algorithm: "logistic_regression".to_owned(),
-            l2: L2,
-            product,
-            version,
-            features,
-            encoding: fitted.encoding,
-            weights: fitted.weights,
-            intercept: fitted.intercept,
-            manifest,
-            reference,
-        }
+        Self { product, version, features, fitted, manifest, reference }
     }
 
-    /// Returns the probability of the label 1; `value` answers with a feature's value now, or none when it has none.
-    pub fn predict(&self, mut value: impl FnMut(&ModelFeature) -> Option<f64>) -> f64 {
-        let row: Vec<Option<f64>> =
-            self.features.iter().map(|feature| value(feature).filter(|value| value.is_finite())).collect();
-        let score: f64 =
-            self.encoding.terms(&row).iter().zip(&self.weights).map(|(term, weight)| term * weight).sum();
-        1.0 / (1.0 + (-(score + self.intercept)).exp())
-    }
-
-    /// Returns what the model says about rows of a training set, or the name of a feature that the set cannot have.
+    /// Returns where in the rows of a training set each of its features stands, or the name of a feature that the set cannot have.
     ///
     /// A feature that the set left out for having no value anywhere is missing in every row, not unknown.
     ///
     /// # Errors
     /// The name of the feature.
-    pub fn score(&self, set: &TrainingSet, from: usize) -> Result<Vec<f64>, String> {
-        let mut places = Vec::with_capacity(self.features.len());
-        for feature in &self.features {
-            let place = set
-                .columns
-                .iter()
-                .position(|column| column.port == feature.port && column.column == feature.column);
+    pub fn places(&self, set: &TrainingSet) -> Result<Vec<Option<usize>>, String> {
+        let place = |feature: &ModelFeature| {
+            let mut columns = set.columns.iter();
+            let place =
+                columns.position(|column| column.port == feature.port && column.column == feature.column);
             let left_out = set.manifest.left_out.iter().any(|out| out.feature == feature.name);
-            if place.is_none() && !left_out {
-                return Err(feature.name.clone());
-            }
-            places.push(place);
-        }
-        let score = |values: &[Option<f64>]| {
-            let mut places = places.iter();
-            self.predict(|_| places.next().copied().flatten().and_then(|place| values[place]))
+            if place.is_none() && !left_out { Err(feature.name.clone()) } else { Ok(place) }
         };
-        Ok(set.rows[from..].iter().map(|row| score(&row.values)).collect())
+        self.features.iter().map(place).collect()
+    }
+}
+
+impl Fitted {
+    /// Returns the probability of the label 1; a value is none where a feature has none.
+    #[must_use]
+    pub fn predict(&self, row: &[Option<f64>]) -> f64 {
+        let score: f64 =
+            self.encoding.terms(row).iter().zip(&self.weights).map(|(term, weight)| term * weight).sum();
+        1.0 / (1.0 + (-(score + self.intercept)).exp())
+    }
+
+    /// Returns what the model says about the rows of a training set from one on; `places` are those of [`Model::places`].
+    #[must_use]
+    pub fn score(&self, places: &[Option<usize>], set: &TrainingSet, from: usize) -> Vec<f64> {
+        let score = |values: &[Option<f64>]| {
+            let row: Vec<Option<f64>> = places.iter().map(|place| values[(*place)?]).collect();
+            self.predict(&row)
+        };
+        set.rows[from..].iter().map(|row| score(&row.values)).collect()
     }
 
     /// Returns whether the lists fit each other, as those of a damaged file would not.
-    fn fits(&self) -> bool {
-        let (features, terms) = (self.features.len(), self.weights.len());
+    fn fits(&self, features: usize) -> bool {
+        let terms = self.weights.len();
         let Encoding { fills, indicators, means, scales } = &self.encoding;
         fills.len() == features
             && features + indicators.len() == terms
             && means.len() == terms
             && scales.len() == terms
-            && self.reference.profiles.len() == features
             && indicators.iter().all(|feature| *feature < features)
+    }
+}
+
+impl From<&Model> for Stored {
+    fn from(model: &Model) -> Self {
+        let (algorithm, linear, program) = match &model.fitted {
+            Algorithm::LogisticRegression(fitted) => (LOGISTIC_REGRESSION, Some(fitted.clone()), None),
+            Algorithm::Program(program) => (COMMAND, None, Some(program.clone())),
+        };
+        Self {
+            format: ARTEFACT_FORMAT,
+            algorithm: algorithm.to_owned(),
+            l2: linear.is_some().then_some(L2),
+            product: model.product.clone(),
+            version: model.version,
+            features: model.features.clone(),
+            weights: linear.as_ref().map(|it| it.weights.clone()),
+            intercept: linear.as_ref().map(|it| it.intercept),
+            encoding: linear.map(|it| it.encoding),
+            program,
+            manifest: model.manifest.clone(),
+            reference: model.reference.clone(),
+        }
+    }
+}
+
+impl TryFrom<Stored> for Model {
+    type Error = String;
+
+    fn try_from(stored: Stored) -> Result<Self, String> {
+        if stored.format != ARTEFACT_FORMAT {
+            return Err(format!("it has format {}, this build knows {ARTEFACT_FORMAT}", stored.format));
+        }
+        let features = stored.features.len();
+        let fitted = match (stored.algorithm.as_str(), stored.program) {
+            (LOGISTIC_REGRESSION, None) => {
+                let (Some(encoding), Some(weights), Some(intercept)) =
+                    (stored.encoding, stored.weights, stored.intercept)
+                else {
+                    return Err("it has no encoding or no weights".to_owned());
+                };
+                let fitted = Fitted { encoding, weights, intercept };
+                if !fitted.fits(features) {
+                    return Err("its lists are of different lengths".to_owned());
+                }
+                Algorithm::LogisticRegression(fitted)
+            }
+            (COMMAND, Some(program)) => {
+                program.check()?;
+                Algorithm::Program(program)
+            }
+            (other, _) => {
+                return Err(format!("`{other}` is no algorithm that this build knows, or lacks its parts"));
+            }
+        };
+        if stored.reference.profiles.len() != features {
+            return Err("its lists are of different lengths".to_owned());
+        }
+        let Stored { product, version, features, manifest, reference, .. } = stored;
+        Ok(Self { product, version, features, fitted, manifest, reference })
     }
 }
 
@@ -158,7 +236,7 @@ pub fn artefact_path(product: &ProductId, version: u64) -> String {
 /// [`TrainError::Artefact`].
 pub fn write_model(lake: &Path, path: &str, model: &Model) -> Result<(), TrainError> {
     let failed = |source| TrainError::Artefact { path: path.to_owned(), what: "written", source };
-    let mut bytes = serde_json::to_vec_pretty(model).map_err(|error| failed(error.into()))?;
+    let mut bytes = serde_json::to_vec_pretty(&Stored::from(model)).map_err(|error| failed(error.into()))?;
     bytes.push(b'\n');
     replace(&lake.join(path), &bytes).map_err(failed)
 }
@@ -186,14 +264,6 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 pub fn read_model(lake: &Path, path: &str) -> Result<Model, TrainError> {
     let failed = |source| TrainError::Artefact { path: path.to_owned(), what: "read", source };
     let bytes = std::fs::read(lake.join(path)).map_err(failed)?;
-    let model: Model = serde_json::from_slice(&bytes).map_err(|error| failed(error.into()))?;
-    if model.format != ARTEFACT_FORMAT {
-        let why = format!("it has format {}, this build knows {ARTEFACT_FORMAT}", model.format);
-        return Err(failed(io::Error::new(io::ErrorKind::InvalidData, why)));
-    }
-    if !model.fits() {
-        let why = "its lists are of different lengths";
-        return Err(failed(io::Error::new(io::ErrorKind::InvalidData, why)));
-    }
-    Ok(model)
+    let stored: Stored = serde_json::from_slice(&bytes).map_err(|error| failed(error.into()))?;
+    Model::try_from(stored).map_err(|why| failed(io::Error::new(io::ErrorKind::InvalidData, why)))
 }

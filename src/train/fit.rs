@@ -42,14 +42,11 @@ pub fn split_at(times: &[i64]) -> Option<usize> {
     [before, after].into_iter().find(|place| *place > 0 && *place < times.len())
 }
 
-/// Fits a model on the older rows of a training set; the second value is the place of the first row held out.
-///
-/// The rows fitted, their order and the solver are all determined by the training set, so one machine gives the same
-/// weights to the bit. (Machines with other vector instructions may differ in the last digits.)
+/// Returns the place of the first row of a training set that is held out.
 ///
 /// # Errors
-/// [`TrainError::OneClass`], [`TrainError::TooFewLabels`], [`TrainError::Fit`].
-pub fn fit_logistic_regression(set: &TrainingSet) -> Result<(Fitted, usize), TrainError> {
+/// [`TrainError::OneClass`], [`TrainError::TooFewLabels`].
+pub fn held_out_from(set: &TrainingSet) -> Result<usize, TrainError> {
     let rows = &set.rows;
     let positives = |rows: &[Example]| rows.iter().filter(|row| row.positive).count();
     let all = positives(rows);
@@ -67,6 +64,19 @@ pub fn fit_logistic_regression(set: &TrainingSet) -> Result<(Fitted, usize), Tra
         let (fit, held_out) = (fit.len(), held_out.len());
         return Err(TrainError::TooFewLabels { fit, fit_positive, held_out, held_out_positive });
     }
+    Ok(cut)
+}
+
+/// Fits a model on the older rows of a training set; the second value is the place of the first row held out.
+///
+/// The rows fitted, their order and the solver are all determined by the training set, so one machine gives the same
+/// weights to the bit. (Machines with other vector instructions may differ in the last digits.)
+///
+/// # Errors
+/// Those of [`held_out_from`], [`TrainError::Fit`].
+pub fn fit_logistic_regression(set: &TrainingSet) -> Result<(Fitted, usize), TrainError> {
+    let cut = held_out_from(set)?;
+    let fit = &set.rows[..cut];
     let fills: Vec<_> = set.columns.iter().map(|column| column.fill).collect();
     let values: Vec<&[Option<f64>]> = fit.iter().map(|row| row.values.as_slice()).collect();
     let encoding = Encoding::learn(&fills, &values);

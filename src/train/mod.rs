@@ -2,12 +2,15 @@
 //!
 //! The order of the files is the flow: labels ([`spine`]) get the features of their time ([`set`]), features become
 //! numbers of one scale ([`encode`]), a model is fitted and measured ([`fit`], [`metrics`]), written down with the
-//! population that it was made for ([`artefact`], [`snapshot`]). Nothing here knows of runs, ledgers or tables.
+//! population that it was made for ([`artefact`], [`snapshot`]). Where a program of the product fits, it is shown rows and leaves scores
+//! ([`rows`]), and its model is files beside the artefact ([`files`]). Nothing here knows of runs, ledgers or tables.
 
 mod artefact;
 mod encode;
+mod files;
 mod fit;
 mod metrics;
+mod rows;
 mod set;
 mod snapshot;
 mod spine;
@@ -21,10 +24,12 @@ mod spine;
 )]
 mod tests;
 
-pub use artefact::{ARTEFACT_FORMAT, Model, ModelFeature, artefact_path, read_model, write_model};
+pub use artefact::{ARTEFACT_FORMAT, Algorithm, Model, ModelFeature, artefact_path, read_model, write_model};
 pub use encode::{Encoding, Fill};
-pub use fit::{Fitted, L2, fit_logistic_regression, split_at};
+pub use files::{ModelFile, ModelProgram, collect_files, copy_files, keep_files, tidy_files};
+pub use fit::{Fitted, L2, fit_logistic_regression, held_out_from, split_at};
 pub use metrics::{Measures, auc, measure};
+pub use rows::{LABEL, Labels, example_rows, read_scores};
 pub use set::{ColumnNotes, Example, FeatureColumn, History, LeftOut, Manifest, Source, TrainingSet};
 pub use snapshot::{Reference, drift_level, judge_features};
 pub use spine::{Label, Spine, SpineColumns, read_spine};
@@ -100,6 +105,18 @@ pub enum TrainError {
         /// Why.
         source: std::io::Error,
     },
+    /// What a program left is no model.
+    #[error("the trainer left no model that can be kept: {why}")]
+    NoModel {
+        /// Why not.
+        why: String,
+    },
+    /// What a program left are no scores.
+    #[error("the trainer's scores cannot be used: {why}")]
+    NoScores {
+        /// Why not.
+        why: String,
+    },
     /// The feature definition and its rows do not fit.
     #[error("the features cannot be computed")]
     Tile(#[from] TileError),
@@ -120,6 +137,8 @@ impl TrainError {
             Self::LabelValue { .. } => "HM-T005",
             Self::Fit { .. } => "HM-T006",
             Self::Artefact { .. } => "HM-T007",
+            Self::NoModel { .. } => "HM-T015",
+            Self::NoScores { .. } => "HM-T016",
             Self::Tile(_) | Self::Profile(_) => "HM-T008",
         }
     }

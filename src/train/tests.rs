@@ -9,6 +9,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicr
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use hydromesh_core::aggregate::{Order, Value};
 use hydromesh_core::ids::{PortId, ProductId};
+use hydromesh_core::model::{Program, RowsFormat, TrainerCommand};
 use hydromesh_core::tile::{FeatureSpec, Row, Tail, ViewSpec};
 use serde::Deserialize;
 
@@ -129,11 +130,24 @@ fn shop_labels(shop: &Source, count: usize) -> Spine {
     spine(labels)
 }
 
+/// Returns what a model of the trainer that is built in consists of.
+fn linear(model: &Model) -> &Fitted {
+    match &model.fitted {
+        Algorithm::LogisticRegression(fitted) => fitted,
+        Algorithm::Program(program) => panic!("a program: {program:?}"),
+    }
+}
+
+fn scores(model: &Model, set: &TrainingSet, from: usize) -> Vec<f64> {
+    linear(model).score(&model.places(set).unwrap(), set, from)
+}
+
 fn train(shop: &Source, labels: &Spine) -> (Model, TrainingSet, usize) {
     let set = TrainingSet::assemble(labels, std::slice::from_ref(shop)).unwrap();
     let (fitted, cut) = fit_logistic_regression(&set).unwrap();
     let (from, to) = (set.manifest.from_ms, set.manifest.to_ms);
     let reference = Reference::population(&set.columns, std::slice::from_ref(shop), from, to).unwrap();
+    let fitted = Algorithm::LogisticRegression(fitted);
     (Model::new((product(), 1), &set, fitted, cut, reference), set, cut)
 }
 
@@ -239,9 +253,10 @@ fn the_fit_agrees_with_scikit_learn() {
         ours.iter().zip(theirs).for_each(|(ours, theirs)| near(*ours, *theirs, 1e-5));
     }
     near(fitted.intercept, golden.intercept, 1e-5);
+    let fitted = Algorithm::LogisticRegression(fitted);
     let model = Model::new((product(), 1), &set, fitted, cut, Reference::default());
     let labels: Vec<bool> = set.rows[cut..].iter().map(|row| row.positive).collect();
-    near(auc(&model.score(&set, cut).unwrap(), &labels).unwrap(), golden.auc, 1e-9);
+    near(auc(&scores(&model, &set, cut), &labels).unwrap(), golden.auc, 1e-9);
 }
 
 #[test]
@@ -457,23 +472,23 @@ fn a_model_learns_what_is_there_and_nothing_where_nothing_is() {
     let labels = shop_labels(&shop, 900);
     let (model, set, cut) = train(&shop, &labels);
     let held_out: Vec<bool> = set.rows[cut..].iter().map(|row| row.positive).collect();
-    let measures = measure(&model.score(&set, cut).unwrap(), &held_out).unwrap();
+    let measures = measure(&scores(&model, &set, cut), &held_out).unwrap();
     assert!(measures.auc > 0.85, "{measures:?}");
     let base = measures.positive_rate;
     assert!(measures.brier < 0.8 * base * (1.0 - base), "better than the rate alone: {measures:?}");
     assert!(measures.calibration_error < 0.1, "{measures:?}");
     let weight = |name: &str| {
         let place = model.features.iter().position(|feature| feature.name == name).unwrap();
-        model.weights[place]
+        linear(&model).weights[place]
     };
-    assert!(weight("views_7d") < -0.5, "{:?}", model.weights);
+    assert!(weight("views_7d") < -0.5, "{:?}", linear(&model).weights);
     // Labels dealt out by chance: no model can tell them.
     let mut random = Random(5);
     let mut luck = labels;
     luck.labels.iter_mut().for_each(|label| label.positive = random.next() < 0.5);
     let (model, set, cut) = train(&shop, &luck);
     let held_out: Vec<bool> = set.rows[cut..].iter().map(|row| row.positive).collect();
-    let auc = auc(&model.score(&set, cut).unwrap(), &held_out).unwrap();
+    let auc = auc(&scores(&model, &set, cut), &held_out).unwrap();
     assert!((auc - 0.5).abs() < 0.12, "{auc}");
 }
 
@@ -501,7 +516,8 @@ fn the_same_training_gives_the_same_bytes_and_reads_back() {
     assert_eq!(read.manifest, model.manifest);
     assert_eq!(read.reference, model.reference);
     for at in [None, Some(0.0), Some(3.0)] {
-        near(read.predict(|_| at), model.predict(|_| at), 1e-12);
+        let row = vec![at; model.features.len()];
+        near(linear(&read).predict(&row), linear(&model).predict(&row), 1e-12);
     }
     let names: Vec<_> = std::fs::read_dir(lake.path().join("models/risk/churn-model"))
         .unwrap()
@@ -524,8 +540,90 @@ fn the_same_training_gives_the_same_bytes_and_reads_back() {
 fn a_champion_of_another_definition_is_not_compared() {
     let shop = shop(1.0);
     let (mut model, set, cut) = train(&shop, &shop_labels(&shop, 300));
-    assert_eq!(model.score(&set, cut).unwrap().len(), set.rows.len() - cut);
+    assert_eq!(scores(&model, &set, cut).len(), set.rows.len() - cut);
     model.features[0].column = "gone_7d".into();
     model.features[0].name = "gone_7d".into();
-    assert_eq!(model.score(&set, cut), Err("gone_7d".to_owned()));
+    assert_eq!(model.places(&set), Err("gone_7d".to_owned()));
+}
+
+#[test]
+fn an_artefact_of_an_earlier_version_is_the_same_to_the_byte_and_one_of_a_program_reads_back() {
+    /// As it was before programs could train.
+    #[derive(serde::Serialize)]
+    struct Earlier<'a> {
+        format: u32,
+        algorithm: &'a str,
+        l2: f64,
+        product: &'a ProductId,
+        version: u64,
+        features: &'a [ModelFeature],
+        #[serde(flatten)]
+        encoding: &'a Encoding,
+        weights: &'a [f64],
+        intercept: f64,
+        manifest: &'a Manifest,
+        reference: &'a Reference,
+    }
+
+    let lake = tempfile::tempdir().unwrap();
+    let shop = shop(1.0);
+    let (model, ..) = train(&shop, &shop_labels(&shop, 300));
+    let fitted = linear(&model);
+    let earlier = Earlier {
+        format: 1,
+        algorithm: "logistic_regression",
+        l2: 1.0,
+        product: &model.product,
+        version: model.version,
+        features: &model.features,
+        encoding: &fitted.encoding,
+        weights: &fitted.weights,
+        intercept: fitted.intercept,
+        manifest: &model.manifest,
+        reference: &model.reference,
+    };
+    let earlier = format!("{}\n", serde_json::to_string_pretty(&earlier).unwrap());
+    let read = |text: &str| {
+        std::fs::write(lake.path().join("m.json"), text).unwrap();
+        read_model(lake.path(), "m.json")
+    };
+    let written = |model: &Model| {
+        write_model(lake.path(), "w.json", model).unwrap();
+        std::fs::read_to_string(lake.path().join("w.json")).unwrap()
+    };
+    assert_eq!(written(&model), earlier);
+    assert_eq!(written(&read(&earlier).unwrap()), earlier);
+    assert_eq!(read(&earlier.replacen("\"intercept\"", "\"intercpt\"", 1)).unwrap_err().code(), "HM-T007");
+    assert_eq!(read(&earlier.replacen("logistic_regression", "oracle", 1)).unwrap_err().code(), "HM-T007");
+
+    let command = TrainerCommand {
+        program: Program {
+            command: vec!["python3".into(), "train.py".into()],
+            timeout: "30m".parse().unwrap(),
+            memory_mib: 2048,
+            rows: RowsFormat::Csv,
+        },
+        network: true,
+    };
+    let file = ModelFile { bytes: 4, sha256: "ab".into() };
+    let program = ModelProgram {
+        trainer: command,
+        shown: BTreeMap::from([("train.py".into(), "0a1b".into())]),
+        key: "model 2".into(),
+        folder: "models/risk/churn-model/v0002-0a".into(),
+        files: BTreeMap::from([("weights.csv".into(), file)]),
+    };
+    let of_program = Model { fitted: Algorithm::Program(program), ..model };
+    let text = written(&of_program);
+    assert!(text.contains("\"algorithm\": \"command\"") && !text.contains("\"l2\""), "{text}");
+    assert_eq!(read(&text).unwrap(), of_program);
+    for (from, to) in [
+        ("\"weights.csv\"", "\"../weights.csv\""),
+        ("\"models/risk/churn-model/v0002-0a\"", "\"/etc\""),
+        ("\"command\"", "\"logistic_regression\""),
+        ("\"program\"", "\"programme\""),
+    ] {
+        assert!(text.contains(from), "{from}");
+        assert_eq!(read(&text.replacen(from, to, 1)).unwrap_err().code(), "HM-T007", "{from}");
+    }
 }

@@ -1,5 +1,6 @@
 //! The example mesh's churn model, from its own labels and clicks.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -7,8 +8,9 @@ use arrow::array::AsArray as _;
 use arrow::datatypes::Float64Type;
 use hydromesh_core::aggregate::Order;
 use hydromesh_core::control::Start;
-use hydromesh_core::ids::PipelineId;
+use hydromesh_core::ids::{PipelineId, ProductId};
 use hydromesh_core::ledger::{Champion, RunOutcome};
+use hydromesh_core::model::{Program, RowsFormat, TrainerCommand};
 use hydromesh_core::plan::{StepKey, Work};
 use hydromesh_core::tile::{Row, SpineRow, ViewSpec, point_in_time};
 use tokio::sync::mpsc;
@@ -21,6 +23,7 @@ use crate::control::{Reading, read};
 use crate::engine::{Engine, EngineConfig};
 use crate::lake::{Lake, TableState};
 use crate::repo::FolderSource;
+use crate::train::{Algorithm, Model, ModelFile, ModelProgram, read_model, write_model};
 
 /// The end of the example's history, and when the injected shift begins in it.
 const END: &str = "2026-11-01T00:00:00Z";
@@ -422,4 +425,89 @@ async fn what_is_followed_here_is_what_drift_sees() {
     let spend = verdicts.iter().find(|one| one.feature == "spend_7d").unwrap();
     assert_eq!((spend.verdict.as_str(), spend.test.as_str()), ("drifted", "Kolmogorov-Smirnov"));
     assert!(spend.effect > 0.3 && spend.p_value < 1e-8, "{spend:?}");
+}
+
+/// Returns a trainer that is a program; nothing here begins one.
+fn command(network: bool) -> TrainerCommand {
+    let command = vec!["python3".to_owned(), "train.py".to_owned()];
+    let (timeout, rows) = ("30m".parse().unwrap(), RowsFormat::Csv);
+    TrainerCommand { program: Program { command, timeout, memory_mib: 64, rows }, network }
+}
+
+impl World {
+    /// Makes the champion one that a program made, which was shown these files.
+    fn made_by_program(&self, champion: &Trained, shown: &[(&str, &str)], network: bool) {
+        let lake = self.context.lake.root();
+        let file = ModelFile { bytes: 4, sha256: "ab".into() };
+        let program = ModelProgram {
+            trainer: command(network),
+            shown: shown.iter().map(|(path, oid)| ((*path).to_owned(), (*oid).to_owned())).collect(),
+            key: "model 1".into(),
+            folder: "models/risk/churn-model/v0001-0a".into(),
+            files: BTreeMap::from([("weights.csv".into(), file)]),
+        };
+        let model = read_model(lake, &champion.path).unwrap();
+        let model = Model { fitted: Algorithm::Program(program), ..model };
+        write_model(lake, &champion.path, &model).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_trainer_begins_nowhere_that_does_not_grant_what_it_asks_for() {
+    let mut world = World::new(END, Labels::AsTheyAre).await;
+    let train = |world: &mut World, network| {
+        let product = world.job.products.get_mut(&product()).unwrap();
+        for pipeline in product.pipelines.values_mut() {
+            if let Pipeline::Training(training) = pipeline {
+                training.train = Trainer::Command(command(network));
+            }
+        }
+    };
+    train(&mut world, false);
+    let denied = world.train().await.unwrap_err();
+    assert_eq!((denied.code, denied.kind), ("HM-T013", ErrorKind::User), "{denied}");
+    assert!(denied.message.contains("`allow_commands`"), "{denied}");
+    world.context.settings.allow_commands = vec![product().domain];
+    train(&mut world, true);
+    let denied = world.train().await.unwrap_err();
+    assert_eq!((denied.code, denied.kind), ("HM-T013", ErrorKind::User), "{denied}");
+    assert!(denied.message.contains("`allow_network`"), "{denied}");
+    assert!(!world.folder.path().join("scratch").exists(), "nothing was laid out");
+}
+
+#[tokio::test]
+async fn a_champion_of_a_program_is_compared_with_what_it_was_and_drifts_as_any_other() {
+    let mut world = World::new(END, Labels::AsTheyAre).await;
+    let champion = world.promote().await;
+    let calm = world.drift(SHIFT_END).await;
+    let known = world.job.products[&product()].files.values().next().unwrap().clone();
+
+    // Where nothing of the domain may run, or its files are gone, it is not compared, and why is said.
+    world.made_by_program(&champion, &[("train.py", &known)], false);
+    assert_eq!(world.drift(SHIFT_END).await, calm, "drift asks for features and population alone");
+    let alone = trained(&world.train().await.unwrap());
+    assert_eq!((alone.champion_value, alone.algorithm), (None, None));
+    assert!(
+        alone.reason.contains("not compared with the champion, which a program made"),
+        "{}",
+        alone.reason
+    );
+    world.context.settings.allow_commands = vec![product().domain];
+    world.made_by_program(&champion, &[("train.py", &known)], true);
+    let alone = trained(&world.train().await.unwrap());
+    assert!(alone.reason.contains("`allow_network`"), "{}", alone.reason);
+    world.made_by_program(&champion, &[("train.py", "0a1b")], false);
+    let gone = trained(&world.train().await.unwrap());
+    assert_eq!(gone.champion_value, None);
+    assert!(
+        gone.reason.contains("which needs train.py as it was: 0a1b is no longer in the repository"),
+        "{}",
+        gone.reason
+    );
+
+    // A file of its own that is lost is an error, as a lost artefact is.
+    world.made_by_program(&champion, &[("train.py", &known)], false);
+    let lost = world.train().await.unwrap_err();
+    assert_eq!((lost.code, lost.kind), ("HM-T007", ErrorKind::External), "{lost}");
+    assert!(lost.message.contains("v0001-0a") && lost.message.contains("weights.csv"), "{lost}");
 }

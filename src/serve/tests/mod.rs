@@ -140,6 +140,7 @@ impl Story {
             inputs: BTreeMap::new(),
             path: "m".into(),
             reason: "first".into(),
+            algorithm: None,
         };
         self.tell(NOW, Fact::Trained(trained));
         self.tell(NOW, Fact::Promoted { product: risk, version: 3, reason: "first".into() });

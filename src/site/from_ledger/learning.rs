@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hydromesh_core::ids::ProductId;
 use hydromesh_core::ledger::Trained;
-use hydromesh_core::model::{Pipeline, Product, Trainer, TrainingPipeline};
+use hydromesh_core::model::{Product, TrainingPipeline};
 
 use super::{Facts, instant};
 use crate::site::model::{self as site, ModelOutcome};
@@ -62,10 +62,7 @@ impl Facts<'_> {
 
     /// Returns the models of a product that trains, if any.
     pub(super) fn model_of(&self, product: &Product) -> Option<site::ModelCard> {
-        let training = product.pipelines.values().find_map(|pipeline| match pipeline {
-            Pipeline::Training(training) => Some(training),
-            _ => None,
-        })?;
+        let training = product.training()?;
         let gate = &training.gate;
         let known = self.ledger.models.get(&product.id);
         let champion = known.and_then(|models| models.champion);
@@ -79,7 +76,7 @@ impl Facts<'_> {
         let champion = champion.and_then(|(version, _)| trained.iter().find(|(_, it)| it.version == version));
         Some(site::ModelCard {
             name: product.port(&training.output).to_string(),
-            champion: champion.map(|(at, model)| version(*at, model, training)),
+            champion: champion.map(|(at, model)| version(*at, model)),
             gate: format!(
                 "{} at most {} below the champion's on the same held-out rows",
                 gate.metric,
@@ -90,14 +87,13 @@ impl Facts<'_> {
     }
 }
 
-fn version(at_ms: i64, model: &Trained, training: &TrainingPipeline) -> site::ModelVersion {
-    let Trainer::Builtin(algorithm) = &training.train;
+fn version(at_ms: i64, model: &Trained) -> site::ModelVersion {
     let mut metrics = model.metrics.clone();
     metrics.insert(model.metric.clone(), model.value);
     site::ModelVersion {
         version: model.version.to_string(),
         trained_at: instant(at_ms),
-        algorithm: algorithm.replace('_', " "),
+        algorithm: model.algorithm.clone().unwrap_or_else(|| "logistic regression".to_owned()),
         training_rows: Some(model.rows.0),
         metrics,
         inputs: model.inputs.iter().map(|(port, version)| (port.to_string(), version.to_string())).collect(),

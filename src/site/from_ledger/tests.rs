@@ -556,6 +556,7 @@ fn models_and_drift_have_their_history() {
             inputs: BTreeMap::from([("customer/activity.features".parse().unwrap(), 7)]),
             path: "risk/churn-model/1".into(),
             reason: "no model yet".into(),
+            algorithm: None,
         })
     };
     story.at(NOW - 50 * MINUTE).tell(trained(1, 0.81, None));

@@ -71,11 +71,9 @@ impl Control {
             Some(champion) => Verdict::Promote(format!(
                 "{metric} {value:.4}; the champion has {champion:.4} on the same rows, margin {margin}"
             )),
-            // Features that are gone cannot be looked up either: such a champion serves nobody.
+            // Features and programs that are gone serve nobody either.
             None if self.ledger.models.get(product).is_some_and(|models| models.champion.is_some()) => {
-                Verdict::Promote(format!(
-                    "{metric} {value:.4}; the champion cannot be compared, a feature of it is gone"
-                ))
+                Verdict::Promote(format!("{metric} {value:.4}; the champion cannot be compared"))
             }
             None => Verdict::Promote(format!("{metric} {value:.4}; the first model")),
         })

@@ -168,6 +168,9 @@ registry! {
     BAD_VALUES = "HM-M040" Error "an output cannot be cut by these values", "list each value once, as the column of the contract, a string or an integer, holds it";
     NOT_FOR_VALUES = "HM-M041" Error "a key is for outputs that are cut by a calendar", "leave it out: partitions that are values have no length and no order in time";
     BAD_KEYS = "HM-M042" Error "values cannot be looked for there", "name a string or integer column of a table or of files that the product reads, of the type that the output's column has: `values: {from: INPUT.COLUMN}`";
+    NO_TRAINER_FILE = "HM-M043" Error "a trainer's program is not among the files that it is shown", "commit the program to the product's folder, or correct its path";
+    TRAINER_NOWHERE = "HM-M044" Warning "a trainer is a command that may run nowhere", "let an environment name the domain in `allow_commands`, or write `train: {builtin: logistic_regression}`";
+    NETWORK_NOWHERE = "HM-M045" Warning "a trainer asks for the network, which no environment grants", "let an environment that allows its commands name the domain in `allow_network`, or leave `network` out";
     BAD_WINDOW = "HM-M033" Error "a window over an input cannot be meant", "write `from` and `to` in the units that the message names, so that partitions of the input lie between them";
 
     ODCS_VERSION = "HM-C001" Error "the standard's version is not supported", "use apiVersion v3.2.0 (v3.0 and v3.1 are read too; product files: v1.1.0)";
@@ -259,9 +262,13 @@ registry! {
     FIT_FAILED = "HM-T006" Error "the model could not be fitted", "look for features with extreme values";
     MODEL_FILE = "HM-T007" Error "a model's file cannot be read or written", "look at the lake's disk; the step is tried again by itself";
     FEATURE_VALUES = "HM-T008" Error "features cannot be computed or compared", "correct the feature port that the message names";
-    NO_TRAINER = "HM-T010" Error "there is no such trainer", "write `train: {builtin: logistic_regression}`";
+    NO_TRAINER = "HM-T010" Error "there is no such trainer", "write `train: {builtin: logistic_regression}`, or `command` with a program of your own";
     NO_METRIC = "HM-T011" Error "models cannot be compared by this metric", "write `gate: {metric: auc, non_inferiority: 0.01}`";
     MODEL_COLUMNS = "HM-T012" Error "the contract of a model port does not fit the table of models", "give the contract columns out of those that the message lists";
+    TRAINER_DENIED = "HM-T013" Error "a trainer may not run in this environment", "let the environment name the domain in `allow_commands` (and in `allow_network`, if it asks for the network)";
+    TRAINER_FAILED = "HM-T014" Error "a trainer's program failed", "read what it complained of, in the file that the message names";
+    BAD_MODEL = "HM-T015" Error "a trainer left no model that can be kept", "leave at least one plain file below HYDROMESH_MODEL, and nothing but plain files and folders";
+    BAD_SCORES = "HM-T016" Error "a trainer's scores are not one probability for each row", "write one number from 0 to 1 a line to HYDROMESH_SCORES, in the order of the rows";
 
     HTTP_PATH = "HM-H001" Error "nothing is served at this path", "the answer lists what there is";
     HTTP_PRODUCT = "HM-H002" Error "no such product is deployed", "`GET /v1/status` lists the deployed products";

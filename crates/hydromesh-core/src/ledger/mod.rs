@@ -596,6 +596,9 @@ pub struct Trained {
     pub path: String,
     /// Why it was trained.
     pub reason: String,
+    /// The program that fitted it, as people are shown it; none of a model of the trainer that is built in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<String>,
 }
 
 /// See [`Fact::Alert`].

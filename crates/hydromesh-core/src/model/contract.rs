@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::program::Program;
 use super::read::length;
 use crate::time::Span;
 
@@ -157,47 +158,9 @@ pub enum QualityCheck {
     /// One SELECT that yields one number; `{object}` and `{property}` are replaced.
     Sql(String),
     /// A program of the product's folder, which is shown the rows and says a number.
-    Command(RuleCommand),
+    Command(Program),
     /// A number that lies where it usually does. The threshold has no operands: they follow from what was published.
     Usual(Usual),
-}
-
-/// A program that measures rows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RuleCommand {
-    /// The program and its words. One with a slash lies in the product's folder.
-    pub command: Vec<String>,
-    /// How long it may take.
-    pub timeout: Span,
-    /// How much memory each of its processes may take, MiB.
-    pub memory_mib: u32,
-    /// How it is shown the rows.
-    pub rows: RowsFormat,
-}
-
-/// How a program is shown rows.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RowsFormat {
-    /// As `rows.parquet`, with their types.
-    #[default]
-    Parquet,
-    /// As `rows.csv`, with a line of names first.
-    Csv,
-}
-
-impl RuleCommand {
-    /// How long a program may take that says nothing of it, milliseconds.
-    pub const TIMEOUT_MS: i64 = 5 * 60_000;
-    /// How much memory it may take: a table of some million rows in a data frame.
-    pub const MEMORY_MIB: u32 = 1024;
-
-    /// Returns the path of the program below the product's folder, if that is where it lies.
-    #[must_use]
-    pub fn program_in_folder(&self) -> Option<&str> {
-        let program = self.command.first().filter(|it| it.contains('/') && !it.starts_with('/'))?;
-        Some(program.strip_prefix("./").unwrap_or(program))
-    }
 }
 
 /// What is compared with its own history, and how narrowly.

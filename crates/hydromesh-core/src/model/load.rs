@@ -378,7 +378,10 @@ fn pipelines(
 /// Routes and permissions that name a domain which is not there have no effect, and their author should know.
 fn unknown_domains(mesh: &Mesh, findings: &mut Findings) {
     let routed = mesh.routes.iter().filter_map(|route| route.domain.as_ref());
-    let allowed = mesh.environments.values().flat_map(|environment| &environment.allow_commands);
+    let allowed = mesh
+        .environments
+        .values()
+        .flat_map(|environment| environment.allow_commands.iter().chain(&environment.allow_network));
     let unknown: BTreeSet<&DomainName> =
         routed.chain(allowed).filter(|name| !mesh.domains.contains_key(name)).collect();
     for name in unknown {

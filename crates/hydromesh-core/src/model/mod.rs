@@ -5,6 +5,7 @@ mod load;
 mod partition;
 mod picks;
 mod pipeline;
+mod program;
 pub mod read;
 mod resolve;
 mod retire;
@@ -16,8 +17,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use contract::{
-    Classification, Column, Contract, LogicalType, Quality, QualityCheck, QualitySeverity, RowsFormat,
-    RuleCommand, Season, Sla, SlaKind, Threshold, Usual, UsualOf,
+    Classification, Column, Contract, LogicalType, Quality, QualityCheck, QualitySeverity, Season, Sla,
+    SlaKind, Threshold, Usual, UsualOf,
 };
 pub use load::{LoadResult, Loaded, load, load_with};
 pub use partition::{Calendar, KeySource, Partitioning, Parts, Values, ValuesError};
@@ -26,6 +27,7 @@ pub use pipeline::{
     EmbeddingPipeline, EventSource, FeaturePipeline, Late, LateBeyond, Pipeline, PipelineKind, RetrainOn,
     Retry, Schedule, SqlText, StreamPipeline, TrainGate, Trainer, TrainingPipeline,
 };
+pub use program::{Program, RowsFormat, TrainerCommand};
 pub use retire::{RetirePolicy, TableEnd};
 pub use shape::{ColumnShape, Influence, QueryShape, SourceColumn};
 pub use window::InputWindow;
@@ -77,6 +79,9 @@ pub struct Environment {
     pub mail_from: Option<String>,
     /// Domains whose commands and trainers may run.
     pub allow_commands: Vec<DomainName>,
+    /// Domains whose trainers may have the network, if they ask for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_network: Vec<DomainName>,
     /// How many steps may run at once.
     #[serde(default, skip_serializing_if = "StepLimits::is_default")]
     pub limits: StepLimits,
@@ -347,7 +352,7 @@ impl Product {
     }
 
     /// Returns the rules of its contracts that programs of its folder measure.
-    pub fn commands(&self) -> impl Iterator<Item = (&PortName, &Quality, &RuleCommand)> {
+    pub fn commands(&self) -> impl Iterator<Item = (&PortName, &Quality, &Program)> {
         let rules = |(name, port)| {
             let port: &OutputPort = port;
             port.contract.quality.iter().map(move |rule: &Quality| (name, rule))

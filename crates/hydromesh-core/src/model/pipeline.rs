@@ -1,10 +1,11 @@
 //! How a product is made and when.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{InputWindow, Partitioning, Values};
+use super::{InputWindow, Partitioning, TrainerCommand, Values};
 use crate::ids::{PipelineName, PortId, PortName};
 use crate::tile::ViewSpec;
 use crate::time::Span;
@@ -89,7 +90,12 @@ impl Pipeline {
                 }
             }
             Self::Embedding(it) => it.bounds = Bounds::default(),
-            Self::Training(it) => it.bounds = Bounds::default(),
+            Self::Training(it) => {
+                it.bounds = Bounds::default();
+                if let Trainer::Command(command) = &it.train {
+                    it.train = Trainer::Command(command.unbounded());
+                }
+            }
             Self::Stream(_) | Self::Feature(_) => {}
         }
         pipeline
@@ -424,6 +430,17 @@ pub struct TrainingPipeline {
 pub enum Trainer {
     /// A trainer inside Hydromesh: `logistic_regression`.
     Builtin(String),
+    /// A program of the product's folder.
+    Command(TrainerCommand),
+}
+
+impl fmt::Display for Trainer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Builtin(name) => f.write_str(name),
+            Self::Command(command) => command.fmt(f),
+        }
+    }
 }
 
 /// What starts a retraining.

@@ -1,5 +1,7 @@
 //! Names of other files looked up: ports, contracts, columns, and the graph that the reads make.
 
+mod programs;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::load::{Draft, Findings, related};
@@ -145,6 +147,7 @@ impl Resolver<'_> {
             folder: draft.folder.clone(),
             retire: raw.retire,
         };
+        self.trainers(&product);
         (product, self.found)
     }
 
@@ -292,33 +295,6 @@ impl Resolver<'_> {
                 if fault.code == codes::SQL_UNKNOWN_TABLE {
                     diagnostic.help = "a quality rule reads its own object, `{object}`, alone".to_owned();
                 }
-                self.tell(diagnostic);
-            }
-        }
-    }
-
-    /// A rule's program is there, and may run somewhere.
-    fn programs(&mut self, contract: &Contract) {
-        for rule in &contract.quality {
-            let QualityCheck::Command(program) = &rule.check else { continue };
-            let at = Spot::new(rule.line, 0);
-            let folder = format!("{}/", self.draft.folder);
-            if let Some(path) = program.program_in_folder()
-                && !self.draft.files.contains_key(&format!("{folder}{path}"))
-            {
-                let message = format!("the quality rule `{}` runs {path}, which is not in {folder}", rule.id);
-                let known = self.draft.files.keys().filter_map(|it| it.strip_prefix(&folder));
-                let diagnostic = Diagnostic::new(codes::NO_PROGRAM, contract.file.clone(), at, message);
-                self.tell(diagnostic.suggest(path, known));
-            }
-            let domain = &self.draft.id.domain;
-            let mut environments = self.mesh.environments.values();
-            if !environments.any(|environment| environment.allow_commands.contains(domain)) {
-                let message = format!(
-                    "the quality rule `{}` is a command, and no environment allows those of {domain}",
-                    rule.id
-                );
-                let diagnostic = Diagnostic::new(codes::COMMAND_NOWHERE, contract.file.clone(), at, message);
                 self.tell(diagnostic);
             }
         }

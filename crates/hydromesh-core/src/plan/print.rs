@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::ids::{PipelineName, PortId, PortName, ProductId};
-use crate::model::{InputSource, Mesh, Partitioning, Parts, Pipeline, Product, QueryShape, SourceColumn};
+use crate::model::{
+    InputSource, Mesh, Partitioning, Parts, Pipeline, Product, QueryShape, SourceColumn, Trainer,
+};
 use crate::spread::Spread;
 
 /// Version of everything hashed here. Hashes of different versions are never compared: both sides are derived anew.
@@ -250,7 +252,7 @@ fn definition(product: &Product) -> Sha256 {
         &json(&product.pipelines.values().map(settings).collect::<Vec<_>>()),
     ]);
     // A program is whatever its files are.
-    if product.commands().next().is_some() {
+    if product.has_programs() {
         add(&mut hasher, &json(&product.files));
     }
     // Whoever says nothing of it has the hash of before.
@@ -438,7 +440,12 @@ fn pipeline_print(
             let spine = query_print(shape, inputs, &settings(&pipeline.unbounded()));
             let features: Vec<_> =
                 training.features.iter().map(|port| ports.get(port).map(|it| &it.data)).collect();
-            let rows = hash(&[&spine.data, &json(&features)]);
+            let features = json(&features);
+            let rows = match &training.train {
+                Trainer::Builtin(_) => hash(&[&spine.data, &features]),
+                // A model is whatever the program made of it, which is whatever it is shown.
+                Trainer::Command(_) => hash(&[&spine.data, &features, &json(&product.trainer_files())]),
+            };
             finish(rows, BTreeMap::from([("model".to_owned(), types)]))
         }
         // A query that could not be described has its findings; hash its text so that a change still shows.

@@ -78,10 +78,51 @@ fn a_program_that_is_there_and_may_run_is_nobodys_fault() {
     assert_eq!(stands(&files), [false, false]);
 }
 
+/// A pipeline whose model a program fits.
+fn trainer(command: &str) -> String {
+    format!(
+        "apiVersion: hydromesh/v1\nkind: TrainingPipeline\nname: t\noutput: totals\ntraining_set: {{spine: totals.sql, \
+         features: [shop/items.items], as_of: {{event: sold_on}}}}\ntrain: {{command: {command}}}\n"
+    )
+}
+
+#[test]
+fn a_trainer_is_shown_its_own_files_and_runs_where_it_is_granted_what_it_asks_for() {
+    let stands = |train: &str, mesh: &str| {
+        let mut files = changed(PIPELINE, "", &trainer(train));
+        let program = Loaded { text: Ok("#!/bin/sh\n".into()), oid: "s".into() };
+        files.insert("domains/shop/totals/fit.sh".into(), program);
+        let text =
+            files["mesh.yaml"].text.clone().expect("text").replace("    lake:", &format!("{mesh}    lake:"));
+        files.insert("mesh.yaml".into(), Loaded { text: Ok(text), oid: "m".into() });
+        let result = load(&files);
+        let found = codes(&result.findings);
+        let found = ["HM-M017", "HM-M043", "HM-M044", "HM-M045"].into_iter().filter(|it| found.contains(it));
+        (found.collect::<Vec<_>>(), result)
+    };
+    let (allowed, granted) = ("    allow_commands: [shop]\n", "    allow_network: [shop]\n");
+    let both = format!("{allowed}{granted}");
+    assert_eq!(stands("[./fit.sh]", "").0, ["HM-M044"]);
+    let (found, result) = stands("[./fit.sh]", allowed);
+    assert_eq!(found, Vec::<&str>::new());
+    assert_eq!(stands("[./fit.sh], network: true", allowed).0, ["HM-M045"]);
+    // Where nothing of the domain may run, nothing has the network either.
+    assert_eq!(stands("[./fit.sh], network: true", granted).0, ["HM-M044"]);
+    assert_eq!(stands("[./fit.sh], network: true", &both).0, Vec::<&str>::new());
+    assert_eq!(stands("[./fit.sh]", "    allow_network: [shoe]\n").0, ["HM-M017", "HM-M044"]);
+    // What Hydromesh reads itself is shown to no trainer: labels may be among it.
+    assert_eq!(stands("[./totals.sql]", allowed).0, ["HM-M043"]);
+    let product = &result.mesh.products[&"shop/totals".parse().expect("an id")];
+    assert_eq!(product.trainer_files(), BTreeMap::from([("fit.sh", "s")]));
+    assert!(product.files.len() > 3, "{:?}", product.files);
+}
+
 #[test]
 fn one_change_raises_one_code() {
     let long = format!("# {}", "x".repeat(1024 * 1024));
     let (absent, nowhere) = (program("checks/sum.sh"), program("python3"));
+    let (no_file, no_place, no_network) =
+        (trainer("[fit/train.py]"), trainer("[python3]"), trainer("[python3], network: true"));
     let cases: Vec<(&str, &str, &str, &str)> = vec![
         ("HM-Y001", PIPELINE, "start: 2026-08-01}", "start: 2026-08-01"),
         ("HM-Y003", PIPELINE, "lookback: 2d", "lookback: 2d\nlookback: 3d"),
@@ -126,6 +167,8 @@ fn one_change_raises_one_code() {
         ("HM-M040", PIPELINE, "every: day, start: 2026-08-01", "values: [a, a]"),
         ("HM-M041", PIPELINE, "every: day", "values: [a], every: day"),
         ("HM-M042", PIPELINE, "every: day, start: 2026-08-01", "values: {from: items}"),
+        ("HM-M043", PIPELINE, "", &no_file),
+        ("HM-M044", PIPELINE, "", &no_place),
         ("HM-C001", CONTRACT, "v3.2.0", "v4.0.0"),
         ("HM-C002", CONTRACT, "schema:", "schema:\n  - {name: other}"),
         ("HM-C003", CONTRACT, "logicalType: number", "logicalType: array"),
@@ -210,6 +253,12 @@ fn one_change_raises_one_code() {
         assert!(codes(&result.findings).contains(code), "{code}: {:#?}", result.findings);
         raised.insert(code);
     }
+    let mut granted_nowhere = changed(PIPELINE, "", &no_network);
+    let mesh = granted_nowhere["mesh.yaml"].text.clone().expect("text");
+    let mesh = mesh.replace("    lake:", "    allow_commands: [shop]\n    lake:");
+    granted_nowhere.insert("mesh.yaml".into(), Loaded { text: Ok(mesh), oid: "m".into() });
+    assert!(codes(&load(&granted_nowhere).findings).contains("HM-M045"));
+    raised.insert("HM-M045");
     raised.extend(shape_codes());
     let missing: Vec<&str> = all_codes()
         .iter()

@@ -518,6 +518,7 @@ fn environment(tree: &Tree) -> Environment {
         smtp: None,
         mail_from: None,
         allow_commands: Vec::new(),
+        allow_network: Vec::new(),
         limits,
         cost: None,
         maintenance: Maintenance::default(),

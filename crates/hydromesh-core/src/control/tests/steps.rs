@@ -449,6 +449,7 @@ impl World {
                 inputs: BTreeMap::new(),
                 path: format!("models/{}", self.models),
                 reason: running.start.reason.clone(),
+                algorithm: None,
             }));
         }
         Some(facts)

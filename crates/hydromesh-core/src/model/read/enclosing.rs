@@ -119,13 +119,17 @@ fn environment(name: &str, node: &Node, sink: &Sink, names: &[&str]) -> Environm
         mail_from = mail.text("from");
         mail.finish();
     }
-    let mut allow_commands = Vec::new();
-    for (text, at) in map.texts("allow_commands") {
-        match DomainName::new(text) {
-            Ok(domain) => allow_commands.push(domain),
-            Err(error) => sink.tell(codes::BAD_NAME, at, error.to_string()),
+    let allowed = |key: &'static str| {
+        let mut domains = Vec::new();
+        for (text, at) in map.texts(key) {
+            match DomainName::new(text) {
+                Ok(domain) => domains.push(domain),
+                Err(error) => sink.tell(codes::BAD_NAME, at, error.to_string()),
+            }
         }
-    }
+        domains
+    };
+    let (allow_commands, allow_network) = (allowed("allow_commands"), allowed("allow_network"));
     let limits = map.map("limits").map(limits).unwrap_or_default();
     let cost = map.map("cost").and_then(price);
     let maintenance = map.opt("maintenance").map(|node| maintenance(&map, node)).unwrap_or_default();
@@ -140,6 +144,7 @@ fn environment(name: &str, node: &Node, sink: &Sink, names: &[&str]) -> Environm
         smtp,
         mail_from,
         allow_commands,
+        allow_network,
         limits,
         cost,
         maintenance,

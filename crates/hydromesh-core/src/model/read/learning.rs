@@ -1,5 +1,6 @@
 //! Pipelines that make vectors and models.
 
+use super::command;
 use super::pipeline::{Found, Reader, finish, span, whole_days};
 use crate::diag::codes;
 use crate::ids::{PipelineName, PortId, PortName};
@@ -97,16 +98,9 @@ impl<'n> Reader<'_, 'n, '_> {
         let map = self.map;
         let set = map.req_map("training_set").map(|inner| self.training_set(&inner));
         let train = map.req_map("train").map(|inner| {
-            let builtin = inner.choice("builtin", &[("logistic_regression", "logistic_regression")]);
-            if inner.opt("command").is_some() {
-                let message =
-                    "trainers of the repository are not supported yet; `builtin: logistic_regression` is";
-                self.sink().tell(codes::UNSUPPORTED, inner.spot("command"), message);
-            } else if inner.opt("builtin").is_none() {
-                let _ = inner.req("builtin");
-            }
-            inner.finish();
-            builtin.map(|word| Trainer::Builtin(word.to_owned()))
+            self.spots.insert("train", inner.spot("command"));
+            self.spots.insert("train.network", inner.spot("network"));
+            trainer(&inner)
         });
         let mut retrain_on = RetrainOn { drift: None, schedule: None };
         let mut whole = true;
@@ -232,6 +226,27 @@ impl<'n> Reader<'_, 'n, '_> {
     }
 }
 
+/// `{builtin: NAME}` or `{command: [..]}`.
+fn trainer(map: &Map<'_>) -> Option<Trainer> {
+    let builtin = map.choice("builtin", &[("logistic_regression", "logistic_regression")]);
+    if map.opt("command").is_none() {
+        if map.opt("builtin").is_none() {
+            let message = "`train` wants `builtin: logistic_regression`, or `command` with a program";
+            map.sink().tell(codes::MISSING_KEY, map.at, message);
+        }
+        finish(map, &["builtin", "command"]);
+        return builtin.map(|word| Trainer::Builtin(word.to_owned()));
+    }
+    let command = command::trainer(map);
+    finish(map, &["builtin", "command"]);
+    if map.opt("builtin").is_some() {
+        let message = "a model is fitted by `builtin` or by `command`, and not by both";
+        map.sink().tell(codes::BAD_VALUE, map.spot("builtin"), message);
+        return None;
+    }
+    command.map(Trainer::Command)
+}
+
 /// `1 per quarter` as a rate a year.
 fn per_year(text: &str) -> Option<f64> {
     let (count, period) = text.split_once("per")?;
@@ -257,6 +272,61 @@ fn of(text: &str) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Program, TrainerCommand};
+
+    /// Reads what stands under `train`, and returns what is told of it.
+    fn read_trainer(train: &str) -> (Option<Trainer>, Vec<String>) {
+        let (documents, found) = crate::syntax::parse("pipeline.yaml", train);
+        assert_eq!(found, []);
+        let sink = crate::syntax::Sink::new("pipeline.yaml");
+        let read = trainer(&Map::new(&documents[0], &sink));
+        let told = sink.into_found().into_iter().map(|it| format!("{}: {}", it.code.id(), it.message));
+        (read, told.collect())
+    }
+
+    #[test]
+    fn a_trainer_is_built_in_or_a_program_with_words_and_bounds() {
+        let (read, told) = read_trainer("{builtin: logistic_regression}");
+        assert_eq!((read, told), (Some(Trainer::Builtin("logistic_regression".to_owned())), vec![]));
+        let (read, told) = read_trainer("{command: [python3, train.py]}");
+        let Some(Trainer::Command(small)) = read else { panic!("{told:?}") };
+        assert_eq!((small.program.timeout.to_string(), small.program.memory_mib), ("30m".to_owned(), 2048));
+        assert_eq!((small.program.rows, small.network, small.program.in_folder()), Default::default());
+        let (read, told) = read_trainer(
+            "{command: [./fit, --deep], rows: csv, timeout: 6h, memory_mib: 4096, network: true}",
+        );
+        let Some(Trainer::Command(large)) = read else { panic!("{told:?}") };
+        assert_eq!((large.program.timeout.to_string(), large.program.memory_mib), ("6h".to_owned(), 4096));
+        assert_eq!(large.program.in_folder(), Some("fit"));
+        assert!(large.network && large.to_string() == "command: ./fit --deep", "{large}");
+        assert_eq!(told, Vec::<String>::new());
+        // What it may take is no part of what it does.
+        let other = TrainerCommand { program: Program { memory_mib: 64, ..small.program.clone() }, ..small };
+        assert_ne!(other, small);
+        assert_eq!(other.unbounded(), small.unbounded());
+        assert_ne!(other.unbounded(), large.unbounded());
+    }
+
+    #[test]
+    fn what_is_no_trainer_is_told() {
+        for (train, says) in [
+            ("{}", "HM-Y009: `train` wants"),
+            ("{builtin: oracle}", "HM-Y010"),
+            ("{builtin: logistic_regression, command: [a]}", "HM-M023: a model is fitted by"),
+            ("{command: []}", "a program and its words"),
+            ("{command: [../other/train]}", "lies in the product's folder"),
+            ("{command: [a], timeout: 13h}", "at most 12 hours"),
+            ("{command: [a], timeout: 0s}", "more than nothing"),
+            ("{command: [a], memory_mib: 1}", "from 64 to 65536"),
+            ("{command: [a], network: perhaps}", "true or false"),
+            ("{command: [a], rows: json}", "json"),
+            ("{command: [a], netwrk: true}", "unknown key `netwrk`"),
+            ("{builtin: logistic_regression, network: true}", "unknown key `network`"),
+        ] {
+            let (_, told) = read_trainer(train);
+            assert!(told.len() == 1 && told[0].contains(says), "{train}: {told:?}");
+        }
+    }
 
     #[test]
     fn small_grammars() {
