@@ -18,14 +18,22 @@ fn folder() -> tempfile::TempDir {
 }
 
 fn worker(folder: &Path, script: &str) -> Command {
+    worker_with(folder, &[], script)
+}
+
+fn worker_with(folder: &Path, granted: &[&str], script: &str) -> Command {
     let mut command = hydromesh();
-    command.args(["command-worker", "--folder", text(folder), "--memory-mib", "256", "--"]);
-    command.args(["/bin/sh", "-c", script]).env("PATH", "/usr/bin:/bin").env("SEEN", "yes");
+    command.args(["command-worker", "--folder", text(folder), "--memory-mib", "256"]).args(granted);
+    command.args(["--", "/bin/sh", "-c", script]).env("PATH", "/usr/bin:/bin").env("SEEN", "yes");
     command
 }
 
 fn run(folder: &Path, script: &str) -> Ran {
-    let output = worker(folder, script).output().expect("runs");
+    ran(worker(folder, script))
+}
+
+fn ran(mut worker: Command) -> Ran {
+    let output = worker.output().expect("runs");
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Ran {
         code: output.status.code().expect("ended"),
@@ -122,6 +130,48 @@ fn a_program_has_no_network() {
     assert_eq!(lines[1], "['lo']", "{ran:?}");
     listener.set_nonblocking(true).expect("set");
     assert!(listener.accept().is_err(), "nobody came");
+}
+
+#[test]
+fn a_program_with_the_network_looks_up_names_and_sees_nothing_else_more() {
+    if !can_confine() {
+        return;
+    }
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let folder = folder();
+    std::fs::create_dir(folder.path().join("model")).expect("a folder");
+    std::fs::write(folder.path().join("model/weights"), "kept").expect("written");
+    let run = |script: &str| ran(worker_with(folder.path(), &["--network"], script));
+    let port = listener.local_addr().expect("an address").port();
+    let connect = format!(
+        "python3 -c \"import socket; print(socket.create_connection(('localhost', {port}), 5).getpeername()[1])\""
+    );
+    let connected = run(&connect);
+    assert_eq!(connected.stdout.trim(), port.to_string(), "{connected:?}");
+    listener.accept().expect("it came");
+    // What is looked up is there with what it says on this machine, also where it is a link to somewhere else.
+    for path in ["/etc/hosts", "/etc/resolv.conf", "/etc/ssl/certs/ca-certificates.crt"] {
+        let Ok(expected) = std::fs::read(path) else { continue };
+        let seen = run(&format!("cat {path}"));
+        assert!(seen.code == 0 && seen.stdout.as_bytes() == expected, "{path}: {}", seen.stderr);
+    }
+    for path in
+        ["/etc/shadow", "/etc/ssl/private", "/root", "/run", "/var", "/proc/1", env!("CARGO_MANIFEST_DIR")]
+    {
+        let seen = run(&format!("ls {path}"));
+        assert_ne!(seen.code, 0, "{path} is there: {seen:?}");
+    }
+    assert_eq!(run("cat /work/model/weights").stdout, "kept");
+    for change in [
+        "echo x > /work/model/weights",
+        "rm /work/model/weights",
+        "echo x > /work/model/new",
+        "echo x > /etc/hosts",
+    ] {
+        let changed = run(change);
+        assert_ne!(changed.code, 0, "{change}: {changed:?}");
+    }
+    assert_eq!(std::fs::read_to_string(folder.path().join("model/weights")).expect("there"), "kept");
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod slow;
 mod tampered;
 mod tidy;
 mod torn;
+mod trainers;
 mod world;
 
 use std::collections::BTreeMap;

@@ -66,7 +66,7 @@ impl Fitting {
             }
             Trainer::Command(command) => {
                 let cut = held_out_from(&set)?;
-                if !self.is_there(&lake, &path) {
+                if !self.is_there(&lake, &path, &set, cut) {
                     self.fit(&lake, &path, &set, cut, &command)?;
                 }
                 cut
@@ -90,12 +90,15 @@ impl Fitting {
     }
 
     /// Returns whether an earlier attempt at the very same has left a whole model.
-    fn is_there(&self, lake: &Path, path: &str) -> bool {
-        let Ok(Model { fitted: Algorithm::Program(program), .. }) = read_model(lake, path) else {
+    fn is_there(&self, lake: &Path, path: &str, set: &TrainingSet, cut: usize) -> bool {
+        let Ok(Model { fitted: Algorithm::Program(program), manifest, .. }) = read_model(lake, path) else {
             return false;
         };
         let whole = collect_files(&lake.join(&program.folder)).is_ok_and(|files| files == program.files);
-        program.key == self.key && whole
+        // Labels whose time has come since belong to no version of an input.
+        program.key == self.key
+            && (manifest.rows, manifest.fitted) == (set.manifest.rows, cut as u64)
+            && whole
     }
 
     /// Has a program fit a model, and keeps it.
