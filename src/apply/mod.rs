@@ -53,7 +53,7 @@ pub trait Blobs: Send + Sync {
     /// Returns the blob's bytes.
     ///
     /// # Errors
-    /// When it is not there or cannot be read.
+    /// When it is not there (`NotFound`, and only if that is known) or cannot be read.
     fn read(&self, oid: &str) -> std::io::Result<Vec<u8>>;
 }
 

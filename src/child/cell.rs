@@ -132,15 +132,18 @@ fn rooted(folder: &Path, network: Network) -> io::Result<()> {
     let parts = [("product", PRODUCT), ("rows", ROWS), ("own", OWN), ("model", MODEL)];
     let parts = parts.map(|(part, at)| (folder.join(part), Path::new(at)));
     let looked_up = looked_up(network).chain(["/dev/null"]);
-    let machine = PROGRAMS.into_iter().chain(looked_up).map(|path| (path.into(), Path::new(path)));
-    for (from, at) in machine.chain(parts) {
-        let mut from: std::path::PathBuf = from;
-        let to = root.join(at.strip_prefix("/").unwrap_or(at));
-        // Who looks after names and certificates often keeps them where a program sees nothing, such as below /run.
-        if LOOKED_UP_OF_NETWORKS.iter().any(|path| Path::new(path) == at) {
-            let Ok(found) = std::fs::canonicalize(&from) else { continue };
-            from = found;
+    // Who looks after names and certificates often keeps them where a program sees nothing, such as below /run.
+    let found = |path: &'static str| {
+        if LOOKED_UP_OF_NETWORKS.contains(&path) {
+            std::fs::canonicalize(path).ok()
+        } else {
+            Some(path.into())
         }
+    };
+    let machine =
+        PROGRAMS.into_iter().chain(looked_up).filter_map(|path| Some((found(path)?, Path::new(path))));
+    for (from, at) in machine.chain(parts) {
+        let to = root.join(at.strip_prefix("/").unwrap_or(at));
         // What this machine does not have the program does not have either.
         let Ok(about) = std::fs::symlink_metadata(&from) else { continue };
         to.parent().map_or(Ok(()), std::fs::create_dir_all)?;

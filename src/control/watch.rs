@@ -301,16 +301,18 @@ impl Blobs for MirrorBlobs {
             let blob = repository.find_blob(git2::Oid::from_str(oid)?)?;
             Ok(blob.content().to_vec())
         };
-        let read = match read() {
-            Err(_) if self.0.mend(oid).is_ok_and(|mend| mend == Mend::Done) => read(),
-            read => read,
+        let unread = |error: git2::Error| std::io::Error::other(error.message().to_owned());
+        let absent = |error: git2::Error| match error.code() {
+            git2::ErrorCode::NotFound => {
+                std::io::Error::new(std::io::ErrorKind::NotFound, error.message().to_owned())
+            }
+            _ => unread(error),
         };
-        read.map_err(|error| {
-            let kind = match error.code() {
-                git2::ErrorCode::NotFound => std::io::ErrorKind::NotFound,
-                _ => std::io::ErrorKind::Other,
-            };
-            std::io::Error::new(kind, error.message().to_owned())
+        read().or_else(|error| match self.0.mend(oid) {
+            Ok(Mend::Done) => read().map_err(absent),
+            Ok(Mend::Useless) => Err(absent(error)),
+            // Whether the origin has it is not known.
+            Ok(Mend::Later) | Err(_) => Err(unread(error)),
         })
     }
 }
@@ -399,5 +401,21 @@ mod tests {
             std::thread::sleep(Duration::from_millis(100));
         };
         assert!(reading.readable);
+    }
+
+    #[test]
+    fn a_blob_is_absent_only_when_the_origin_was_asked_for_it() {
+        use std::io::ErrorKind::{NotFound, Other};
+
+        let home = tempfile::tempdir().unwrap();
+        let repo = RepoWriter::init_bare(&home.path().join("repo.git")).unwrap();
+        let cache = home.path().join("cache");
+        let watcher = Watcher::open(repo.path().to_str().unwrap(), &cache, "refs/heads/main").unwrap();
+        push(&repo, "first");
+        assert!(watcher.poll(None, None).unwrap().is_some());
+        let kind = |oid: &str| watcher.blobs().read(oid).unwrap_err().kind();
+        let (gone, other) = ("1".repeat(40), "2".repeat(40));
+        assert_eq!([kind(&gone), kind(&gone)], [NotFound, NotFound]);
+        assert_eq!(kind(&other), Other, "it was just asked for something else");
     }
 }

@@ -556,7 +556,7 @@ fn models_and_drift_have_their_history() {
             inputs: BTreeMap::from([("customer/activity.features".parse().unwrap(), 7)]),
             path: "risk/churn-model/1".into(),
             reason: "no model yet".into(),
-            algorithm: None,
+            algorithm: (version == 2).then(|| "command: python3 train.py".into()),
         })
     };
     story.at(NOW - 50 * MINUTE).tell(trained(1, 0.81, None));
@@ -584,6 +584,7 @@ fn models_and_drift_have_their_history() {
     let card = churn.model.as_ref().unwrap();
     let champion = card.champion.as_ref().unwrap();
     assert_eq!((champion.version.as_str(), champion.metrics["auc"]), ("2", 0.84));
+    assert_eq!(champion.algorithm, "command: python3 train.py");
     let fates: Vec<_> = card.history.iter().map(|event| (event.version.as_str(), event.outcome)).collect();
     assert_eq!(fates, [("3", Rejected), ("2", Promoted), ("1", Retired)]);
     assert_eq!(card.gate, "auc at most 0.01 below the champion's on the same held-out rows");

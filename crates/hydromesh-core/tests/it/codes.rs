@@ -118,6 +118,50 @@ fn a_trainer_is_shown_its_own_files_and_runs_where_it_is_granted_what_it_asks_fo
 }
 
 #[test]
+fn a_model_is_another_one_when_what_its_trainer_is_shown_changes_and_only_then() {
+    let id: hydromesh_core::ids::ProductId = "shop/totals".parse().expect("an id");
+    let print = |train: &str, changed_file: &str| {
+        let mut files = changed(PIPELINE, "", &trainer(train));
+        let program = Loaded { text: Ok("#!/bin/sh\n".into()), oid: "s".into() };
+        files.insert("domains/shop/totals/fit.sh".into(), program);
+        if let Some(file) = files.get_mut(changed_file) {
+            file.oid = "changed".into();
+        }
+        let mesh = load(&files).mesh;
+        let shape = QueryShape {
+            columns: Vec::new(),
+            rows: "labels".into(),
+            indirect: BTreeSet::new(),
+            tables: BTreeMap::new(),
+            volatile: Vec::new(),
+        };
+        let name = hydromesh_core::ids::PipelineName::new("t").expect("a name");
+        let shapes = BTreeMap::from([((id.clone(), name), shape)]);
+        let order = [id.clone()];
+        let mut prints = hydromesh_core::plan::print_mesh(&mesh, &order, &shapes, &BTreeMap::new(), &InOrder);
+        let print = prints.remove(&id).expect("a product");
+        (print.ports.into_values().next().expect("a port").data, print.all)
+    };
+    let (data, all) = print("[./fit.sh]", "");
+    assert_eq!(print("[./fit.sh]", ""), (data.clone(), all.clone()));
+    // Another program, another word, the network: another model.
+    for (train, file) in [
+        ("[./fit.sh]", "domains/shop/totals/fit.sh"),
+        ("[./fit.sh, --deep]", ""),
+        ("[./fit.sh], network: true", ""),
+        ("[./fit.sh], rows: csv", ""),
+    ] {
+        let (other, whole) = print(train, file);
+        assert!(other != data && whole != all, "{train} {file}");
+    }
+    // Whoever decides about a deploy sees every file, and the model stays.
+    for (train, file) in [("[./fit.sh]", PIPELINE), ("[./fit.sh], timeout: 2h, memory_mib: 64", "")] {
+        let (same, whole) = print(train, file);
+        assert!(same == data && whole != all, "{train} {file}");
+    }
+}
+
+#[test]
 fn one_change_raises_one_code() {
     let long = format!("# {}", "x".repeat(1024 * 1024));
     let (absent, nowhere) = (program("checks/sum.sh"), program("python3"));
