@@ -23,7 +23,9 @@ use crate::control::{Reading, read};
 use crate::engine::{Engine, EngineConfig};
 use crate::lake::{Lake, TableState};
 use crate::repo::FolderSource;
-use crate::train::{Algorithm, Model, ModelFile, ModelProgram, read_model, write_model};
+use crate::train::{
+    Algorithm, Model, ModelFile, ModelProgram, collect_files, keep_files, read_model, write_model,
+};
 
 /// The end of the example's history, and when the injected shift begins in it.
 const END: &str = "2026-11-01T00:00:00Z";
@@ -435,6 +437,16 @@ fn command(network: bool) -> TrainerCommand {
 }
 
 impl World {
+    /// Has models fitted by a program.
+    fn let_program_train(&mut self, network: bool) {
+        let product = self.job.products.get_mut(&product()).unwrap();
+        for pipeline in product.pipelines.values_mut() {
+            if let Pipeline::Training(training) = pipeline {
+                training.train = Trainer::Command(command(network));
+            }
+        }
+    }
+
     /// Makes the champion one that a program made, which was shown these files.
     fn made_by_program(&self, champion: &Trained, shown: &[(&str, &str)], network: bool) {
         let lake = self.context.lake.root();
@@ -455,20 +467,12 @@ impl World {
 #[tokio::test]
 async fn a_trainer_begins_nowhere_that_does_not_grant_what_it_asks_for() {
     let mut world = World::new(END, Labels::AsTheyAre).await;
-    let train = |world: &mut World, network| {
-        let product = world.job.products.get_mut(&product()).unwrap();
-        for pipeline in product.pipelines.values_mut() {
-            if let Pipeline::Training(training) = pipeline {
-                training.train = Trainer::Command(command(network));
-            }
-        }
-    };
-    train(&mut world, false);
+    world.let_program_train(false);
     let denied = world.train().await.unwrap_err();
     assert_eq!((denied.code, denied.kind), ("HM-T013", ErrorKind::User), "{denied}");
     assert!(denied.message.contains("`allow_commands`"), "{denied}");
     world.context.settings.allow_commands = vec![product().domain];
-    train(&mut world, true);
+    world.let_program_train(true);
     let denied = world.train().await.unwrap_err();
     assert_eq!((denied.code, denied.kind), ("HM-T013", ErrorKind::User), "{denied}");
     assert!(denied.message.contains("`allow_network`"), "{denied}");
@@ -510,4 +514,39 @@ async fn a_champion_of_a_program_is_compared_with_what_it_was_and_drifts_as_any_
     let lost = world.train().await.unwrap_err();
     assert_eq!((lost.code, lost.kind), ("HM-T007", ErrorKind::External), "{lost}");
     assert!(lost.message.contains("v0001-0a") && lost.message.contains("weights.csv"), "{lost}");
+}
+
+#[tokio::test]
+async fn a_model_that_an_interrupted_attempt_has_kept_is_not_fitted_again() {
+    let mut world = World::new(END, Labels::AsTheyAre).await;
+    let built_in = trained(&world.train().await.unwrap());
+    world.context.settings.allow_commands = vec![product().domain];
+    world.let_program_train(false);
+    let lake = world.context.lake.root().to_path_buf();
+    let left = world.folder.path().join("left");
+    std::fs::create_dir(&left).unwrap();
+    std::fs::write(left.join("weights.csv"), "1\n").unwrap();
+    let files = collect_files(&left).unwrap();
+    let folder = keep_files(&lake, &built_in.path, &left, &files).unwrap();
+    let key = table::key(&world.job, 1, &built_in.inputs).unwrap();
+    let model = read_model(&lake, &built_in.path).unwrap();
+    let kept = |key: &str| {
+        let (trainer, shown, key) = (command(false), BTreeMap::new(), key.to_owned());
+        let program = ModelProgram { trainer, shown, key, folder: folder.clone(), files: files.clone() };
+        let model = Model { fitted: Algorithm::Program(program), ..model.clone() };
+        write_model(&lake, &built_in.path, &model).unwrap();
+    };
+    // The binary of tests begins no program, and so its first task fails; which one that is tells what was still to do.
+    kept(&key);
+    let scored = world.train().await.unwrap_err();
+    assert_eq!(scored.code, "HM-T014");
+    assert!(scored.message.contains("at its task score"), "{scored}");
+    kept("model 1/of something else/");
+    let fitted = world.train().await.unwrap_err();
+    assert!(fitted.message.contains("at its task train"), "{fitted}");
+    // Nor is one taken up that is no longer whole.
+    kept(&key);
+    std::fs::write(lake.join(&folder).join("weights.csv"), "2\n").unwrap();
+    let fitted = world.train().await.unwrap_err();
+    assert!(fitted.message.contains("at its task train"), "{fitted}");
 }

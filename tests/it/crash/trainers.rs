@@ -284,7 +284,7 @@ fn a_program_trains_and_is_measured_beside_the_champion() {
     let shown = artefact["program"]["shown"].as_object().expect("files");
     assert_eq!(shown.keys().collect::<Vec<_>>(), ["train.py"], "neither labels nor manifests");
     let folder = lake.join(artefact["program"]["folder"].as_str().expect("a folder"));
-    assert!(folder.join("model.json").is_file(), "{folder:?}");
+    assert!(folder.join("model.json").is_file(), "{}", folder.display());
     let left = std::fs::read_dir(state.folder().join("scratch")).expect("there").count();
     assert_eq!(left, 0, "nothing is left of what ran");
 }

@@ -272,7 +272,7 @@ fn of(text: &str) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Program, TrainerCommand};
+    use crate::model::{Program, RowsFormat, TrainerCommand};
 
     /// Reads what stands under `train`, and returns what is told of it.
     fn read_trainer(train: &str) -> (Option<Trainer>, Vec<String>) {
@@ -291,7 +291,8 @@ mod tests {
         let (read, told) = read_trainer("{command: [python3, train.py]}");
         let Some(Trainer::Command(small)) = read else { panic!("{told:?}") };
         assert_eq!((small.program.timeout.to_string(), small.program.memory_mib), ("30m".to_owned(), 2048));
-        assert_eq!((small.program.rows, small.network, small.program.in_folder()), Default::default());
+        assert_eq!((small.program.rows, small.network), (RowsFormat::Parquet, false));
+        assert_eq!(small.program.in_folder(), None, "of the machine");
         let (read, told) = read_trainer(
             "{command: [./fit, --deep], rows: csv, timeout: 6h, memory_mib: 4096, network: true}",
         );
