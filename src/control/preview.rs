@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hydromesh_core::control::{Control, Event, Left, Limits, Question};
 use hydromesh_core::diag::Diagnostic;
-use hydromesh_core::ids::{PortId, ProductId};
+use hydromesh_core::ids::{DomainName, PortId, ProductId};
 use hydromesh_core::ledger::{Command, Decision, Entry, ErrorKind, Finding, LedgerState, OWN_ABOVE, Verb};
 use hydromesh_core::model::{Environment, Pipeline, StateKind, StreamKind};
 use hydromesh_core::plan::{Bounded, Change, Desired, Newest, NotDue, bound_preview, unbuilt};
@@ -162,7 +162,8 @@ async fn build(
     let mut bounded = BTreeMap::new();
     let mut settings = None;
     if reading.readable {
-        settings = Some(settle(options, &mut reading.desired)?);
+        let own = settle(options, &mut reading.desired)?;
+        settings = Some(within(own, granted(&watcher, options)));
         bounded = bound_preview(&mut reading.desired, &known, options.newest, now_ms);
     }
     let work = WorkThreads::start()?;
@@ -302,6 +303,36 @@ fn settle(options: &PreviewOptions, desired: &mut Desired) -> Result<Environment
     };
     environments.insert(options.environment.clone(), settings.clone());
     Ok(settings)
+}
+
+/// Returns the parent's settings as the last decided commit has them; nothing where there is none, or nobody can read it.
+fn granted(watcher: &Watcher, options: &PreviewOptions) -> Option<Environment> {
+    let base = options.inherits.base.as_deref()?;
+    match watcher.environments(base) {
+        Ok(mut environments) => environments.remove(&options.parent),
+        Err(error) => {
+            let why = crate::text::chain(&error);
+            tracing::warn!(
+                "no program runs in this preview: what {} allows cannot be read: {why}",
+                options.parent
+            );
+            None
+        }
+    }
+}
+
+/// Returns settings that let no program do what the parent does not: a branch grants itself nothing.
+fn within(settings: Environment, granted: Option<Environment>) -> Environment {
+    let (commands, network) =
+        granted.map_or_else(Default::default, |it| (it.allow_commands, it.allow_network));
+    let both = |own: Vec<DomainName>, given: &[DomainName]| {
+        own.into_iter().filter(|it| given.contains(it)).collect()
+    };
+    Environment {
+        allow_commands: both(settings.allow_commands, &commands),
+        allow_network: both(settings.allow_network, &network),
+        ..settings
+    }
 }
 
 /// Returns settings that keep everything in the preview's own folder, and tell nobody.

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use hydromesh_core::diag::{Diagnostic, Spot, codes};
 use hydromesh_core::ids::PortId;
+use hydromesh_core::model::Environment;
 use hydromesh_core::plan::PortPrint;
 use hydromesh_core::trust::{Line, Taint, Verified};
 
 use super::desired::{self, MOST_TEXT_BYTES, OwnRules, Reading};
 use super::trusted::{Trust, findings, restore};
 use crate::apply::Blobs;
-use crate::repo::{CommitId, CommitInfo, Credentials, Mend, RepoError, Repository};
+use crate::repo::{CommitId, CommitInfo, Credentials, Mend, RepoError, RepoSnapshot, Repository};
 
 /// The watched reference.
 #[derive(Clone)]
@@ -246,8 +247,25 @@ impl Watcher {
     /// # Errors
     /// When the mirror does not hold the commit, or not all of them: half of the rules judge nothing.
     pub fn own_rules(&self, commit: &str) -> Result<OwnRules, RepoError> {
+        self.in_snapshot(commit, desired::own_rules)
+    }
+
+    /// Returns the environments of the mesh at a commit, as they stand in it.
+    ///
+    /// # Errors
+    /// As [`Watcher::own_rules`].
+    pub fn environments(&self, commit: &str) -> Result<BTreeMap<String, Environment>, RepoError> {
+        self.in_snapshot(commit, |snapshot| Ok(desired::environments(snapshot)))
+    }
+
+    /// Reads something of a commit, of a mirror that is mended where it has to be.
+    fn in_snapshot<T>(
+        &self,
+        commit: &str,
+        read: impl Fn(&RepoSnapshot) -> Result<T, RepoError>,
+    ) -> Result<T, RepoError> {
         let id = CommitId::parse(commit)?;
-        let read = || desired::own_rules(&self.repository.snapshot(&id)?);
+        let read = || read(&self.repository.snapshot(&id)?);
         match read() {
             Err(error)
                 if !matches!(error, RepoError::NoSuchCommit(_))

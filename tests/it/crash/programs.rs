@@ -1,7 +1,8 @@
 //! Quality rules that are programs of the repository, from the commit to what is published.
 
 use super::SALES;
-use super::mesh::{self, Files};
+use super::mesh::{self, Files, SALES_SQL};
+use super::previews::{apply, file};
 use super::world::{State, World};
 
 const RULE: &str = "          - {id: sale-id-once, metric: duplicateValues, mustBe: 0, severity: error}\n";
@@ -87,4 +88,42 @@ fn a_program_of_the_repository_says_what_may_be_published_where_it_may_run() {
     assert!(std::fs::read_to_string(complaint).expect("kept").contains(",CH,"));
     let left = std::fs::read_dir(state.folder().join("scratch")).expect("there").count();
     assert_eq!(left, 0, "nothing is left of what ran");
+}
+
+#[test]
+fn a_branch_lets_no_program_run_in_its_preview_that_the_parent_does_not() {
+    let world = World::new("10d");
+    let mut state = world.state("parent");
+    state.start();
+    state.settle();
+    assert!(state.end().0.success(), "{}", state.told());
+    let allow = |files: &mut Files| {
+        let mesh = String::from_utf8(mesh::files(mesh::today(), "10d")["mesh.yaml"].clone().expect("text"));
+        let mesh = mesh.expect("UTF-8");
+        let allowed =
+            mesh.replace("ref: refs/heads/main", "ref: refs/heads/main\n    allow_commands: [shop]");
+        assert_ne!(mesh, allowed);
+        files.insert("mesh.yaml".to_owned(), Some(allowed.into_bytes()));
+    };
+    // What is computed is looked at; a rule alone computes nothing.
+    let program = || {
+        let mut files = with_program(BELOW);
+        files.extend(file("domains/shop/sales/sales.sql", &format!("{SALES_SQL}WHERE price >= 0\n")));
+        files
+    };
+    let mut files = program();
+    allow(&mut files);
+    world.branch("north", None, "Let a program run, and say that it may", &files);
+    let refused = apply(&world, &state, "north", &["--parent", "dev"]);
+    refused.ends_with(1).says("does not allow commands of the domain shop");
+
+    // Once the parent has decided that it may, it runs.
+    let mut alone = Files::new();
+    allow(&mut alone);
+    let allowed = world.commit("Allow the shop's programs", &alone);
+    state.start();
+    assert_eq!(state.outcome(&allowed), "applied");
+    assert!(state.end().0.success(), "{}", state.told());
+    world.branch("south", None, "Let a program run", &program());
+    apply(&world, &state, "south", &["--parent", "dev"]).ends_with(0);
 }
