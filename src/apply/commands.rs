@@ -71,7 +71,7 @@ pub(super) async fn measured(
         let ended = tokio::task::spawn_blocking(move || child::run(&folder, &task, &cancel)).await;
         let ended = ended.map_err(|error| StepError::internal(error.to_string()))?;
         let number = match ended.map_err(|error| unready("its process", error))? {
-            Ended::Well { said } => number(&said),
+            Ended::Well { said, .. } => number(&said),
             Ended::Badly { how, complained } => {
                 let name = format!("{}.{}", port.port, plain(&rule.id));
                 let place = kept(&context.state, &port.product, &name, &complained);

@@ -138,6 +138,8 @@ pub enum Ended {
     Well {
         /// What it wrote, from the beginning.
         said: String,
+        /// What it complained of, from the beginning.
+        complained: String,
     },
     /// It ended otherwise.
     Badly {
@@ -189,7 +191,7 @@ pub fn run(scratch: &Scratch, task: &Task, cancel: &CancellationToken) -> io::Re
 
 fn ended(scratch: &Scratch, status: ExitStatus) -> io::Result<Ended> {
     if status.success() {
-        return Ok(Ended::Well { said: scratch.read("said")? });
+        return Ok(Ended::Well { said: scratch.read("said")?, complained: scratch.read("complained")? });
     }
     let complained = scratch.read("complained")?;
     if status.code() == Some(cell::NOT_BEGUN.into())

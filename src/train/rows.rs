@@ -74,7 +74,8 @@ pub fn read_scores(path: &Path, rows: usize) -> Result<Vec<f64>, TrainError> {
     }
     let lines: Vec<&str> = text.trim_end().lines().collect();
     if lines.len() != rows {
-        return Err(failed(format!("{} lines for {rows} rows", lines.len())));
+        let word = if lines.len() == 1 { "line" } else { "lines" };
+        return Err(failed(format!("{} {word} for {rows} rows", lines.len())));
     }
     let score = |(number, line): (usize, &&str)| {
         let score = line.trim().parse::<f64>().ok().filter(|score| (0.0..=1.0).contains(score));
@@ -99,7 +100,7 @@ mod tests {
         assert_eq!(read("1e-3", 1), Ok(vec![0.001]));
         for (text, says) in [
             ("", "0 lines for 2 rows"),
-            ("0.5\n", "1 lines for 2 rows"),
+            ("0.5\n", "1 line for 2 rows"),
             ("0.5\n0.5\n0.5\n", "3 lines for 2 rows"),
             ("0.5\n1.5\n", "line 2 is no number from 0 to 1"),
             ("-0.1\n0.5\n", "line 1 is no number"),

@@ -115,9 +115,8 @@ impl Fitting {
         let rows = rows.map_err(|error| StepError::internal(error.to_string()))?;
         let owned = |(path, oid): (&str, &str)| (path.to_owned(), oid.to_owned());
         let shown: BTreeMap<String, String> = self.product.trainer_files().into_iter().map(owned).collect();
-        let scratch = self.tasks().train(command, &shown, &rows)?;
+        let (scratch, files) = self.tasks().train(command, &shown, &rows)?;
         let left = Tasks::model_in(&scratch);
-        let files = collect_files(&left)?;
         let folder = keep_files(lake, path, &left, &files)?;
         let program = ModelProgram {
             trainer: command.clone(),

@@ -18,7 +18,7 @@ use crate::apply::programs::{Writer, forbidden, kept, lay_out, rows_file, scratc
 use crate::apply::{Context, StepError};
 use crate::child::cell::{self, Network};
 use crate::child::{self, Ended, Scratch, Task};
-use crate::train::{ModelProgram, copy_files, read_scores};
+use crate::train::{ModelFile, ModelProgram, TrainError, collect_files, copy_files, read_scores};
 
 /// What a program leaves below its own folder.
 const MODEL: &str = "model";
@@ -46,18 +46,20 @@ pub(super) struct Tasks<'a> {
 }
 
 impl Tasks<'_> {
-    /// Has a program fit the rows. What it left is at [`Tasks::model_in`] the folder that this returns.
+    /// Has a program fit the rows. What it left is at [`Tasks::model_in`] the folder that this returns, with what may be a model in it.
     pub(super) fn train(
         &self,
         trainer: &TrainerCommand,
         shown: &BTreeMap<String, String>,
         rows: &RecordBatch,
-    ) -> Result<Scratch, StepError> {
+    ) -> Result<(Scratch, BTreeMap<String, ModelFile>), StepError> {
         let scratch = self.lay_out(shown)?;
         std::fs::create_dir(Self::model_in(&scratch)).map_err(|error| unready("its model", error))?;
         let place = format!("{}/{MODEL}", cell::OWN);
-        self.begin("train", trainer, rows, &scratch, &[("HYDROMESH_MODEL", &place)])?;
-        Ok(scratch)
+        let complained = self.begin("train", trainer, rows, &scratch, &[("HYDROMESH_MODEL", &place)])?;
+        let files = collect_files(&Self::model_in(&scratch));
+        let files = files.map_err(|error| self.useless("train", error, &complained))?;
+        Ok((scratch, files))
     }
 
     /// Has the program that fitted a model score rows with it.
@@ -67,8 +69,22 @@ impl Tasks<'_> {
         copy_files(self.context.lake.root(), program, &scratch.model())?;
         let place = format!("{}/{SCORES}", cell::OWN);
         let places = [("HYDROMESH_MODEL", cell::MODEL), ("HYDROMESH_SCORES", &place)];
-        self.begin("score", &program.trainer, rows, &scratch, &places)?;
-        Ok(read_scores(&scratch.own().join(SCORES), rows.num_rows())?)
+        let complained = self.begin("score", &program.trainer, rows, &scratch, &places)?;
+        let scores = read_scores(&scratch.own().join(SCORES), rows.num_rows());
+        scores.map_err(|error| self.useless("score", error, &complained))
+    }
+
+    /// Returns the error of a program that ended well and left nothing of use, with where its complaints are.
+    fn useless(&self, name: &str, error: TrainError, complained: &str) -> StepError {
+        let mut error = StepError::from(error);
+        error.message.push_str(&self.kept(name, complained));
+        error
+    }
+
+    /// Keeps what a program complained of at a task; returns where, as the end of a sentence.
+    fn kept(&self, name: &str, complained: &str) -> String {
+        let file = format!("{}@{name}", self.pipeline.name);
+        kept(&self.context.state, &self.pipeline.product, &file, complained)
     }
 
     /// Returns where a program leaves its model.
@@ -83,6 +99,7 @@ impl Tasks<'_> {
         Ok(scratch)
     }
 
+    /// Runs a program at one of its tasks; returns what it complained of.
     fn begin(
         &self,
         name: &str,
@@ -90,7 +107,7 @@ impl Tasks<'_> {
         rows: &RecordBatch,
         scratch: &Scratch,
         places: &[(&str, &str)],
-    ) -> Result<(), StepError> {
+    ) -> Result<String, StepError> {
         let program = &trainer.program;
         let file = rows_file(program.rows);
         write(rows, program.rows, &scratch.rows().join(file)).map_err(|error| unready("its rows", error))?;
@@ -107,11 +124,9 @@ impl Tasks<'_> {
         };
         let ended = child::run(scratch, &task, self.cancel).map_err(|error| unready("its process", error))?;
         let why = match ended {
-            Ended::Well { .. } => return Ok(()),
+            Ended::Well { complained, .. } => return Ok(complained),
             Ended::Badly { how, complained } => {
-                let file = format!("{}@{name}", self.pipeline.name);
-                let place = kept(&self.context.state, &self.pipeline.product, &file, &complained);
-                format!("ended with {how} at its task {name}{place}")
+                format!("ended with {how} at its task {name}{}", self.kept(name, &complained))
             }
             Ended::NotBegun(why) => format!("did not begin its task {name}: {why}"),
             Ended::TooLong => {

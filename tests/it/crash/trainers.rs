@@ -310,7 +310,11 @@ fn a_program_that_does_what_it_should_not_makes_no_model() {
                 sys.exit(40 + len(found) + 10 * len(told))";
     for (train, score, says) in [
         ("os.symlink(env['HYDROMESH_ROWS'], model + '/latest')", "pass", "latest is a symbolic link"),
-        ("pass", "rows.pop()", "89 lines for 90 rows"),
+        (
+            "pass",
+            "rows.pop(); print('lost one', file=sys.stderr)",
+            "89 lines for 90 rows; what it complained of is in",
+        ),
         ("pass", "rows = rows + [rows[0]]", "91 lines for 90 rows"),
         (
             "pass",
