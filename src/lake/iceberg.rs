@@ -16,7 +16,7 @@
 //! There, a file holds one value, and the column's bounds in the manifest say which.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -132,21 +132,31 @@ fn remembered_epoch(metadata: &TableMetadata) -> Option<u64> {
 
 /// The live files of a snapshot, by path.
 async fn listed(loaded: &Loaded, snapshot: &Snapshot) -> Result<Vec<ManifestEntry>, LakeError> {
+    listed_in(loaded, &[*snapshot.snapshot_id()]).await
+}
+
+/// The live files of some snapshots, by path. Those that share a manifest name the same files by it, and it is read once.
+async fn listed_in(loaded: &Loaded, snapshots: &[i64]) -> Result<Vec<ManifestEntry>, LakeError> {
     let damaged = |why: String| LakeError::Damaged { address: loaded.metadata.location.clone(), why };
     // The library takes manifests for what it wrote itself, and panics at some that are not.
-    let listing = std::panic::AssertUnwindSafe(entries(loaded, snapshot));
+    let listing = std::panic::AssertUnwindSafe(entries(loaded, snapshots));
     match futures::FutureExt::catch_unwind(listing).await {
         Ok(Err(error @ (LakeError::Iceberg(_) | LakeError::IcebergSpec(_)))) if !is_of_the_system(&error) => {
             Err(damaged(crate::text::chain(&error)))
         }
         Ok(listed) => listed,
-        Err(_) => Err(damaged(format!("the manifests of snapshot {}", snapshot.snapshot_id()))),
+        Err(_) => Err(damaged(format!("the manifests of snapshots {snapshots:?}"))),
     }
 }
 
-async fn entries(loaded: &Loaded, snapshot: &Snapshot) -> Result<Vec<ManifestEntry>, LakeError> {
+async fn entries(loaded: &Loaded, snapshots: &[i64]) -> Result<Vec<ManifestEntry>, LakeError> {
     let table = loaded.table().await?;
-    let manifests = table.manifests(None, Some(*snapshot.snapshot_id())).await?;
+    let mut manifests = BTreeMap::new();
+    for id in snapshots {
+        let of = table.manifests(None, Some(*id)).await?;
+        manifests.extend(of.into_iter().map(|manifest| (manifest.manifest_path.clone(), manifest)));
+    }
+    let manifests: Vec<_> = manifests.into_values().collect();
     let mut files = Vec::new();
     for found in table.datafiles(&manifests, None, (None, None)).await? {
         let (_, entry) = found?;
@@ -501,10 +511,9 @@ pub(super) async fn expire(table: &Table, keep: &Keep, writer: Writer) -> Result
 pub(super) async fn referenced(table: &Table) -> Result<BTreeSet<String>, LakeError> {
     let mut paths = BTreeSet::new();
     let Some(loaded) = load(table).await? else { return Ok(paths) };
-    for snapshot in loaded.metadata.snapshots.values() {
-        for entry in listed(&loaded, snapshot).await? {
-            paths.insert(relative(&loaded.metadata, entry.data_file().file_path())?);
-        }
+    let snapshots: Vec<i64> = loaded.metadata.snapshots.keys().copied().collect();
+    for entry in listed_in(&loaded, &snapshots).await? {
+        paths.insert(relative(&loaded.metadata, entry.data_file().file_path())?);
     }
     Ok(paths)
 }
