@@ -162,8 +162,7 @@ async fn build(
     let mut bounded = BTreeMap::new();
     let mut settings = None;
     if reading.readable {
-        let own = settle(options, &mut reading.desired)?;
-        settings = Some(within(own, granted(&watcher, options)));
+        settings = Some(settle(options, &mut reading.desired, granted(&watcher, options))?);
         bounded = bound_preview(&mut reading.desired, &known, options.newest, now_ms);
     }
     let work = WorkThreads::start()?;
@@ -285,18 +284,27 @@ async fn inherit(options: &PreviewOptions, store: &Store, lease: Lease) -> Resul
 }
 
 /// Returns the settings of a preview, those of its parent as the commit has them, and lets the commit know them by the
-/// preview's name: rules and limits are looked up there.
-fn settle(options: &PreviewOptions, desired: &mut Desired) -> Result<Environment, UpError> {
+/// preview's name: rules and limits are looked up there. No program does what the parent does not let it: a branch grants itself nothing.
+fn settle(
+    options: &PreviewOptions,
+    desired: &mut Desired,
+    granted: Option<Environment>,
+) -> Result<Environment, UpError> {
     let environments = &mut desired.mesh.environments;
     let Some(parent) = environments.get(&options.parent) else {
         let known: Vec<&str> = environments.keys().map(String::as_str).collect();
         return Err(UpError::Environment { name: options.parent.clone(), known: known.join(", ") });
     };
+    let (commands, network) =
+        granted.map_or_else(Default::default, |it| (it.allow_commands, it.allow_network));
+    let both = |own: &[DomainName], granted: &[DomainName]| {
+        own.iter().filter(|it| granted.contains(it)).cloned().collect()
+    };
     let quiet = quiet(&options.reference);
     let settings = Environment {
         lake_format: parent.lake_format,
-        allow_commands: parent.allow_commands.clone(),
-        allow_network: parent.allow_network.clone(),
+        allow_commands: both(&parent.allow_commands, &commands),
+        allow_network: both(&parent.allow_network, &network),
         limits: parent.limits.clone(),
         cost: parent.cost.clone(),
         ..quiet
@@ -318,20 +326,6 @@ fn granted(watcher: &Watcher, options: &PreviewOptions) -> Option<Environment> {
             );
             None
         }
-    }
-}
-
-/// Returns settings that let no program do what the parent does not: a branch grants itself nothing.
-fn within(settings: Environment, granted: Option<Environment>) -> Environment {
-    let (commands, network) =
-        granted.map_or_else(Default::default, |it| (it.allow_commands, it.allow_network));
-    let both = |own: Vec<DomainName>, given: &[DomainName]| {
-        own.into_iter().filter(|it| given.contains(it)).collect()
-    };
-    Environment {
-        allow_commands: both(settings.allow_commands, &commands),
-        allow_network: both(settings.allow_network, &network),
-        ..settings
     }
 }
 
