@@ -12,10 +12,11 @@ async fn open(home: &Home) -> Postgres {
     Postgres::open(&url, &schema, OpenMode::ReadWrite).await.unwrap()
 }
 
-/// Cuts connections as an administrator would: those that match a condition on `pg_stat_activity`.
+/// Cuts connections as an administrator would: those that match a condition on `pg_stat_activity`. They are gone when it
+/// returns: one that is merely told to go may still have its lock, or answer once more.
 async fn cut(home: &Home, which: &str) {
     let sql = format!(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND {which}"
+        "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND {which}"
     );
     home.raw(&sql).await.unwrap();
 }
