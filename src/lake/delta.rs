@@ -360,6 +360,7 @@ pub(super) async fn stage_plan(table: &Table, meta: &CommitMeta) -> Result<Stage
     Ok(StagePlan {
         table: table.dir.clone(),
         data: "",
+        version: version_of(snapshot)?,
         file_schema: schema.clone(),
         schema,
         partition_by: partition_of(snapshot),
@@ -571,12 +572,17 @@ pub(super) async fn last_checkpoint(table: &Table, pipeline: &str) -> Result<Opt
     Ok(last.and_then(|(_, meta)| meta.checkpoint).map(|checkpoint| checkpoint.record))
 }
 
-/// Every path that any version shows which can be read: those of the newest, and whatever came or went since the first.
-pub(super) async fn referenced(table: &Table) -> Result<BTreeSet<String>, LakeError> {
+/// Every path that a version shows which can be read: those of the newest, and whatever came or went since the first, or after
+/// version `since`.
+pub(super) async fn referenced(table: &Table, since: Option<Version>) -> Result<BTreeSet<String>, LakeError> {
     let mut paths = BTreeSet::new();
     let Some(loaded) = load(table, None).await? else { return Ok(paths) };
     paths.extend(views(&loaded).await?.iter().map(|view| view.path().into_owned()));
-    for version in commits_in(&loaded).await? {
+    let base = base_of(snapshot(&loaded)?);
+    let old = |version: u64| {
+        since.is_some_and(|since| i64::try_from(version).is_ok_and(|version| version + base <= since.0))
+    };
+    for version in commits_in(&loaded).await?.into_iter().filter(|version| !old(*version)) {
         let Some(bytes) = loaded.log_store().read_commit_entry(version).await? else { continue };
         for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             match serde_json::from_slice::<Action>(line)? {

@@ -319,6 +319,7 @@ pub(super) async fn stage_plan(table: &Table, meta: &CommitMeta) -> Result<Stage
     Ok(StagePlan {
         table: table.dir.clone(),
         data: DATA,
+        version: Version(*current(&loaded)?.sequence_number()),
         file_schema: with_field_ids(&schema, &plain)?,
         schema: plain,
         partition_by: partition_by(&loaded.metadata),
@@ -508,10 +509,16 @@ pub(super) async fn expire(table: &Table, keep: &Keep, writer: Writer) -> Result
     Ok(count)
 }
 
-pub(super) async fn referenced(table: &Table) -> Result<BTreeSet<String>, LakeError> {
+/// Every path that a snapshot shows which can be read: all of them, or the current one and those after version `since`.
+pub(super) async fn referenced(table: &Table, since: Option<Version>) -> Result<BTreeSet<String>, LakeError> {
     let mut paths = BTreeSet::new();
     let Some(loaded) = load(table).await? else { return Ok(paths) };
-    let snapshots: Vec<i64> = loaded.metadata.snapshots.keys().copied().collect();
+    let newest = loaded.metadata.current_snapshot_id;
+    let asked = |id: i64, of: &Snapshot| {
+        since.is_none_or(|since| Some(id) == newest || *of.sequence_number() > since.0)
+    };
+    let snapshots: Vec<i64> =
+        loaded.metadata.snapshots.iter().filter(|(id, of)| asked(**id, of)).map(|(id, _)| *id).collect();
     for entry in listed_in(&loaded, &snapshots).await? {
         paths.insert(relative(&loaded.metadata, entry.data_file().file_path())?);
     }

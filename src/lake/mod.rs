@@ -450,7 +450,7 @@ impl Table {
             // The same rows, staged again: they lie there already, and every version would be read for nothing.
             return Ok(());
         }
-        let live = self.referenced().await?;
+        let live = self.referenced(Some(staged.version)).await?;
         let dir = self.dir.clone();
         fs::blocking(move || {
             for path in made.iter().filter(|path| !live.contains(*path)) {
@@ -466,7 +466,7 @@ impl Table {
     /// many. Nothing a running attempt may still publish should be that old. So go the books of versions that were let go of,
     /// which are not counted.
     pub async fn sweep(&self, older_than_ms: i64) -> Result<u64, LakeError> {
-        let live = self.referenced().await?;
+        let live = self.referenced(None).await?;
         if self.format == TableFormat::Iceberg {
             iceberg_books::sweep(self, older_than_ms).await?;
         }
@@ -474,11 +474,12 @@ impl Table {
         fs::blocking(move || fs::sweep(&dir, &live, older_than_ms)).await
     }
 
-    /// The paths, relative to the table, of every data file that any kept version refers to.
-    async fn referenced(&self) -> Result<BTreeSet<String>, LakeError> {
+    /// The paths, relative to the table, of every data file that any kept version refers to; where `since` is said, the newest
+    /// version or any after that one.
+    async fn referenced(&self, since: Option<Version>) -> Result<BTreeSet<String>, LakeError> {
         match self.format {
-            TableFormat::Delta => delta::referenced(self).await,
-            TableFormat::Iceberg => iceberg::referenced(self).await,
+            TableFormat::Delta => delta::referenced(self, since).await,
+            TableFormat::Iceberg => iceberg::referenced(self, since).await,
         }
     }
 

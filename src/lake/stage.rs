@@ -24,7 +24,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::{
-    LakeError,
+    LakeError, Version,
     fs::{blocking, create_folders, sync_dir},
     stats::{ColumnStats, column_stats},
     types::conform,
@@ -55,6 +55,8 @@ pub(super) struct StagePlan {
     pub table: PathBuf,
     /// Folder of data files within the table; empty for the table's own folder.
     pub data: &'static str,
+    /// The table's newest version. A file that is made from here on can only be part of later ones.
+    pub version: Version,
     /// The table's columns, plain.
     pub schema: SchemaRef,
     /// The columns as written, with the field ids that Iceberg needs, including the partition column.
@@ -113,6 +115,7 @@ impl StagePlan {
             schema: self.schema.clone(),
             partition_by: self.partition_by.clone(),
             partition_column: self.partition_column,
+            version: self.version,
         }
     }
 
@@ -153,6 +156,8 @@ pub struct Staged {
     pub(super) schema: SchemaRef,
     pub(super) partition_by: Option<String>,
     pub(super) partition_column: PartitionColumn,
+    /// The table's newest version before its files were made.
+    pub(super) version: Version,
 }
 
 #[derive(Debug, Clone)]

@@ -80,6 +80,15 @@ pub(super) async fn staged_rows_are_seen_by_the_audit_alone(format: TableFormat)
     let again = table.stage(&meta, stream(vec![wide_rows(DAY_ONE, 4, 1)])).await.unwrap();
     table.discard(again).await.unwrap();
     assert_eq!(number(&table, None, "SELECT sum(id) FROM t").await, 4_006);
+    // So is what somebody else published since, and replaced again: an earlier version still shows it.
+    let twice = CommitMeta::new("k2", 1, NOON);
+    let rows = || vec![wide_rows(DAY_ONE, 7, 3)];
+    let held = table.stage(&twice, stream(rows())).await.unwrap();
+    let shown = put(&table, rows(), PublishMode::ReplaceAll, &twice).await.unwrap().version;
+    let over = CommitMeta::new("k3", 1, NOON);
+    let _ = put(&table, vec![wide_rows(DAY_ONE, 1, 9)], PublishMode::ReplaceAll, &over).await.unwrap();
+    table.discard(held).await.unwrap();
+    assert_eq!(number(&table, Some(shown), "SELECT count(*) FROM t").await, 7);
 }
 
 pub(super) async fn a_key_commits_once(format: TableFormat) {
