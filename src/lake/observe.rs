@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use arrow::datatypes::{Field, Schema};
 use hydromesh_core::observe::{Seen, SeenPartition};
 
 use super::{LakeError, Table, TableFormat, Version, fs};
 
 impl Table {
     /// Looks at the newest version: rows and files of each partition, by which keys the files are named, and whether
-    /// they are there; and whether it has the version that was published last. A table that cannot be looked at is an error, never
+    /// they are there; whether it has the version that was published last, and still all its columns. A table that cannot be looked at is an error, never
     /// [`Seen::Absent`] or [`Seen::Damaged`].
     pub async fn observe(&self, published: Version) -> Result<Seen, LakeError> {
         let set = match self.file_set(None).await {
@@ -19,11 +21,14 @@ impl Table {
             set => set?,
         };
         // Most often the newest version is the one that was published, and is not read twice.
-        let readable = set.version == Some(published)
-            || match self.file_set(Some(published)).await {
-                Err(LakeError::UnknownVersion { .. }) => false,
-                set => set.map(|_| true)?,
-            };
+        let (readable, reshaped) = if set.version == Some(published) {
+            (true, Vec::new())
+        } else {
+            match self.file_set(Some(published)).await {
+                Err(LakeError::UnknownVersion { .. }) => (false, Vec::new()),
+                was => (true, differences(&was?.schema, &set.schema)),
+            }
+        };
         fs::blocking(move || {
             let mut partitions: BTreeMap<String, SeenPartition> = BTreeMap::new();
             for file in &set.files {
@@ -40,7 +45,7 @@ impl Table {
                     Err(source) => return Err(LakeError::io("look at", &path, source)),
                 }
             }
-            Ok(Seen::Known { readable, partitions })
+            Ok(Seen::Known { readable, reshaped, partitions })
         })
         .await
     }
@@ -75,6 +80,16 @@ impl Table {
     }
 }
 
+/// Returns in what the columns of a table are no longer what they were. More of them take nothing from anybody.
+fn differences(was: &Schema, is: &Schema) -> Vec<String> {
+    let difference = |was: &Arc<Field>| match is.field_with_name(was.name()) {
+        Err(_) => Some(format!("its column {} was dropped", was.name())),
+        Ok(is) if is.data_type() == was.data_type() => None,
+        Ok(is) => Some(format!("its column {} is {}, was {}", was.name(), is.data_type(), was.data_type())),
+    };
+    was.fields().iter().filter_map(difference).collect()
+}
+
 /// Returns the digest of the key that a file of ours is named by: `part-<digest>-e<epoch>-...`.
 pub(super) fn key_of(path: &str) -> Option<&str> {
     let name = Path::new(path).file_name()?.to_str()?;
@@ -85,7 +100,24 @@ pub(super) fn key_of(path: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use arrow::datatypes::DataType;
+
     use super::*;
+
+    #[test]
+    fn columns_that_are_gone_or_other_are_told_and_more_of_them_are_not() {
+        let schema = |columns: &[(&str, DataType)]| {
+            let field = |(name, of): &(&str, DataType)| Field::new(*name, of.clone(), true);
+            Schema::new(columns.iter().map(field).collect::<Vec<_>>())
+        };
+        let was = schema(&[("id", DataType::Int64), ("amount", DataType::Int64), ("day", DataType::Date32)]);
+        let is = schema(&[("day", DataType::Utf8), ("id", DataType::Int64), ("note", DataType::Utf8)]);
+        assert_eq!(
+            differences(&was, &is),
+            ["its column amount was dropped", "its column day is Utf8, was Date32"]
+        );
+        assert_eq!(differences(&was, &was), [""; 0]);
+    }
 
     #[test]
     fn files_of_others_have_no_key() {

@@ -19,6 +19,8 @@ pub enum Seen {
     Known {
         /// Whether it can be read as of the version that readers are given.
         readable: bool,
+        /// In what its columns differ from those of that version, one after the other. Columns that came since do not count.
+        reshaped: Vec<String>,
         /// Its partitions by value; an unpartitioned table has the one key "".
         partitions: BTreeMap<String, SeenPartition>,
     },
@@ -57,7 +59,17 @@ pub fn alteration(ledger: &LedgerState, port: &PortId, seen: &Seen) -> Option<Fa
         Seen::Damaged => return lost("its log is damaged"),
         // Whoever reads it asks for what was published last, and would ask in vain for ever.
         Seen::Known { readable: false, .. } => return lost("another table is in its place"),
-        Seen::Known { partitions, .. } => partitions,
+        Seen::Known { reshaped, partitions, .. } => {
+            // Each partition is otherwise than it was published, though its rows may still lie in the files.
+            let all = state.partitions.keys().cloned().chain(follows(ledger, port).then(String::new));
+            let all: BTreeSet<String> = all.collect();
+            let news: Vec<String> =
+                all.into_iter().filter(|key| !told.is_some_and(|told| told.contains_key(key))).collect();
+            if let Some(first) = reshaped.first().filter(|_| !news.is_empty()) {
+                return altered(news, false, format!("{first}{}", beside(reshaped.len())));
+            }
+            partitions
+        }
     };
     let mut found: Vec<(String, String)> = Vec::new();
     for (key, known) in &state.partitions {
@@ -70,9 +82,17 @@ pub fn alteration(ledger: &LedgerState, port: &PortId, seen: &Seen) -> Option<Fa
     }
     let (first, what) = found.first()?;
     let place = if first.is_empty() { String::new() } else { format!("{first}: ") };
-    let others = if found.len() == 1 { String::new() } else { format!(", and {} others", found.len() - 1) };
-    let text = format!("{place}{what}{others}");
+    let text = format!("{place}{what}{}", beside(found.len()));
     altered(found.into_iter().map(|(key, _)| key).collect(), false, text)
+}
+
+/// Says how many were found beside the one that is told of.
+fn beside(found: usize) -> String {
+    match found {
+        0 | 1 => String::new(),
+        2 => ", and another".to_owned(),
+        more => format!(", and {} others", more - 1),
+    }
 }
 
 /// Returns whether a stream is known to have filled a port.
@@ -146,7 +166,7 @@ mod tests {
         };
         let mut partitions = BTreeMap::from([one("2026-01-01"), one("2026-01-02")]);
         edit(&mut partitions);
-        Seen::Known { readable: true, partitions }
+        Seen::Known { readable: true, reshaped: Vec::new(), partitions }
     }
 
     /// Returns what is told of a table of which one partition was edited.
@@ -198,10 +218,27 @@ mod tests {
     }
 
     #[test]
+    fn other_columns_concern_every_partition_and_are_told_once() {
+        let Seen::Known { partitions, .. } = seen(|_| ()) else { panic!("known") };
+        let reshaped =
+            vec!["its column amount was dropped".to_owned(), "its column day is text, was date".to_owned()];
+        let seen = Seen::Known { readable: true, reshaped, partitions };
+        let mut ledger = ledger(3);
+        let fact = alteration(&ledger, &port(), &seen).expect("told");
+        let Fact::Altered { partitions, dropped: false, what, .. } = &fact else { panic!("{fact:?}") };
+        assert_eq!(partitions, &["2026-01-01", "2026-01-02"]);
+        assert_eq!(what, "its column amount was dropped, and another");
+        ledger.apply(&Entry { seq: 3, at_ms: 0, fact });
+        assert_eq!(alteration(&ledger, &port(), &seen), None);
+        assert_eq!(ledger.altered[&port()].len(), 2);
+    }
+
+    #[test]
     fn a_table_that_is_gone_is_told_once() {
         // The same rows by the same keys, and yet another table: the version that was published is none of its own.
         let Seen::Known { partitions, .. } = seen(|_| ()) else { panic!("known") };
-        for seen in [Seen::Absent, Seen::Damaged, Seen::Known { readable: false, partitions }] {
+        let another = Seen::Known { readable: false, reshaped: Vec::new(), partitions };
+        for seen in [Seen::Absent, Seen::Damaged, another] {
             let mut ledger = ledger(3);
             let fact = alteration(&ledger, &port(), &seen).expect("gone");
             assert!(matches!(&fact, Fact::Altered { dropped: true, .. }));

@@ -22,7 +22,7 @@ async fn put_days(table: &Table, days: std::ops::Range<i32>, tag: i64) {
 async fn seen(table: &Table) -> BTreeMap<String, SeenPartition> {
     let newest = known(table).await.version;
     match table.observe(newest).await.unwrap() {
-        Seen::Known { readable: true, partitions } => partitions,
+        Seen::Known { readable: true, partitions, .. } => partitions,
         other => panic!("{other:?}"),
     }
 }

@@ -43,6 +43,30 @@ fn a_data_file(table: &Path) -> PathBuf {
     panic!("no data file")
 }
 
+/// Commits to a Delta table that it has a column no longer, as `ALTER TABLE` of other programs does.
+fn drop_column(table: &Path, column: &str) {
+    let log = table.join("_delta_log");
+    let entries = std::fs::read_dir(&log).expect("a log").map(|entry| entry.expect("an entry").path());
+    let mut commits: Vec<PathBuf> =
+        entries.filter(|path| path.extension().is_some_and(|it| it == "json")).collect();
+    commits.sort();
+    let actions = |path: &PathBuf| -> Vec<Value> {
+        let text = std::fs::read_to_string(path).expect("a commit");
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    };
+    let last = commits.iter().rev().flat_map(actions).find(|action| action.get("metaData").is_some());
+    let mut action = last.expect("metadata");
+    let schema = action["metaData"]["schemaString"].as_str().expect("a schema");
+    let mut schema: Value = serde_json::from_str(schema).expect("JSON");
+    schema["fields"].as_array_mut().expect("fields").retain(|field| field["name"] != column);
+    action["metaData"]["schemaString"] = schema.to_string().into();
+    let newest =
+        commits.last().and_then(|it| it.file_stem()?.to_str()?.parse::<u64>().ok()).expect("a number");
+    let info = serde_json::json!({"commitInfo": {"timestamp": 0, "operation": "DROP COLUMNS"}});
+    let next = log.join(format!("{:020}.json", newest + 1));
+    std::fs::write(next, format!("{info}\n{action}\n")).expect("committed");
+}
+
 #[test]
 fn what_somebody_else_does_to_a_table_is_mended() {
     let world = World::new("10d");
@@ -74,6 +98,16 @@ fn what_somebody_else_does_to_a_table_is_mended() {
         done.expect("deleted").1.num_deleted_rows
     });
     assert_eq!(deleted, usize::try_from(mesh::DAYS).ok());
+    wait_for_rows(&mut state, DAILY, version + 1, &before[DAILY]);
+    state.settle();
+
+    // A column dropped by another program. Its values still lie in the files, and no reader sees them.
+    let (version, _) = state.table(DAILY);
+    drop_column(&state.table_folder(DAILY), "takings");
+    state.wait("a look at the columns", |state| {
+        let told = state.json(&["why", "shop/daily"])?.to_string();
+        if told.contains("its column takings was dropped") { Ok(()) } else { Err(told) }
+    });
     wait_for_rows(&mut state, DAILY, version + 1, &before[DAILY]);
     state.settle();
 

@@ -142,7 +142,7 @@ impl Simulation {
     /// Somebody else changes a table.
     fn tamper(&mut self) {
         if let Some(port) = self.port() {
-            self.world.tamper(&port, self.random.below(3), self.random.below(9));
+            self.world.tamper(&port, self.random.below(4), self.random.below(9));
         }
     }
 

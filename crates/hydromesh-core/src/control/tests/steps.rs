@@ -29,6 +29,8 @@ pub struct Table {
     pub keys: BTreeMap<String, i64>,
     /// The highest epoch that committed: a lower one is refused.
     pub fence: u64,
+    /// Whether somebody took a column away; the next publication brings it back.
+    pub reshaped: bool,
     /// The countries in it, by the version that brought them.
     pub countries: BTreeMap<i64, BTreeSet<String>>,
 }
@@ -427,6 +429,7 @@ impl World {
         };
         if repeated.is_none() {
             table.commit(at_ms);
+            table.reshaped = false;
             table.fence = table.fence.max(running.epoch);
             table.keys.insert(name, version);
             table.partitions.insert(slot, published.clone());
@@ -520,7 +523,12 @@ impl World {
                 (key.clone(), SeenPartition { rows: Some(it.rows), keys, ..SeenPartition::default() })
             };
             let partitions = table.partitions.iter().map(one).collect();
-            Seen::Known { readable: table.has(version), partitions }
+            let reshaped = if table.reshaped && table.version != version {
+                vec!["its column amount was dropped".to_owned()]
+            } else {
+                Vec::new()
+            };
+            Seen::Known { readable: table.has(version), reshaped, partitions }
         });
         Event::Observed { port: port.clone(), published, seen }
     }
@@ -532,6 +540,10 @@ impl World {
         let key = table.partitions.keys().nth(at % table.partitions.len().max(1)).cloned();
         match (how, key) {
             (0, _) => _ = self.lake.remove(port),
+            (3, _) => {
+                table.commit(now_ms);
+                table.reshaped = true;
+            }
             (1, Some(key)) => {
                 table.commit(now_ms);
                 table.partitions.remove(&key);
@@ -586,6 +598,7 @@ impl World {
         }
         table.fence = fence.max(table.fence);
         table.commit(now_ms);
+        table.reshaped = false;
         let epoch = Epoch {
             pipeline: name.clone(),
             port,
