@@ -87,8 +87,9 @@ impl ViewState {
     }
 }
 
-/// Opens a topic, creating its folder where the environment has topic folders.
-async fn open_topic(context: &Context, topic: &str) -> Result<Box<dyn Source>, StepError> {
+/// Opens a topic. Where the environment has topic folders, one that was never read is created; one that was is not there for now,
+/// and an empty one in its place would be another topic.
+async fn open_topic(context: &Context, topic: &str, known: bool) -> Result<Box<dyn Source>, StepError> {
     match &context.settings.stream {
         StreamKind::Kafka { brokers } => {
             Ok(open_source(&ProduceTarget::Kafka(KafkaSettings::new(brokers.clone(), topic)))?)
@@ -96,7 +97,11 @@ async fn open_topic(context: &Context, topic: &str) -> Result<Box<dyn Source>, S
         StreamKind::TopicFolder => {
             let path = topic_path(context, topic)?;
             let opened = tokio::task::spawn_blocking(move || {
-                TopicFolder::open_or_create(&path, &TopicOptions::default())
+                if known {
+                    TopicFolder::open(&path)
+                } else {
+                    TopicFolder::open_or_create(&path, &TopicOptions::default())
+                }
             });
             let opened = opened.await.map_err(|error| StepError::internal(error.to_string()))?;
             Ok(Box::new(opened?))
@@ -196,7 +201,7 @@ impl PortView {
     ///
     /// # Errors
     /// When the source is no topic, the topic cannot be read, or it was created anew since: its offsets then mean
-    /// other messages, and only a person can say what should happen.
+    /// other messages, and only a person can say what should happen. It may also come back as it was, so that is looked for.
     pub async fn open(
         context: &Context,
         product: &Product,
@@ -210,13 +215,13 @@ impl PortView {
             let message = format!("{}: the source of a stream is an input port that is a topic", source.port);
             return Err(StepError::user("HM-F001", message));
         };
-        let topic = open_topic(context, name).await?;
+        let topic = open_topic(context, name, state.topic_id.is_some()).await?;
         let topic_id = topic.topic_id().await?;
         if let Some(known) = state.topic_id.as_ref().filter(|known| **known != topic_id) {
             let message = format!(
                 "topic {name} was created again: its id was {known} and is {topic_id}; its offsets mean other messages"
             );
-            return Err(StepError::user("HM-F001", message));
+            return Err(StepError::external("HM-F001", message));
         }
         let mut next = BTreeMap::new();
         for (partition, (low, _)) in topic.bounds().await? {
