@@ -14,7 +14,7 @@ use super::book::Book;
 use super::health::ending;
 use super::output::{Paint, Tone, counted, length, short};
 use super::runs::taken_spoken;
-use super::status::outcome_words;
+use super::status::{outcome_words, refused_as_a_whole};
 use super::up::{failure, signals};
 use super::{DENIED, DONE, FINDINGS, Failure, Format, OUTSIDE, print, print_json, runtime};
 use crate::clock::Clock;
@@ -45,10 +45,14 @@ pub fn run(options: UpOptions, format: Format) -> Result<u8, Failure> {
         value["commit"] = json!(commit);
         print_json(&value);
     } else {
-        let (_, said) = outcome_words(outcome);
         let commit = head.map_or_else(
             || "no commit was seen".to_owned(),
-            |head| format!("commit {} is {said}", short(&head.commit)),
+            |head| {
+                let (_, said) = outcome_words(&after.ledger, &head.commit);
+                let why = refused_as_a_whole(&after.ledger, &head.commit);
+                let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+                format!("commit {} is {said}{why}", short(&head.commit))
+            },
         );
         print(&format!("{commit}; {}", done.text()));
     }

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use hydromesh_core::cost::Costs;
+use hydromesh_core::ids::ProductId;
 use hydromesh_core::ledger::LedgerState;
-use hydromesh_core::plan::{DueStep, NotDue, Plan, dependency_order, due_steps, plan};
+use hydromesh_core::plan::{ChangeKind, DueStep, NotDue, Plan, dependency_order, due_steps, empties, plan};
 use serde_json::json;
 
 use super::check::read_path;
@@ -85,7 +86,12 @@ pub fn run(args: &PlanArgs) -> Result<u8, Failure> {
     }
     let order = dependency_order(reading.desired.mesh.products.values());
     let plan = plan(&reading.desired, &order, &ledger, &args.state.env, now_ms);
-    let (due, waiting) = due_steps(&ledger, now_ms);
+    let held = empties(&reading.desired, &ledger);
+    let (due, mut waiting) = due_steps(&ledger, now_ms);
+    // What goes waits for nothing any more.
+    let goes =
+        |id: &ProductId| plan.changes.iter().any(|it| it.kind == ChangeKind::Retire && it.product == *id);
+    waiting.retain(|it| held.is_some() || !goes(&it.pipeline.product));
     let places = (state.as_path(), args.path.as_path());
     let ask = || Answers::ask(args.policies.as_deref(), &reading, &plan, &ledger, places, now_ms);
     let costs = PlanCosts::of(&plan, &reading.desired, &Costs::of(&ledger));
@@ -97,6 +103,7 @@ pub fn run(args: &PlanArgs) -> Result<u8, Failure> {
                 "commit": plan.commit,
                 "changes": plan.changes,
                 "broken": plan.broken,
+                "held": held,
                 "expected": costs.json(),
                 "due": due.iter().map(|step| json!({"step": step.key, "why": step.reason})).collect::<Vec<_>>(),
                 "waiting": waiting.iter().map(|it| json!({"pipeline": it.pipeline, "why": it.why})).collect::<Vec<_>>(),
@@ -107,12 +114,18 @@ pub fn run(args: &PlanArgs) -> Result<u8, Failure> {
             print_json(&value);
         }
         PlanFormat::Human => {
+            if let Some(why) = &held {
+                print(&format!("the commit is held, and nothing of this happens: {why}"));
+            }
             print(&human(&plan, &due, &waiting, &costs));
             if let Some(answers) = &answers {
                 print(&answers.human(Paint::stdout()));
             }
         }
         PlanFormat::Markdown => {
+            if let Some(why) = &held {
+                print(&format!("**The commit is held, and nothing of this happens**: {why}.\n"));
+            }
             print(&markdown(&plan, &due, &costs));
             if let Some(answers) = &answers {
                 print(&format!("\n{}", answers.markdown()));

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use clap::Args;
 use hydromesh_core::ids::ProductId;
-use hydromesh_core::ledger::{AlertState, Outcome};
+use hydromesh_core::ledger::{AlertState, LedgerState, Outcome};
 use serde_json::json;
 
 use super::book::{Book, BookArgs};
@@ -47,6 +47,7 @@ pub fn run(args: &StatusArgs) -> Result<u8, Failure> {
             "commit": commit.map(|it| json!({
                 "commit": it.commit, "message": it.message, "author": it.author, "seen": rfc3339(it.at_ms),
                 "outcome": outcome,
+                "why": refused_as_a_whole(&book.ledger, &it.commit),
             })),
             "waits_for": waiting,
             "products": by_word,
@@ -76,9 +77,12 @@ pub fn run(args: &StatusArgs) -> Result<u8, Failure> {
     match commit {
         None => line("commit", Tone::Odd, "none seen yet"),
         Some(commit) => {
-            let (tone, word) = outcome_words(outcome);
+            let (tone, word) = outcome_words(&book.ledger, &commit.commit);
             let what = format!("{} {word}: {} ({})", short(&commit.commit), commit.message, commit.author);
             line("commit", tone, &what);
+            if let Some(why) = refused_as_a_whole(&book.ledger, &commit.commit) {
+                line("", tone, why);
+            }
         }
     }
     if let Some(Waiting { environment, why }) = &waiting {
@@ -136,9 +140,18 @@ pub fn run(args: &StatusArgs) -> Result<u8, Failure> {
     Ok(DONE)
 }
 
+/// Returns why nothing of a commit was taken over, if that was so and not for the sake of single products.
+pub fn refused_as_a_whole<'a>(ledger: &'a LedgerState, commit: &str) -> Option<&'a str> {
+    let mut outcomes = ledger.outcomes.iter().filter(|(of, ..)| of == commit);
+    let (.., why) = outcomes.clone().find(|(_, product, outcome, _)| {
+        product.is_none() && !matches!(outcome, Outcome::Applied | Outcome::Superseded)
+    })?;
+    outcomes.all(|(_, product, ..)| product.is_none()).then_some(why.as_str())
+}
+
 /// Says what became of a commit as a whole.
-pub fn outcome_words(outcome: Option<Outcome>) -> (Tone, String) {
-    let Some(outcome) = outcome else { return (Tone::Odd, "being decided".to_owned()) };
+pub fn outcome_words(ledger: &LedgerState, commit: &str) -> (Tone, String) {
+    let Some(outcome) = ledger.outcome(commit) else { return (Tone::Odd, "being decided".to_owned()) };
     let tone = match outcome {
         Outcome::Applied => Tone::Good,
         Outcome::Superseded => Tone::Faint,
@@ -146,6 +159,8 @@ pub fn outcome_words(outcome: Option<Outcome>) -> (Tone, String) {
         Outcome::Denied | Outcome::Broken => Tone::Bad,
     };
     // The others go on: what is refused is refused for the products that it is about.
-    let part = if matches!(outcome, Outcome::Applied | Outcome::Superseded) { "" } else { " in part" };
+    let whole = matches!(outcome, Outcome::Applied | Outcome::Superseded)
+        || refused_as_a_whole(ledger, commit).is_some();
+    let part = if whole { "" } else { " in part" };
     (tone, format!("{}{part}", outcome.word()))
 }

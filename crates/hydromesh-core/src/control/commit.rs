@@ -8,7 +8,7 @@ use crate::diag::{Diagnostic, codes};
 use crate::ids::{PortId, ProductId};
 use crate::ledger::{Decision, Fact, Outcome};
 use crate::plan::{
-    Change, ChangeKind, Desired, Plan, PortPrint, Print, admit, dependency_order, plan, print_mesh,
+    Change, ChangeKind, Desired, Plan, PortPrint, Print, admit, dependency_order, empties, plan, print_mesh,
 };
 use crate::planted::{self, Bug};
 use crate::spread::InOrder;
@@ -113,7 +113,7 @@ impl Control {
     /// Plans what a commit asks for and asks the gate about it.
     fn begin(&mut self, desired: Box<Desired>) {
         self.judged_ms = self.now_ms;
-        let emptied = desired.mesh.products.is_empty() && desired.broken.is_empty();
+        let emptied = empties(&desired, &self.ledger);
         let commit = desired.commit.clone();
         // Whoever read the commit may have known less about what is deployed, which stands in for what does not check.
         let prints = if desired.broken.is_empty() {
@@ -123,8 +123,7 @@ impl Control {
         };
         self.desired = Some(desired);
         self.endings.touch();
-        if emptied && !self.ledger.deployed.is_empty() {
-            let why = "it would retire every product; delete domains one by one if that is meant".to_owned();
+        if let Some(why) = emptied {
             return self.conclude_commit(&commit, Outcome::Held, why);
         }
         self.take_limits();

@@ -130,6 +130,15 @@ pub fn plan(
     }
 }
 
+/// Returns why a commit is held as a whole that has no product any more and would retire some: far more often that is an accident
+/// than a wish.
+#[must_use]
+pub fn empties(desired: &Desired, ledger: &LedgerState) -> Option<String> {
+    let retires = ledger.deployed.keys().any(|id| !desired.broken.contains_key(id));
+    let emptied = desired.mesh.products.is_empty() && retires;
+    emptied.then(|| "it would retire every product; delete domains one by one if that is meant".to_owned())
+}
+
 /// Says what becomes of the tables of a product that leaves now.
 fn after_leaving(product: &Product, now_ms: i64) -> String {
     match product.retire.end() {

@@ -26,7 +26,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use calendar::{ended_partitions, first_kept, partition_bounds_ms, partitions_at, zone};
-pub use change::{Change, ChangeKind, Plan, admit, plan};
+pub use change::{Change, ChangeKind, Plan, admit, empties, plan};
 pub use due::{DueStep, DueWork, NotDue, Refreshed, due_steps};
 pub use mapping::Mapping;
 pub use order::{dependency_order, upstream_ports};

@@ -204,6 +204,14 @@ fn an_empty_mesh_retires_nothing_and_a_revert_is_the_roll_back() {
     world.rest();
     assert_eq!(outcomes(&world, &emptied), [(None, Outcome::Held)], "once, also after a start");
     assert_eq!(world.ledger().deployed.len(), before);
+    // One that is left and does not check makes no difference: the others would be gone.
+    let left = world.commit(|tree| {
+        *tree = example();
+        tree.retain(|product, _| *product == id("commerce/orders"));
+        tree.get_mut(&id("commerce/orders")).expect("there").broken = true;
+    });
+    assert_eq!(world.ledger().outcome(&left), Some(Outcome::Held));
+    assert_eq!(world.ledger().deployed.len(), before);
     // A revert brings the tree back: nothing to do. A reverted change is computed back.
     world.commit(|tree| *tree = example());
     assert!(world.plan().is_empty());
