@@ -36,6 +36,7 @@ mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
@@ -325,13 +326,36 @@ pub fn print_json<T: serde::Serialize>(value: &T) {
     }
 }
 
+/// How long a verb that has ended waits for what still blocks a thread. Whatever counts is on disk by then; a look at a git server that
+/// never answers would keep it for ever.
+const LAST: Duration = Duration::from_secs(5);
+
+/// A runtime that ends whatever still runs on it.
+pub struct Runtime(Option<tokio::runtime::Runtime>);
+
+impl Runtime {
+    /// Waits for something.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.0.as_ref().expect("there until it is dropped").block_on(future)
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_timeout(LAST);
+        }
+    }
+}
+
 /// Returns a runtime for a verb that waits for something.
-pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+pub fn runtime() -> Result<Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_stack_size(8 << 20)
         .enable_all()
         .build()
+        .map(|runtime| Runtime(Some(runtime)))
         .map_err(|error| Failure { code: OUTSIDE, message: format!("could not start: {error}") })
 }
 

@@ -21,6 +21,9 @@ use crate::clock::Clock;
 use crate::outage::Outage;
 use crate::repo::{CommitInfo, RepoError};
 
+/// How long a look may take before it is told of: longer than a silence may be, and than most repositories need.
+const LONG: Duration = Duration::from_mins(2);
+
 /// A poll's result: a new head with what it asks for.
 pub(super) struct Seen {
     pub commit: CommitInfo,
@@ -98,6 +101,18 @@ impl Look {
     }
 }
 
+/// Waits for something, and tells once when that takes longer than a time.
+async fn telling<T>(awaited: impl Future<Output = T>, time: Duration, tell: impl FnOnce()) -> T {
+    let mut awaited = std::pin::pin!(awaited);
+    match tokio::time::timeout(time, &mut awaited).await {
+        Ok(done) => done,
+        Err(_) => {
+            tell();
+            awaited.await
+        }
+    }
+}
+
 /// The poll, one at a time, off the loop.
 pub(super) struct Watching {
     heads: mpsc::Receiver<Seen>,
@@ -133,7 +148,13 @@ impl Watching {
                     line: line.clone(),
                     now_ms: clock.now_ms(),
                 };
-                match look.after(ahead.as_mut()).await {
+                let long = || {
+                    tracing::warn!(
+                        "a look at the repository goes on for {} s: new commits are not seen until it ends",
+                        LONG.as_secs()
+                    );
+                };
+                match telling(look.after(ahead.as_mut()), LONG, long).await {
                     Ok(Some(seen)) => {
                         line.clone_from(&seen.looked.line);
                         known = Some(seen.commit.id.as_str().to_owned());
@@ -222,6 +243,19 @@ mod tests {
         assert_eq!(passed, [line[1].as_str(), line[2].as_str()]);
         assert_eq!((by.as_str(), commit.as_str()), (line[3].as_str(), line[3].as_str()));
         watching.stop();
+    }
+
+    #[tokio::test]
+    async fn what_takes_long_is_told_once_and_still_awaited() {
+        for (takes, time, told) in [(0, 60_000, 0), (200, 20, 1), (20, 60_000, 0)] {
+            let mut tellings = 0;
+            let awaited = async {
+                tokio::time::sleep(Duration::from_millis(takes)).await;
+                "done"
+            };
+            assert_eq!(telling(awaited, Duration::from_millis(time), || tellings += 1).await, "done");
+            assert_eq!(tellings, told, "{takes} ms of {time}");
+        }
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

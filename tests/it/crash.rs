@@ -3,6 +3,7 @@
 mod after;
 mod alone;
 mod disk;
+mod emptied;
 mod hooks;
 mod judges;
 mod mesh;
@@ -21,6 +22,7 @@ mod tampered;
 mod tidy;
 mod torn;
 mod trainers;
+mod trickle;
 mod world;
 
 use std::collections::BTreeMap;

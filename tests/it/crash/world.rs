@@ -141,6 +141,7 @@ impl World {
             world: self,
             folder: self.home.path().join(name),
             listen,
+            repository: text(self.repo.path()).to_owned(),
             options: vec!["--poll".to_owned(), "0.5".to_owned()],
             variables: Vec::new(),
             running: None,
@@ -154,6 +155,8 @@ pub struct State<'a> {
     world: &'a World,
     folder: PathBuf,
     listen: String,
+    /// Where its processes find the repository.
+    repository: String,
     /// Of every process, beside those that name repository, folder and address.
     options: Vec<String>,
     /// What every process finds in its environment.
@@ -168,6 +171,12 @@ impl State<'_> {
     /// Sets options for every process; without it the repository is looked at twice a second.
     pub fn with(mut self, options: &[&str]) -> Self {
         self.options = options.iter().map(|&it| it.to_owned()).collect();
+        self
+    }
+
+    /// Has every process look for the repository at an address.
+    pub fn looking_at(mut self, address: &str) -> Self {
+        address.clone_into(&mut self.repository);
         self
     }
 
@@ -354,7 +363,7 @@ impl State<'_> {
 
     /// Returns the arguments of a controller on this folder.
     pub fn up(&self) -> Vec<String> {
-        let (repo, listen) = (text(self.world.repo.path()), self.listen.as_str());
+        let (repo, listen) = (self.repository.as_str(), self.listen.as_str());
         let args = ["up", "--repo", repo, "--state", text(&self.folder), "--listen", listen];
         args.map(str::to_owned).into_iter().chain(self.options.iter().cloned()).collect()
     }
