@@ -2,7 +2,7 @@
 # Installs the peers that `make bench` measures beside Hydromesh, each into a Python environment of its own, at versions
 # pinned here so that ratios of different days are of the same thing. Prints the path of each program that is there.
 #
-#   scripts/bench/peers.sh [dbt] [sqlmesh] [dagster] [prefect]
+#   scripts/bench/peers.sh [dbt] [sqlmesh] [dagster] [prefect] [airflow]
 #
 #   XDG_CACHE_HOME        where the environments are (default ~/.cache)
 set -euo pipefail
@@ -13,6 +13,9 @@ readonly dbt_duckdb_version=1.11.1
 readonly sqlmesh_version=0.236.4
 readonly dagster_version=1.13.29
 readonly prefect_version=3.9.1
+# The operator that its tasks are made of comes in a package of its own.
+readonly airflow_version=3.3.2
+readonly airflow_standard_version=1.21.0
 readonly home="${XDG_CACHE_HOME:-$HOME/.cache}/hydromesh/bench"
 
 say() { printf 'bench: %s\n' "$*" >&2; }
@@ -35,7 +38,7 @@ install() {
     fi
 }
 
-if [ $# -eq 0 ]; then set -- dbt sqlmesh dagster prefect; fi
+if [ $# -eq 0 ]; then set -- dbt sqlmesh dagster prefect airflow; fi
 for peer in "$@"; do
     case "${peer}" in
         dbt)
@@ -60,6 +63,12 @@ for peer in "$@"; do
             venv="${home}/venv-prefect-${prefect_version}"
             if install prefect "${venv}" "prefect==${prefect_version}"; then
                 printf 'prefect=%s\n' "${venv}/bin/python"
+            fi
+            ;;
+        airflow)
+            venv="${home}/venv-airflow-${airflow_version}"
+            if install airflow "${venv}" "apache-airflow==${airflow_version}" "apache-airflow-providers-standard==${airflow_standard_version}"; then
+                printf 'airflow=%s\n' "${venv}/bin/python"
             fi
             ;;
         *)

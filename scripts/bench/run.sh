@@ -9,7 +9,7 @@
 #   check     check and plan of 1,000 products, beside dbt and SQLMesh
 #   memory    resident memory of `hydromesh up` on the example mesh
 #   lookups   look-ups of features, idle and during a backfill
-#   loop      steps that do nothing, beside Dagster and Prefect; a plan of 100,000 partitions; 10,000 idle products
+#   loop      steps that do nothing, beside Dagster, Prefect and Airflow; a plan of 100,000 partitions; 10,000 idle products
 #
 #   HYDROMESH_BENCH_ROUNDS  rounds of each figure instead of its own number
 #   CARGO_TARGET_DIR        where the release binary is, without --binary
@@ -72,7 +72,7 @@ measure() {
     case "$1" in
         start) mapfile -t options < <(peer_options dbt) ;;
         check) mapfile -t options < <(peer_options dbt sqlmesh) ;;
-        loop) mapfile -t options < <(peer_options dagster prefect) ;;
+        loop) mapfile -t options < <(peer_options dagster prefect airflow) ;;
         memory | lookups) ;;
     esac
     "./$1.py" --binary "${binary}" "${rounds[@]}" "${options[@]}" >>"${rows}"
