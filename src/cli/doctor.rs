@@ -12,6 +12,7 @@ use super::book::Book;
 use super::check::{policy_findings, read_path};
 use super::output::{Paint, Tone, counted, length};
 use super::policy::open_set;
+use super::reach::reach;
 use super::{DONE, FINDINGS, Failure, Format, print, print_json, runtime};
 use crate::control::Judge;
 use crate::lake::{Lake, TableFormat, TableState};
@@ -39,7 +40,7 @@ pub struct DoctorArgs {
 /// How a check came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Verdict {
+pub(super) enum Verdict {
     Ok,
     Warning,
     Failed,
@@ -47,7 +48,7 @@ enum Verdict {
 
 /// One check.
 #[derive(Debug, Serialize)]
-struct Check {
+pub(super) struct Check {
     name: &'static str,
     verdict: Verdict,
     says: String,
@@ -55,15 +56,15 @@ struct Check {
     fix: Option<String>,
 }
 
-fn ok(name: &'static str, says: impl Into<String>) -> Check {
+pub(super) fn ok(name: &'static str, says: impl Into<String>) -> Check {
     Check { name, verdict: Verdict::Ok, says: says.into(), fix: None }
 }
 
-fn warning(name: &'static str, says: impl Into<String>, fix: impl Into<String>) -> Check {
+pub(super) fn warning(name: &'static str, says: impl Into<String>, fix: impl Into<String>) -> Check {
     Check { name, verdict: Verdict::Warning, says: says.into(), fix: Some(fix.into()) }
 }
 
-fn failed(name: &'static str, says: impl Into<String>, fix: impl Into<String>) -> Check {
+pub(super) fn failed(name: &'static str, says: impl Into<String>, fix: impl Into<String>) -> Check {
     Check { name, verdict: Verdict::Failed, says: says.into(), fix: Some(fix.into()) }
 }
 
@@ -235,6 +236,7 @@ fn state(args: &DoctorArgs) -> Result<Vec<Check>, Failure> {
         )
     });
     checks.extend(lake(&book)?);
+    checks.extend(reach(&book)?);
     checks.extend(work(&book));
     Ok(checks)
 }

@@ -26,6 +26,7 @@ mod policy;
 mod produce;
 mod quality;
 mod query;
+mod reach;
 mod runs;
 mod servers;
 mod show;

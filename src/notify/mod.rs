@@ -146,6 +146,16 @@ impl Mailer {
         Ok(Self { from, way })
     }
 
+    /// Greets the mail server and takes leave, signed in where it is to be; returns whether there is one.
+    ///
+    /// # Errors
+    /// See [`NotifyError`].
+    pub async fn greets(&self) -> Result<bool, NotifyError> {
+        let Way::Server(server) = &self.way else { return Ok(false) };
+        let answered = tokio::time::timeout(DELIVERY_LIMIT, server.test_connection()).await;
+        answered.map_err(|_| NotifyError::Slow)?.map_err(NotifyError::Smtp)
+    }
+
     /// Delivers one message and returns the next hop's receipt, or the file's path relative to the state folder.
     ///
     /// Delivering the same outbox id again gives the same message id and overwrites the same file: at least once on

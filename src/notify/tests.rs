@@ -30,6 +30,17 @@ fn settings(smtp: Option<&str>) -> Environment {
     }
 }
 
+#[tokio::test]
+async fn a_mail_server_is_greeted_and_one_that_is_not_there_is_told() {
+    let state = Path::new("/nonexistent");
+    assert!(!Mailer::from_settings(&settings(None), state).unwrap().greets().await.unwrap(), "there is none");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let away = Mailer::from_settings(&settings(Some(&address)), state).unwrap().greets().await;
+    assert!(away.unwrap_err().is_transient());
+}
+
 fn alert(kind: AlertKind, state: AlertState, summary: &str, details: &[(&str, &str)]) -> Alert {
     Alert {
         episode: format!("commerce/orders:{kind:?}:orders:1795140600000").to_lowercase(),
@@ -376,6 +387,7 @@ async fn a_real_server_receives_the_thread() {
         return;
     };
     let mailer = Mailer::from_settings(&settings(Some(&smtp)), Path::new("/nonexistent")).unwrap();
+    assert!(mailer.greets().await.unwrap());
     let to = format!("oncall-{}@larchandpine.example", uuid::Uuid::new_v4().simple());
     let (fired, over) = (late(AlertState::Firing), late(AlertState::Resolved));
     let first = message_id(&fired.episode, 1, &to);

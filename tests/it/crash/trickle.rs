@@ -133,6 +133,7 @@ fn a_git_server_that_trickles_holds_up_looks_and_nothing_else() {
         if now > runs { Ok(()) } else { Err(format!("{now} runs")) }
     });
     state.wait("readiness", super::State::is_ready);
+    state.ask(&["doctor"]).ends_with(0).says("1 topic can be read");
     let status = state.json(&["status"]).expect("a status");
     assert_ne!(status["commit"]["commit"], unseen.as_str(), "{status:#}");
     let heard = sent();
