@@ -40,7 +40,7 @@ crash: ## Kill a controller at every named point and refuse its writes, and comp
 	@scripts/setup.sh test </dev/null >&2
 	HYDROMESH_CRASH_POINTS=all cargo test --workspace --test it -- --nocapture crash::points crash::disk crash::power
 
-bench: ## Measure in the release profile; ARGS=start (check, memory, lookups, loop) for one figure
+bench: ## Measure in the release profile; ARGS=start (check, memory, lookups, react, loop) for one figure
 	@scripts/setup.sh bench </dev/null >&2
 	@cargo build --release -p hydromesh --bin hydromesh --example durable_loop >&2
 	@scripts/bench/run.sh $(ARGS)

@@ -49,17 +49,22 @@ def free_port():
 
 
 class Controller:
-    """Starts on entry, is idle once `settle` returns, and is ended on exit."""
+    """Starts on entry, is idle once `settle` returns, and is ended on exit.
 
-    def __init__(self, binary, folder, poll_s=10):
+    `roles` are those of each process, the one that serves first; without, one process does everything.
+    """
+
+    def __init__(self, binary, folder, poll_s=10, options=(), roles=()):
         self.binary, self.folder, self.poll_s = str(binary), fresh(folder), poll_s
+        self.options = [*map(str, options)]
+        self.roles = [["--role", it] for it in roles] or [[]]
         self.state = self.folder / "state"
         self.port = free_port()
         self.token = secrets.token_hex(16)
         # The first whole day of the data, and the last.
         self.last = datetime.now(timezone.utc).date() - timedelta(days=1)
         self.first = self.last - timedelta(days=89)
-        self.process, self.changes = None, 0
+        self.process, self.beside, self.changes = None, [], 0
 
     def __enter__(self):
         self.mesh = mesh = self.folder / "mesh"
@@ -80,23 +85,24 @@ class Controller:
         token.write_text(self.token)
         self.log = (self.folder / "up.log").open("wb")
         self.begun = time.monotonic()
-        self.process = subprocess.Popen(
-            [
-                self.binary, "up", "--repo", str(self.repository), "--env", "dev", "--state", str(self.state), "--poll", str(self.poll_s),
-                "--listen", f"127.0.0.1:{self.port}", "--token-file", str(token),
-            ],
-            env=clean_env(), stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
-        )
+        up = [
+            self.binary, "up", "--repo", str(self.repository), "--env", "dev", "--state", str(self.state), "--poll", str(self.poll_s),
+            "--listen", f"127.0.0.1:{self.port}", "--token-file", str(token), *self.options,
+        ]
+        self.process, *self.beside = [
+            subprocess.Popen([*up, *role], env=clean_env(), stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log) for role in self.roles
+        ]
         return self
 
     def __exit__(self, *_):
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(30)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        for process in (*self.beside, self.process):
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(30)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
         self.log.close()
 
     def request(self, method, path, body=None):

@@ -9,6 +9,7 @@
 #   check     check and plan of 1,000 products, beside dbt and SQLMesh
 #   memory    resident memory of `hydromesh up` on the example mesh
 #   lookups   look-ups of features, idle and during a backfill
+#   react     a webhook to its commit's decision, and a publication to the start of its reader
 #   loop      steps that do nothing, beside Dagster, Prefect and Airflow; a plan of 100,000 partitions; 10,000 idle products
 #
 #   HYDROMESH_BENCH_ROUNDS  rounds of each figure instead of its own number
@@ -20,7 +21,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 readonly cache="${XDG_CACHE_HOME:-$HOME/.cache}/hydromesh"
-figures=(start check memory lookups loop)
+figures=(start check memory lookups react loop)
 binary="${CARGO_TARGET_DIR:-${cache}/target}/release/hydromesh"
 peers=yes
 chosen=()
@@ -73,7 +74,7 @@ measure() {
         start) mapfile -t options < <(peer_options dbt) ;;
         check) mapfile -t options < <(peer_options dbt sqlmesh) ;;
         loop) mapfile -t options < <(peer_options dagster prefect airflow) ;;
-        memory | lookups) ;;
+        memory | lookups | react) ;;
     esac
     "./$1.py" --binary "${binary}" "${rounds[@]}" "${options[@]}" >>"${rows}"
 }
