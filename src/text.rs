@@ -16,6 +16,23 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Returns `1 run` or `2 runs`.
+#[must_use]
+pub fn counted(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
+/// Returns a run's id as the ledger spells it, of `run-00000012`, `run-12` or `12`; anything else as it is.
+#[must_use]
+pub fn run_id(text: &str) -> String {
+    let number = text.strip_prefix("run-").unwrap_or(text);
+    // `parse` takes a sign too.
+    match number.parse::<u64>() {
+        Ok(known) if number.bytes().all(|byte| byte.is_ascii_digit()) => format!("run-{known:08}"),
+        _ => text.to_owned(),
+    }
+}
+
 /// Returns a foreign text as one line: no control characters, nothing that reorders the text around it, no password
 /// in an address, not longer than `most` characters.
 pub(crate) fn line(text: &str, most: usize) -> String {
@@ -64,4 +81,20 @@ fn without_passwords(text: &str) -> String {
     }
     kept.push_str(rest);
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_named_with_or_without_zeros() {
+        for text in ["run-00000012", "run-12", "12", "0012"] {
+            assert_eq!(run_id(text), "run-00000012", "{text}");
+        }
+        for text in ["run-", "run-x", "run-+12", "run--1", "orders", ""] {
+            assert_eq!(run_id(text), text);
+        }
+        assert_eq!(run_id("123456789"), "run-123456789", "as the ledger goes on to count");
+    }
 }

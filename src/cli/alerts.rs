@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::ask::{AskArgs, ask};
 use super::book::{Book, BookArgs};
-use super::output::{Paint, Table, Tone, ago, instant, plain};
-use super::{DONE, Failure, Format, print, print_json};
+use super::output::{Paint, Table, Tone, ago, counted, instant, plain};
+use super::{DONE, Failure, Format, print, print_json, say};
 use crate::clock::rfc3339;
 
 /// Verbs of `alerts`.
@@ -116,7 +116,7 @@ fn list(args: &ListArgs) -> Result<u8, Failure> {
         return Ok(DONE);
     }
     if episodes.is_empty() {
-        eprintln!("hydromesh: no {}alerts", if args.open { "open " } else { "" });
+        say(&format!("no {}alerts", if args.open { "open " } else { "" }));
         return Ok(DONE);
     }
     let paint = Paint::stdout();
@@ -143,7 +143,7 @@ fn list(args: &ListArgs) -> Result<u8, Failure> {
     }
     print(&text.join("\n"));
     if all > args.limit {
-        eprintln!("hydromesh: {} of {all} alerts; --limit shows more", args.limit);
+        say(&format!("{} of {}; --limit shows more", args.limit, counted(all, "alert")));
     }
     Ok(DONE)
 }

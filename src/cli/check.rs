@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use hydromesh_core::diag::{Diagnostic, Severity, Spot, codes};
 use serde_json::json;
 
-use super::output::{Paint, Tone};
+use super::output::{Paint, Tone, counted};
 use super::{DONE, FINDINGS, Failure, OUTSIDE, clock, print, print_json};
 use crate::control::{Judge, Reading, read};
 use crate::policy::PolicySet;
@@ -158,11 +158,14 @@ fn human(reading: &Reading) -> String {
     let products = reading.desired.mesh.products.len();
     let broken = reading.desired.broken.len();
     let broken = if broken == 0 { String::new() } else { format!(", {broken} left out") };
-    let notes = if notes == 0 { String::new() } else { format!(", {notes} notes (shown by --format json)") };
+    let notes = if notes == 0 {
+        String::new()
+    } else {
+        format!(", {} (shown by --format json)", counted(notes, "note"))
+    };
     let tone = if errors > 0 { Tone::Bad } else { Tone::Good };
-    lines.push(
-        paint
-            .text(tone, &format!("{products} products{broken}; {errors} errors, {warnings} warnings{notes}")),
-    );
+    let (products, errors) = (counted(products, "product"), counted(errors, "error"));
+    let warnings = counted(warnings, "warning");
+    lines.push(paint.text(tone, &format!("{products}{broken}; {errors}, {warnings}{notes}")));
     lines.join("\n")
 }

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use clap::Args;
 
+use super::tell;
 use crate::child::cell::{self, NOT_BEGUN, Network, REFUSED};
 
 /// Arguments of `command-worker`.
@@ -28,7 +29,7 @@ pub struct CommandWorkerArgs {
 /// Runs the verb: until the program has ended, and ends as it did.
 pub fn run(args: &CommandWorkerArgs) -> u8 {
     begin(args).unwrap_or_else(|why| {
-        eprintln!("{REFUSED}{why}");
+        tell(&format!("{REFUSED}{why}"));
         NOT_BEGUN
     })
 }

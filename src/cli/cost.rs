@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::book::Book;
 use super::output::{Paint, Tone, ago, counted, length};
-use super::{DONE, Failure, Format, print, print_json, runtime};
+use super::{DONE, Failure, Format, print, print_json, runtime, say};
 use crate::apply::lake_format;
 use crate::clock::rfc3339;
 use crate::cores::steps_at_once;
@@ -79,7 +79,7 @@ pub fn dry_run(book: &Book, product: &ProductId, wanted: Wanted<'_>, format: For
     };
     line("cost", &money);
     print(text.trim_end());
-    eprintln!("hydromesh: nothing was asked for; without --dry-run it is");
+    say("nothing was asked for; without --dry-run it is");
     Ok(DONE)
 }
 
@@ -155,7 +155,7 @@ impl PlanCosts {
     fn words(&self, amount: &Amount) -> String {
         let money =
             self.price.as_ref().map(|it| format!(", {}", it.spoken(amount.work_ms))).unwrap_or_default();
-        format!("{} of steps, {} rows{money}", length(amount.work_ms), amount.rows)
+        format!("{} of steps, {}{money}", length(amount.work_ms), several(amount.rows, "row"))
     }
 
     /// Returns it by product; null where it is unknown.
@@ -207,7 +207,8 @@ pub fn backfill_json(it: &Backfill, price: Option<&Price>) -> Value {
     value
 }
 
-fn several(count: u64, noun: &str) -> String {
+/// Returns `1 row` or `2 rows`.
+pub fn several(count: u64, noun: &str) -> String {
     counted(usize::try_from(count).unwrap_or(usize::MAX), noun)
 }
 

@@ -43,9 +43,7 @@ pub fn run(args: &ListArgs) -> Result<u8, Failure> {
             print_json(&json!({"environment": book.environment, "products": products}));
         }
         Format::Human if conditions.is_empty() => {
-            eprintln!(
-                "hydromesh: nothing is deployed yet; `hydromesh status` says how far the controller is"
-            );
+            say("nothing is deployed yet; `hydromesh status` says how far the controller is");
         }
         Format::Human => print(&table(&conditions, &book)),
     }
@@ -67,7 +65,7 @@ fn previews(args: &ListArgs) -> Result<u8, Failure> {
         return Ok(DONE);
     }
     if notes.is_empty() {
-        eprintln!("hydromesh: there are no previews; `hydromesh apply --env preview/NAME` builds one");
+        say("there are no previews; `hydromesh apply --env preview/NAME` builds one");
         return Ok(DONE);
     }
     let mut table = Table::new(&["PREVIEW", "OVER", "OF", "BEGAN", "LIVES UNTIL"]);

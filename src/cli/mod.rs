@@ -256,7 +256,9 @@ pub fn main() -> ExitCode {
         Verb::GateWorker(args) => gate_worker::run(&args),
         Verb::CommandWorker(args) => Ok(command_worker::run(&args)),
         Verb::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "hydromesh", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "hydromesh", &mut script);
+            print(String::from_utf8_lossy(&script).trim_end());
             Ok(DONE)
         }
     };
@@ -267,12 +269,12 @@ pub fn main() -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            complain(&failure.message);
+            say(&failure.message);
             // Whatever part of it failed, the cause is a disk, and its name is in the message.
             if let Some(refusal) =
                 Refusal::in_text(&failure.message).filter(|_| !failure.message.contains(disk::CODE))
             {
-                complain(&format!("{}: {}, then start again", disk::CODE, refusal.help()));
+                say(&format!("{}: {}, then start again", disk::CODE, refusal.help()));
             }
             ExitCode::from(failure.code)
         }
@@ -289,7 +291,8 @@ fn start_logs(verbose: u8, performs: bool) -> Option<Traces> {
         _ => "hydromesh=debug,info",
     };
     let filter = EnvFilter::try_from_env("HYDROMESH_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(filter);
+    let stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let stderr = stderr.with_ansi(output::Paint::stderr().is_on()).with_filter(filter);
     let runs = performs.then(|| RunLayer::default().with_filter(LevelFilter::INFO));
     let asked = if performs { crate::traces::from_environment() } else { Ok(None) };
     let (traces, trouble) = match asked {
@@ -305,10 +308,16 @@ fn start_logs(verbose: u8, performs: bool) -> Option<Traces> {
     traces
 }
 
-/// Says what went wrong: to stderr, which may be a file on the very disk that takes nothing.
-fn complain(text: &str) {
+/// Says what is no data: to stderr. What was asked for goes on and ends as it would, whether somebody reads that or not.
+pub fn say(text: &str) {
+    tell(&format!("hydromesh: {text}"));
+}
+
+/// Writes a line to stderr as it is. Its reader may have gone, and it may be a file on the very disk that takes nothing.
+pub fn tell(text: &str) {
     use std::io::Write as _;
-    let _ = writeln!(std::io::stderr(), "hydromesh: {text}");
+    // In one piece: other threads say something too.
+    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
 }
 
 /// Prints data: to stdout, and quietly when the reader has gone.
@@ -323,7 +332,7 @@ pub fn print(text: &str) {
 pub fn print_json<T: serde::Serialize>(value: &T) {
     match serde_json::to_string_pretty(value) {
         Ok(text) => print(&text),
-        Err(error) => complain(&format!("could not write JSON: {error}")),
+        Err(error) => say(&format!("could not write JSON: {error}")),
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::book::{Book, BookArgs};
 use super::output::{Paint, Table, Tone, ago, plain};
-use super::{DONE, Failure, Format, print, print_json};
+use super::{DONE, Failure, Format, print, print_json, say};
 use crate::clock::rfc3339;
 
 /// Arguments of `models`.
@@ -44,7 +44,7 @@ pub fn run(args: &ModelsArgs) -> Result<u8, Failure> {
         return Ok(DONE);
     }
     if models.is_empty() {
-        eprintln!("hydromesh: no model was trained yet");
+        say("no model was trained yet");
         return Ok(DONE);
     }
     let paint = Paint::stdout();

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::check::read_path;
 use super::show::type_name;
-use super::{DONE, FINDINGS, Failure, Format, OUTSIDE, print, print_json};
+use super::{DONE, FINDINGS, Failure, Format, OUTSIDE, print, print_json, say};
 use crate::engine::{SqlProblemKind, arrow_schema, describe};
 
 /// Verbs of `new`.
@@ -448,9 +448,9 @@ fn told(format: Format, files: &BTreeMap<String, String>, wrong: &[Diagnostic], 
             let names: Vec<&str> = files.keys().map(String::as_str).collect();
             print(&names.join("\n"));
             for finding in wrong {
-                eprintln!("hydromesh: {finding}");
+                say(&finding.to_string());
             }
-            eprintln!("hydromesh: {next}");
+            say(next);
         }
     }
     let errors = wrong.iter().any(|finding| finding.severity == Severity::Error);

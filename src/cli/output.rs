@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 
 use crate::clock::rfc3339;
+pub use crate::text::counted;
 
 /// What a text says beside its words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +45,12 @@ impl Paint {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
         Self { on: !refused && !dumb && terminal }
+    }
+
+    /// Returns whether anything is coloured.
+    #[must_use]
+    pub fn is_on(self) -> bool {
+        self.on
     }
 
     /// Returns the text in its colour.
@@ -154,12 +161,6 @@ pub fn instant(at_ms: i64) -> String {
 #[must_use]
 pub fn short(id: &str) -> &str {
     id.get(..10).unwrap_or(id)
-}
-
-/// Returns `1 run` or `2 runs`.
-#[must_use]
-pub fn counted(count: usize, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 #[cfg(test)]

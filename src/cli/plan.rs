@@ -13,7 +13,7 @@ use serde_json::json;
 use super::check::read_path;
 use super::cost::PlanCosts;
 use super::gate::Answers;
-use super::output::Paint;
+use super::output::{Paint, counted};
 use super::{DENIED, DONE, FINDINGS, Failure, StateArgs, clock, print, print_json, runtime, state_of};
 use crate::control::replay;
 use crate::store::{OpenMode, Place, Store};
@@ -163,7 +163,7 @@ fn human(plan: &Plan, due: &[DueStep], waiting: &[NotDue], costs: &PlanCosts) ->
         let _ = writeln!(text, "{total}");
     }
     if !due.is_empty() {
-        let _ = writeln!(text, "due now: {} steps", due.len());
+        let _ = writeln!(text, "due now: {}", counted(due.len(), "step"));
     }
     let waiting: std::collections::BTreeSet<String> = waiting
         .iter()
@@ -198,7 +198,12 @@ fn markdown(plan: &Plan, due: &[DueStep], costs: &PlanCosts) -> String {
         let _ = writeln!(text, "\nComputing: {total}.");
     }
     if !due.is_empty() {
-        let _ = writeln!(text, "\n{} steps are due now.", due.len());
+        let _ = writeln!(
+            text,
+            "\n{} {} due now.",
+            counted(due.len(), "step"),
+            if due.len() == 1 { "is" } else { "are" }
+        );
     }
     text.trim_end().to_owned()
 }

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::book::{Book, BookArgs};
 use super::output::{Paint, Table, Tone, ago, instant, plain};
-use super::{DONE, Failure, Format, print, print_json, state_of};
+use super::{DONE, Failure, Format, print, print_json, say, state_of};
 use crate::apply::{FailingRows, Sample, samples};
 use crate::report::{Audit, RuleResult, oors};
 
@@ -145,9 +145,9 @@ pub fn run(args: &QualityArgs) -> Result<u8, Failure> {
         let kept = kept.iter().filter(|it| partition.is_none_or(|key| it.partition.as_deref() == Some(key)));
         let text = kept.map(rows_of).collect::<Vec<_>>().join("\n\n");
         if text.is_empty() {
-            eprintln!(
-                "hydromesh: no failing rows of {id} are kept; a sample is kept for a week, and only of rules that name rows"
-            );
+            say(&format!(
+                "no failing rows of {id} are kept; a sample is kept for a week, and only of rules that name rows"
+            ));
         } else {
             print(&text);
         }
@@ -162,7 +162,7 @@ pub fn run(args: &QualityArgs) -> Result<u8, Failure> {
                 print(&document.to_string());
             }
         }
-        QualityFormat::Human if found.is_empty() => eprintln!("hydromesh: {}", nothing(&id, partition)),
+        QualityFormat::Human if found.is_empty() => say(&nothing(&id, partition)),
         QualityFormat::Human => print(&human(&found, book.now_ms, Paint::stdout())),
     }
     Ok(DONE)

@@ -13,7 +13,8 @@ use hydromesh_core::ledger::ErrorKind;
 use hydromesh_core::model::TableFormat as PortFormat;
 
 use super::book::Book;
-use super::{BUG, DONE, Failure, OUTSIDE, USAGE, print, runtime, state_of};
+use super::output::counted;
+use super::{BUG, DONE, Failure, OUTSIDE, USAGE, print, runtime, say, state_of};
 use crate::engine::{Engine, EngineConfig, EngineError};
 use crate::lake::{TableFormat, Version};
 
@@ -103,7 +104,7 @@ pub fn run(args: &QueryArgs) -> Result<u8, Failure> {
     })?;
     print(render(&batches, args.format)?.trim_end());
     if cut {
-        eprintln!("hydromesh: cut after {} rows; --limit 0 prints all", args.limit);
+        say(&format!("cut after {}; --limit 0 prints all", counted(args.limit, "row")));
     }
     Ok(DONE)
 }

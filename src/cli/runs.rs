@@ -11,7 +11,7 @@ use super::book::{Book, BookArgs};
 use super::cost::amount_json;
 use super::health::ending;
 use super::output::{Paint, Table, Tone, ago, counted, instant, length, plain};
-use super::{DONE, Failure, Format, print, print_json};
+use super::{DONE, Failure, Format, print, print_json, say};
 use crate::clock::rfc3339;
 use crate::runlog::RunFiles;
 
@@ -103,7 +103,7 @@ pub fn run(args: &RunsArgs) -> Result<u8, Failure> {
         return Ok(DONE);
     }
     if running.is_empty() && ended.is_empty() {
-        eprintln!("hydromesh: no such runs yet");
+        say("no such runs yet");
         return Ok(DONE);
     }
     let paint = Paint::stdout();
@@ -156,7 +156,7 @@ pub fn run(args: &RunsArgs) -> Result<u8, Failure> {
     }
     print(&text);
     if all > shown {
-        eprintln!("hydromesh: {shown} of {}; --limit shows more", counted(all, "ended run"));
+        say(&format!("{shown} of {}; --limit shows more", counted(all, "ended run")));
     }
     Ok(DONE)
 }

@@ -1,6 +1,6 @@
 //! `hydromesh show PRODUCT`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use clap::Args;
@@ -13,7 +13,7 @@ use hydromesh_core::time::Span;
 use serde_json::{Value, json};
 
 use super::book::{Book, BookArgs};
-use super::cost::{backfill_json, backfill_spoken};
+use super::cost::{backfill_json, backfill_spoken, several};
 use super::health::{Condition, Health, kind_name, survey};
 use super::list::condition_json;
 use super::output::{Paint, Table, Tone, ago, counted, instant, plain, short};
@@ -196,7 +196,9 @@ fn inputs(product: &Product) -> Vec<String> {
         Pipeline::Training(training) => Some(training.features.iter().map(ToString::to_string)),
         _ => None,
     });
-    external.chain(features.flatten()).collect()
+    // Features are read by name, and may be an input port besides.
+    let mut seen = BTreeSet::new();
+    external.chain(features.flatten()).filter(|it| seen.insert(it.clone())).collect()
 }
 
 fn human(book: &Book, condition: &Condition<'_>, asked: &Asked) -> String {
@@ -261,7 +263,9 @@ fn human(book: &Book, condition: &Condition<'_>, asked: &Asked) -> String {
     }
     for name in product.inputs.keys() {
         if let Some((rows, reasons)) = book.ledger.quarantined.get(&product.port(name)) {
-            let what = format!("{rows} rows of input {name} are set aside: {}", reasons.join("; "));
+            let are = if *rows == 1 { "is" } else { "are" };
+            let what =
+                format!("{} of input {name} {are} set aside: {}", several(*rows, "row"), reasons.join("; "));
             let _ = writeln!(text, "\n  {}", paint.text(Tone::Odd, &what));
         }
     }
@@ -291,7 +295,7 @@ fn port(text: &mut String, book: &Book, id: &PortId, output: &OutputPort, paint:
     match book.ledger.ports.get(id) {
         None => _ = writeln!(text, "    nothing published yet"),
         Some(state) => {
-            let rows = rows(state).map_or_else(|| "followed".to_owned(), |rows| format!("{rows} rows"));
+            let rows = rows(state).map_or_else(|| "followed".to_owned(), |rows| several(rows, "row"));
             let through = state.newest_data_ms.map_or_else(|| "-".to_owned(), instant);
             let cut = match state.partitions.len() {
                 0 | 1 => String::new(),
@@ -435,5 +439,24 @@ pub fn promise(kind: &SlaKind) -> String {
         SlaKind::QualityPassRate(percent) => format!("at least {percent} % of quality rules hold"),
         SlaKind::Other { property, value } if property == "retention" => format!("to keep data for {value}"),
         SlaKind::Other { property, value } => format!("{property} {value} (not evaluated)"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::cli::check::read_path;
+
+    #[test]
+    fn features_that_are_an_input_port_too_are_read_once() {
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("mesh-repo-example");
+        let reading = read_path(&example, None, &BTreeMap::new()).expect("it is read");
+        let model = reading.desired.mesh.products.get(&"risk/churn-model".parse().expect("an id"));
+        let reads = inputs(model.expect("the example has it"));
+        let once: BTreeSet<&String> = reads.iter().collect();
+        assert_eq!(reads.len(), once.len(), "{reads:?}");
+        assert!(reads.contains(&"customer/activity.features".to_owned()), "{reads:?}");
     }
 }

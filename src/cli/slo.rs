@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::book::{Book, BookArgs};
 use super::output::{Paint, Table, Tone, length, plain};
 use super::show::promise;
-use super::{DONE, Failure, Format, print, print_json};
+use super::{DONE, Failure, Format, print, print_json, say};
 
 /// Days of the rolling window that a promise is judged over.
 const WINDOW_DAYS: i64 = 30;
@@ -75,7 +75,7 @@ pub fn run(verb: &SloVerb) -> Result<u8, Failure> {
         return Ok(DONE);
     }
     if lines.is_empty() {
-        eprintln!("hydromesh: no deployed contract promises a service level (slaProperties)");
+        say("no deployed contract promises a service level (slaProperties)");
         return Ok(DONE);
     }
     let mut table = Table::new(&["PORT", "PROMISE", "NOW", "HELD", "TARGET", "BUDGET LEFT", "FACTS OF"]);

@@ -17,8 +17,8 @@ use crate::work::Role;
 #[derive(Debug, Args)]
 pub struct UpArgs {
     /// The repository: a URL, or a path to a bare or ordinary one.
-    #[arg(long)]
-    repo: String,
+    #[arg(long, value_name = "URL|PATH")]
+    repo: Option<String>,
     #[command(flatten)]
     state: StateArgs,
     /// The operator's policies instead of those compiled in: a folder or a bundle.
@@ -72,8 +72,14 @@ pub struct UpArgs {
     format: Format,
 }
 
+/// Said instead of a usage line alone: whoever has only a folder learns what a controller runs.
+const NO_REPO: &str = "--repo is missing: the repository whose commits are deployed, a URL or a path, such as\n  \
+                       hydromesh up --repo . --env dev --state .hydromesh\n\
+                       What is in a folder and not committed is not deployed; `hydromesh check` and `hydromesh plan` look at it.";
+
 /// Runs the verb.
 pub fn run(args: &UpArgs) -> Result<u8, Failure> {
+    let repo = args.repo.clone().ok_or_else(|| Failure::usage(NO_REPO))?;
     for (name, seconds) in [("poll", args.poll), ("observe", args.observe)] {
         if !(seconds.is_finite() && seconds > 0.0) {
             return Err(Failure::usage(format!("--{name} must be more than 0 seconds")));
@@ -83,7 +89,7 @@ pub fn run(args: &UpArgs) -> Result<u8, Failure> {
         return Err(Failure::usage(format!("`hydromesh apply --env {}` builds a preview", args.state.env)));
     }
     let options = UpOptions {
-        repo: args.repo.clone(),
+        repo,
         environment: args.state.env.clone(),
         state: args.state.state.clone(),
         policies: args.policies.clone(),

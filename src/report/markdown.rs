@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use hydromesh_core::diag::Severity;
 
 use super::CheckReport;
+use crate::text::counted;
 
 /// Returns the report: a summary, and a table of what someone has to look at.
 #[must_use]
@@ -13,10 +14,10 @@ pub fn markdown(report: &CheckReport<'_>) -> String {
     let broken: Vec<&str> =
         report.products.iter().filter(|product| !product.whole).map(|product| product.id.as_str()).collect();
     let mut text = format!(
-        "### Hydromesh check\n\n{} products, {} errors, {} warnings.",
-        report.products.len(),
-        errors,
-        warnings
+        "### Hydromesh check\n\n{}, {}, {}.",
+        counted(report.products.len(), "product"),
+        counted(errors, "error"),
+        counted(warnings, "warning")
     );
     if !broken.is_empty() {
         let names: Vec<String> = broken.iter().map(|id| format!("`{id}`")).collect();

@@ -49,6 +49,7 @@ fn each_fixture_is_told_by_its_code_alone_and_keeps_the_other_products() {
 #[test]
 fn a_finding_names_file_and_line() {
     let path = root().join("tests/fixtures/bad/missing_column");
+    run(&["check", text(&path)]).ends_with(1).says("; 1 error, 0 warnings");
     let findings = run(&["check", text(&path), "--format", "json"]).ends_with(1).json();
     let error =
         findings["findings"].as_array().expect("findings").iter().find(|it| it["severity"] == "error");

@@ -77,6 +77,7 @@ fn wrong_use_ends_with_2_and_leaves_stdout_empty() {
         assert_ne!(ran.stderr, "", "{args:?}");
     }
     run(&["chek"]).ends_with(2).says("check");
+    run(&["up", "--once"]).ends_with(2).says("hydromesh up --repo . --env dev");
 }
 
 #[test]

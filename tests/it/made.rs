@@ -1,6 +1,6 @@
 //! `new` writes files that pass `check`, and overwrites nothing.
 
-use crate::support::{copy, errors, example, run_in, text};
+use crate::support::{copy, errors, example, hydromesh, run_in, text};
 
 #[test]
 fn a_domain_and_a_product_are_made_and_check() {
@@ -101,6 +101,12 @@ fn slips_are_told_before_anything_is_written() {
     run_in(folder.path(), &keyed).ends_with(2).says("did you mean `amount`?");
     new("commerce/x", "none.sql", "commerce/orders.orders").ends_with(4);
     assert!(!folder.path().join("domains/commerce/x").exists());
+    // Nobody has to read what comes next.
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut unread = hydromesh();
+    unread.args(["new", "domain", "sales", "--owner", "a@b.c", "--path", text(folder.path())]);
+    assert_eq!(unread.stderr(writer).status().expect("it starts").code(), Some(0));
     run_in(folder.path(), &["new", "domain", "Finance", "--owner", "a@b.c"]).ends_with(2).says("lower-case");
     run_in(folder.path(), &["new", "domain", "finance", "--owner", "nobody"]).ends_with(2);
     let empty = tempfile::tempdir().expect("a folder");

@@ -247,7 +247,7 @@ fn queries(mesh: &Mesh) {
         .ask(&["query", "SELECT * FROM \"shop/items.items\"", "--limit", "1", "--format", "json"])
         .ends_with(0);
     assert_eq!(cut.json().as_array().expect("rows").len(), 1);
-    cut.says("cut after 1 rows");
+    cut.says("cut after 1 row;");
     mesh.ask(&["query", "SELECT 1 FROM \"shop/item.items\""])
         .ends_with(2)
         .says("did you mean \"shop/items.items\"");
