@@ -7,7 +7,7 @@ use clap::Args;
 use hydromesh_core::cost::Costs;
 use hydromesh_core::diag::did_you_mean;
 use hydromesh_core::ids::{PortId, ProductId};
-use hydromesh_core::ledger::{Entry, Fact, LedgerState, RuleOutcome};
+use hydromesh_core::ledger::{Entry, Fact, LedgerState, RuleOutcome, RunOutcome};
 use hydromesh_core::model::Environment;
 
 use super::{Failure, Format, OUTSIDE, clock, runtime, state_of};
@@ -80,6 +80,10 @@ pub struct Book {
     pub receipts: BTreeMap<String, String>,
     /// A controller is at work on it.
     pub is_led: bool,
+    /// When each command was asked for.
+    pub asked: BTreeMap<String, i64>,
+    /// Runs that were stopped before their end.
+    pub cancelled: usize,
     /// What runs and backfills took, and were expected to.
     pub costs: Costs,
     /// Records of a newer version that this one cannot read.
@@ -172,6 +176,10 @@ impl Book {
                     audit.passed += u32::from(outcome == RuleOutcome::Held);
                 }
             }
+            Fact::Command(command) => {
+                self.asked.entry(command.id.clone()).or_insert(entry.at_ms);
+            }
+            Fact::RunFinished { outcome: RunOutcome::Cancelled, .. } => self.cancelled += 1,
             Fact::Sent { outbox, receipt, .. } => {
                 self.receipts.insert(outbox.clone(), receipt.clone());
             }

@@ -159,7 +159,11 @@ impl Condition<'_> {
             let rest = it.left_ms.map(|left_ms| format!(", about {} at this pace", length(left_ms)));
             let port = if self.progress.len() > 1 { format!("{}: ", it.port.port) } else { String::new() };
             let of = counted(usize::try_from(it.of).unwrap_or(usize::MAX), "partition");
-            format!("{port}{} of {of}{}", it.left, rest.unwrap_or_default())
+            let stuck = match it.failed {
+                0 => String::new(),
+                n => format!("; {n} failed and wait, see `hydromesh why-not {}`", self.id),
+            };
+            format!("{port}{} of {of}{}{stuck}", it.left, rest.unwrap_or_default())
         };
         self.progress.iter().map(one).collect::<Vec<_>>().join("; ")
     }

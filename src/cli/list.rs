@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::book::{Book, BookArgs};
 use super::health::{Condition, Health, ending, is_past, survey};
 use super::output::{Paint, Table, Tone, ago, instant, plain};
-use super::{DONE, Failure, Format, clock, print, print_json};
+use super::{DONE, Failure, Format, clock, print, print_json, say};
 use crate::clock::rfc3339;
 use crate::preview::{Note, Shelf};
 
@@ -121,7 +121,7 @@ pub fn condition_json(it: &Condition<'_>) -> Value {
         "deployed": it.deployed.is_some(),
         "data_through": it.freshness.through_ms.map(rfc3339),
         "progress": it.progress.iter().map(|it| json!({
-            "port": it.port, "left": it.left, "of": it.of, "left_ms": it.left_ms,
+            "port": it.port, "left": it.left, "of": it.of, "left_ms": it.left_ms, "failed": it.failed,
         })).collect::<Vec<_>>(),
         "age_ms": it.freshness.age_ms,
         "promise_ms": it.freshness.promise_ms,

@@ -51,7 +51,8 @@ pub fn run(args: &StatusArgs) -> Result<u8, Failure> {
             })),
             "waits_for": waiting,
             "products": by_word,
-            "runs": {"running": runs, "succeeded": book.ledger.succeeded, "failed": book.ledger.failures},
+            "runs": {"running": runs, "succeeded": book.ledger.succeeded, "failed": book.ledger.failures,
+                "cancelled": book.cancelled},
             "alerts": {
                 "open": open.len(),
                 "firing": open.iter().filter(|it| it.last().state == AlertState::Firing).count(),
@@ -94,8 +95,10 @@ pub fn run(args: &StatusArgs) -> Result<u8, Failure> {
         .collect();
     let parts = if parts.is_empty() { "none deployed".to_owned() } else { parts.join(", ") };
     line("products", Tone::Plain, &parts);
-    let ended =
-        format!("{runs} running, {} succeeded, {} failed", book.ledger.succeeded, book.ledger.failures);
+    let cancelled =
+        if book.cancelled == 0 { String::new() } else { format!(", {} cancelled", book.cancelled) };
+    let (succeeded, failed) = (book.ledger.succeeded, book.ledger.failures);
+    let ended = format!("{runs} running, {succeeded} succeeded, {failed} failed{cancelled}");
     line("runs", Tone::Plain, &ended);
     match open.len() {
         0 => line("alerts", Tone::Good, "none open"),

@@ -352,15 +352,18 @@ impl DueWork {
     /// Returns how far the partitioned ports of a product are of which something is to be computed.
     #[must_use]
     pub fn progress(&self, product: &ProductId, ledger: &LedgerState, now_ms: i64) -> Vec<Progress> {
-        let pipelines = self.surveys.get(product).into_iter().flat_map(|survey| survey.pipelines.values());
+        let pipelines = self.surveys.get(product).into_iter().flat_map(|survey| &survey.pipelines);
         pipelines
-            .filter_map(|survey| {
+            .filter_map(|(name, survey)| {
                 let (grid, left) = (survey.grid.as_ref()?, survey.stale() as u64);
                 let (port, of) = (survey.port.clone(), u64::try_from(grid.seen - grid.first).ok()?);
                 // What is held or blocked has no pace.
                 let goes_on = survey.due().next().is_some();
-                let left_ms = goes_on.then(|| at_this_pace(ledger, &port, left, now_ms)).flatten();
-                (left > 0).then_some(Progress { port, left, of, left_ms })
+                let pipeline = PipelineId { product: product.clone(), name: name.clone() };
+                let failed = survey.given_up(ledger, now_ms);
+                let can = left.saturating_sub(failed);
+                let left_ms = goes_on.then(|| at_this_pace(ledger, &pipeline, can)).flatten();
+                (left > 0).then_some(Progress { port, left, failed, of, left_ms })
             })
             .collect()
     }

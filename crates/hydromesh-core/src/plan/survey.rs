@@ -6,9 +6,10 @@ use std::ops::Range;
 use super::grid::Grid;
 use super::keys::Keys;
 use super::rests::RestsOn;
-use super::retry::{ending_first, hold_back, paused_by, retry_of, stopped_by};
+use super::retry::{NextTry, ending_first, hold_back, next_try, paused_by, retry_of, stopped_by};
 use super::seek::Look;
 use super::{DueStep, NotDue, StepKey, Work, upstream_ports};
+use crate::cost::partitions_of;
 use crate::ids::{PipelineId, PipelineName, PortId, ProductId};
 use crate::ledger::{AlertKind, Deployed, LedgerState};
 use crate::model::{BackfillOrder, BatchPipeline, Pipeline, TrainingPipeline};
@@ -235,6 +236,13 @@ impl PipelineSurvey {
     pub fn stale(&self) -> usize {
         let stale = self.chunks.values().flat_map(|chunk| &chunk.stale);
         usize::try_from(stale.map(|range| range.end - range.start).sum::<i64>()).unwrap_or(0)
+    }
+
+    /// Returns how many of them failed and are not tried again by themselves as things are.
+    pub fn given_up(&self, ledger: &LedgerState, now_ms: i64) -> u64 {
+        let held = self.chunks.values().flat_map(|chunk| &chunk.held);
+        let given_up = held.filter(|key| next_try(ledger, now_ms, key) == NextTry::Waits);
+        given_up.filter_map(|key| partitions_of(&key.work)).sum()
     }
 
     /// Returns the positions within a range that are to be computed.
