@@ -143,7 +143,7 @@ async fn refresh(
     let facts = vec![refresh.published(version, pieces.len() as u64, key, taken)];
     reporter.report(facts).await;
     tracing::info!(
-        port = %refresh.port, version = version.0, model = model.id(), chunks = pieces.len(), embedded,
+        event = "embedded", port = %refresh.port, version = version.0, model = model.id(), chunks = pieces.len(), embedded,
         reused = pieces.len() as u64 - embedded, known, "index refreshed"
     );
     Ok(Done { facts: Vec::new(), rows: embedded })

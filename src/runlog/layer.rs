@@ -10,7 +10,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
-use super::line::{Line, stamp};
+use super::line::{Line, NOTE, stamp};
 use super::span::{ATTEMPT, PIPELINE, PRODUCT, RUN};
 use super::writer::{SINK, Sink, level};
 use crate::clock::Clock;
@@ -86,7 +86,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for RunLayer {
                 product: whose.product.clone(),
                 pipeline: whose.pipeline.clone(),
                 attempt: whose.attempt,
-                event: fields.text("event"),
+                event: Some(fields.text("event").unwrap_or_else(|| NOTE.to_owned())),
                 message: fields.text("message").unwrap_or_default(),
                 trace: whose.trace.clone(),
                 fields: fields.0,
@@ -177,6 +177,7 @@ mod tests {
             span.in_scope(|| {
                 tracing::info!(event = "staged", partition = "2026-11-01", rows = 3_u64, "staged 3 rows");
                 tracing::debug!("a detail");
+                tracing::info!("said in passing");
                 tracing::error!(target: "datafusion", "row ('Mara', 17) is odd");
                 left(&[
                     Fact::Published(Published {
@@ -217,6 +218,7 @@ mod tests {
             [
                 (Level::Info, "started", "attempt 2 of shop/orders:make@whole: newer input"),
                 (Level::Info, "staged", "staged 3 rows"),
+                (Level::Info, "note", "said in passing"),
                 (Level::Info, "published", "published shop/orders.orders 2026-11-01: 3 rows, version 4"),
                 (
                     Level::Warn,
@@ -234,7 +236,7 @@ mod tests {
         assert!(
             lines.iter().all(|it| it.attempt == 2 && it.pipeline == "make" && it.product == "shop/orders")
         );
-        assert!(lines[4].is_last() && !lines[3].is_last());
-        assert_eq!(lines[4].fields["code"], "HM-X001");
+        assert!(lines[5].is_last() && !lines[4].is_last());
+        assert_eq!(lines[5].fields["code"], "HM-X001");
     }
 }

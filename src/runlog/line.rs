@@ -44,7 +44,7 @@ pub struct Line {
     /// Attempt, from 1.
     #[serde(default)]
     pub attempt: u64,
-    /// What kind of thing happened, such as `published`; none for what was said in passing.
+    /// What kind of thing happened, such as `published`; `note` for what was said in passing. Lines of earlier versions may have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<String>,
     /// For people.
@@ -57,6 +57,8 @@ pub struct Line {
     pub trace: Option<String>,
 }
 
+/// The event of what was said in passing.
+pub const NOTE: &str = "note";
 /// The event of a run's last line.
 pub const ENDED: &str = "ended";
 

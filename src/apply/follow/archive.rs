@@ -109,7 +109,7 @@ pub(super) async fn run(
         view.judge.committed(watermark_ms);
         from.clone_from(&view.next);
         if viewed.duplicates > 0 {
-            tracing::info!(%port, duplicates = viewed.duplicates, "events that were there already are left out");
+            tracing::info!(event = "left_out", %port, duplicates = viewed.duplicates, "events that were there already are left out");
         }
         let mut facts = vec![told(&record, published.version.0, viewed.counts)];
         let run = format!("{name}#{}", record.checkpoint.epoch);
