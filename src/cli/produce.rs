@@ -1,14 +1,16 @@
 //! `hydromesh produce --topic T [FILE]`: lines of a file, or of standard input, become messages.
 
+use std::cell::Cell;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
 
+use super::output::counted;
 use super::{DONE, FINDINGS, Failure, Format, OUTSIDE, clock, print, print_json, runtime};
 use crate::stream::{
-    KafkaSettings, ProduceError, ProduceTarget, TimestampFrom, TopicFolder, TopicOptions, produce,
+    KafkaSettings, ProduceError, ProduceTarget, TimestampFrom, TopicFolder, TopicOptions, look_at, produce,
 };
 
 /// Arguments of `produce`.
@@ -47,6 +49,19 @@ pub fn run(args: &ProduceArgs) -> Result<u8, Failure> {
             format!("`{}` is not the name of a topic: letters, digits, `-`, `_` and inner `.`", args.topic);
         return Err(Failure::usage(message));
     }
+    let timestamp = match &args.timestamp_field {
+        Some(field) => TimestampFrom::Field(field.clone()),
+        None => TimestampFrom::Given(clock(None)?.now_ms()),
+    };
+    let key = args.key_field.as_deref();
+    // A file can be read twice, so nothing of one with a bad line is written.
+    let file = args.file.as_deref().is_some_and(|file| file != Path::new("-") && file.is_file());
+    if file && (key.is_some() || args.timestamp_field.is_some()) {
+        look_at(lines(args.file.as_deref())?, key, &timestamp).map_err(|error| {
+            let Failure { code, message } = stopped(&error);
+            Failure { code, message: format!("{message}; nothing was written") }
+        })?;
+    }
     let target = match &args.kafka {
         Some(brokers) => ProduceTarget::Kafka(KafkaSettings::new(brokers, &args.topic)),
         None => {
@@ -56,15 +71,26 @@ pub fn run(args: &ProduceArgs) -> Result<u8, Failure> {
             ProduceTarget::TopicFolder(folder)
         }
     };
-    let timestamp = match &args.timestamp_field {
-        Some(field) => TimestampFrom::Field(field.clone()),
-        None => TimestampFrom::Given(clock(None)?.now_ms()),
-    };
+    let read = Cell::new(0_u64);
     let lines = lines(args.file.as_deref())?;
-    let produced = runtime()?.block_on(produce(&target, lines, args.key_field.as_deref(), timestamp));
+    let lines = lines.inspect(|line| {
+        read.set(read.get() + u64::from(line.as_ref().is_ok_and(|line| !line.is_empty())));
+    });
+    let produced = runtime()?.block_on(produce(&target, lines, key, timestamp));
     let produced = produced.map_err(|error| {
-        let code = if matches!(error, ProduceError::Line { .. }) { FINDINGS } else { OUTSIDE };
-        Failure { code, message: crate::text::chain(&error) }
+        let Failure { code, message } = stopped(&error);
+        // Once more from the start, these would be there twice.
+        let told = |written: u64, line: u64| {
+            let messages = several(written);
+            let topic = &args.topic;
+            format!("{message}; {messages} of the lines before it went to {topic}: correct it and go on from line {line}")
+        };
+        let message = match &error {
+            ProduceError::Line { line, .. } => told(read.get().saturating_sub(1), *line),
+            ProduceError::Read { line, .. } => told(read.get(), *line),
+            ProduceError::Target { .. } => message,
+        };
+        Failure { code, message }
     })?;
     if args.format == Format::Json {
         let ranges: Vec<_> = produced
@@ -74,9 +100,18 @@ pub fn run(args: &ProduceArgs) -> Result<u8, Failure> {
             .collect();
         print_json(&json!({"topic": args.topic, "messages": produced.messages, "ranges": ranges}));
     } else {
-        print(&format!("{} messages in {}", produced.messages, args.topic));
+        print(&format!("{} in {}", several(produced.messages), args.topic));
     }
     Ok(DONE)
+}
+
+fn stopped(error: &ProduceError) -> Failure {
+    let code = if matches!(error, ProduceError::Line { .. }) { FINDINGS } else { OUTSIDE };
+    Failure { code, message: crate::text::chain(error) }
+}
+
+fn several(messages: u64) -> String {
+    counted(usize::try_from(messages).unwrap_or(usize::MAX), "message")
 }
 
 /// Returns the lines as bytes, without their ends: a message need not be text.

@@ -36,7 +36,7 @@ pub use self::{
     folder::{TopicFolder, TopicOptions},
     kafka::KafkaSettings,
     partitioner::{murmur2, partition_for_key},
-    produce::{ProduceError, ProduceTarget, Produced, TimestampFrom, open_source, produce},
+    produce::{ProduceError, ProduceTarget, Produced, TimestampFrom, look_at, open_source, produce},
 };
 
 /// Number of a partition within its topic, from 0.

@@ -147,6 +147,26 @@ pub async fn produce<L: Into<Bytes>>(
     stopped.map_or(Ok(produced), Err)
 }
 
+/// Looks at lines as [`produce`] would, and writes none of them.
+///
+/// # Errors
+///
+/// Those of the first line that [`produce`] would stop at.
+pub fn look_at<L: Into<Bytes>>(
+    lines: impl Iterator<Item = io::Result<L>>,
+    key_field: Option<&str>,
+    timestamp: &TimestampFrom,
+) -> Result<(), ProduceError> {
+    for (line, text) in (1..).zip(lines) {
+        let payload: Bytes = text.map_err(|source| ProduceError::Read { line, source })?.into();
+        if !payload.is_empty() {
+            to_record(payload, key_field, timestamp)
+                .map_err(|problem| ProduceError::Line { line, problem })?;
+        }
+    }
+    Ok(())
+}
+
 fn to_record(
     payload: Bytes,
     key_field: Option<&str>,

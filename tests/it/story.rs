@@ -386,7 +386,19 @@ fn messages_are_produced_from_lines() {
     assert_eq!((code, &value["ranges"]), (Some(0), &json!([{"partition": 0, "from": 3, "to": 4}])));
     let (code, _, stderr) = produce(b"{\"k\":\"a\"}\n{}\n", &["--key-field", "k"]);
     assert_eq!(code, Some(1));
-    assert!(stderr.contains("line 2"), "{stderr}");
+    assert!(
+        stderr.contains("line 2") && stderr.contains("1 message of the lines before it went to clicks"),
+        "{stderr}"
+    );
+    assert!(stderr.contains("go on from line 2"), "{stderr}");
+    // Of a file nothing is written unless all of it can be.
+    let file = state.path().join("clicks.jsonl");
+    std::fs::write(&file, "{\"k\":\"a\"}\n{}\n").expect("written");
+    let (code, _, stderr) = produce(b"", &["--key-field", "k", text(&file)]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("line 2") && stderr.contains("nothing was written"), "{stderr}");
+    let (code, value, _) = produce(b"{\"k\":\"a\"}\n", &["--key-field", "k"]);
+    assert_eq!((code, &value["ranges"]), (Some(0), &json!([{"partition": 0, "from": 5, "to": 6}])));
     let ran = run(&["produce", "--topic", "../clicks", "--state", text(state.path())]).ends_with(2);
     ran.says("is not the name of a topic");
 }
