@@ -2,6 +2,9 @@
 //!
 //! The folder list is the flow: `repo -> (core: syntax, model, check, plan) -> policy -> apply -> work -> control -> report, site`.
 
+// Both end the process when their reader has gone: `cli::print`, `cli::say` and `cli::tell` do not.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod apply;
 mod child;
 pub mod cli;

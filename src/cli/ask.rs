@@ -9,16 +9,23 @@ use clap::Args;
 use hydromesh_core::diag::did_you_mean;
 use hydromesh_core::ids::ProductId;
 use hydromesh_core::ledger::{Command, Fact, Verb};
-use hydromesh_core::model::{Partitioning, Values};
+use hydromesh_core::model::{Partitioning, Pipeline, Product, Values};
 use hydromesh_core::plan::Wanted;
 use hydromesh_core::time::{Partition, Span};
 use serde_json::json;
 
 use super::book::{Book, first_fact, open_ledger};
-use super::{DONE, FINDINGS, Failure, Format, OUTSIDE, clock, cost, once, print, print_json, runtime};
+use super::{DONE, FINDINGS, Failure, Format, OUTSIDE, clock, cost, once, print, print_json, runtime, say};
 use crate::control::Kept;
 use crate::store::{OpenMode, Store, StoreError, Submission};
+use crate::text::run_id;
 
+/// The longest pause and silence: what is meant for longer is a change of the mesh, and a slip is told.
+const LONGEST_DAYS: i64 = 366;
+/// Milliseconds of a day.
+const DAY_MS: i64 = 86_400_000;
+/// How long people wait for the answer of a controller that runs, unless they say: it looks twice a second, and asks its rules.
+const SOON: Duration = Duration::from_secs(3);
 /// How often an answer is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -37,7 +44,7 @@ pub struct AskArgs {
     /// Idempotency key: asking again under the same key does nothing more.
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
-    /// Wait until the controller has answered.
+    /// Wait until the controller has answered; without, people wait three seconds.
     #[arg(long)]
     wait: bool,
     /// How long to wait at most, such as `30s`.
@@ -65,6 +72,9 @@ impl AskArgs {
         let span: Span = span.parse().map_err(|error| Failure::usage(format!("--for: {error}")))?;
         if span.is_zero() {
             return Err(Failure::usage("--for must be longer than nothing"));
+        }
+        if span.millis() > LONGEST_DAYS * DAY_MS {
+            return Err(Failure::usage(format!("--for {span} is longer than {LONGEST_DAYS}d, the longest")));
         }
         let now_ms = Book::read(&self.state)?.now_ms.max(clock(None)?.now_ms());
         Ok(now_ms.saturating_add(span.millis()))
@@ -105,7 +115,7 @@ pub struct ProductArgs {
 /// Arguments of `cancel`.
 #[derive(Debug, Args)]
 pub struct CancelArgs {
-    /// The run, as `hydromesh runs` names it.
+    /// The run, as `hydromesh runs` names it (`run-00000012`, or `run-12`).
     run: String,
     #[command(flatten)]
     ask: AskArgs,
@@ -154,18 +164,34 @@ pub fn run(args: &ActArgs) -> Result<u8, Failure> {
 
 /// Runs `retry`.
 pub fn retry(args: &ActArgs) -> Result<u8, Failure> {
-    let product = args.ask.product(&args.product)?;
-    act(&args.ask, &args.stand_in, Verb::Retry { product })
+    let book = Book::read(&args.ask.state)?;
+    let product = book.product(&args.product)?;
+    // A retry that was killed has forgotten the failures already, and goes on under its key.
+    let asked = args.ask.key.as_ref().is_some_and(|key| book.asked.contains_key(key));
+    if asked || book.ledger.failed.keys().any(|step| step.pipeline.product == product) {
+        return act(&args.ask, &args.stand_in, Verb::Retry { product });
+    }
+    let answer = format!("no step of {product} has failed since it was last well: there is nothing to retry");
+    if args.ask.format == Format::Json {
+        let answer = json!({"accepted": true, "answer": answer});
+        print_json(
+            &json!({"id": null, "repeated": false, "controller_running": book.is_led, "answer": answer}),
+        );
+    } else {
+        say(&answer);
+    }
+    Ok(DONE)
 }
 
 /// Runs `cancel`.
 pub fn cancel(args: &CancelArgs) -> Result<u8, Failure> {
     let book = Book::read(&args.ask.state)?;
-    let Some(step) = book.ledger.running.get(&args.run) else {
-        let message = format!("{} is not under way; `hydromesh runs` lists what is", args.run);
+    let run = run_id(&args.run);
+    let Some(step) = book.ledger.running.get(&run) else {
+        let message = format!("{run} is not under way; `hydromesh runs` lists what is");
         return Err(Failure::usage(message));
     };
-    ask(&args.ask, Verb::Cancel { product: step.pipeline.product.clone(), run: args.run.clone() })
+    ask(&args.ask, Verb::Cancel { product: step.pipeline.product.clone(), run })
 }
 
 /// Runs `pause`.
@@ -185,14 +211,11 @@ pub fn resume(args: &ProductArgs) -> Result<u8, Failure> {
 pub fn backfill(args: &BackfillArgs) -> Result<u8, Failure> {
     let book = Book::read(&args.ask.state)?;
     let product = book.product(&args.product)?;
-    let cuts = book.ledger.deployed.get(&product).map(|deployed| {
-        let outputs = deployed.product.outputs.keys();
-        outputs.filter_map(|name| deployed.product.cut_of(name)).collect::<Vec<_>>()
-    });
-    let cuts = cuts.ok_or_else(|| Failure::usage(format!("{product} is not deployed")))?;
+    let deployed = book.ledger.deployed.get(&product).map(|it| &it.product);
+    let deployed = deployed.ok_or_else(|| Failure::usage(format!("{product} is not deployed")))?;
+    let cuts: Vec<_> = deployed.outputs.keys().filter_map(|name| deployed.cut_of(name)).collect();
     if cuts.is_empty() {
-        let message = format!("{product} has no partitions; `hydromesh run {product}` computes it whole");
-        return Err(Failure::usage(message));
+        return Err(Failure::usage(format!("{product} has no partitions; {}", again(deployed))));
     }
     let (Some(from), Some(to)) = (&args.from, &args.to) else {
         let values = listed(&product, &cuts, &args.partitions)?;
@@ -224,6 +247,17 @@ pub fn backfill(args: &BackfillArgs) -> Result<u8, Failure> {
         return cost::dry_run(&book, &product, Wanted::Range { from: &from, to: &to }, args.ask.format);
     }
     act(&args.ask, &args.stand_in, Verb::Backfill { product, from, to })
+}
+
+/// Says how a product comes to be computed again that has no partitions to ask for.
+pub fn again(product: &Product) -> String {
+    let follows = |it: &Pipeline| matches!(it, Pipeline::Stream(_) | Pipeline::Feature(_));
+    if product.pipelines.values().all(follows) {
+        return "it follows what it reads, event by event; once its table is moved away or gone, it begins again by itself with \
+                what is still there to read"
+            .to_owned();
+    }
+    format!("`hydromesh run {}` computes it whole", product.id)
 }
 
 /// Returns the values that somebody named, in order and each once, if all of them are partitions of the product.
@@ -259,8 +293,16 @@ struct Put {
 /// # Errors
 /// When the ledger cannot be written, the key was used for something else, or no answer comes in time.
 pub fn ask(args: &AskArgs, verb: Verb) -> Result<u8, Failure> {
-    let put = put(args, &command(args, verb), |_| args.wait)?;
+    let put = put(args, &command(args, verb), |running| patience(args, running))?;
     report(args, &put)
+}
+
+/// Returns how long an answer is waited for: as long as was asked for, or shortly by people where a controller runs.
+fn patience(args: &AskArgs, running: bool) -> Result<Option<Duration>, Failure> {
+    if args.wait {
+        return timeout(args).map(Some);
+    }
+    Ok((running && args.format == Format::Human).then_some(SOON))
 }
 
 /// Puts a command in the mailbox; while no controller runs, stands in for it until nothing is left to do.
@@ -269,21 +311,21 @@ fn act(args: &AskArgs, stand_in: &StandIn, verb: Verb) -> Result<u8, Failure> {
     let kept = kept.filter(|_| !stand_in.later);
     let command = command(args, verb);
     // Whoever stands in answers it.
-    let first = put(args, &command, |running| args.wait && (running || kept.is_none()))?;
+    let standing_in = kept.is_some();
+    let soon = |running: bool| if standing_in && !running { Ok(None) } else { patience(args, running) };
+    let first = put(args, &command, soon)?;
     let Some(kept) = kept.filter(|_| !first.running) else {
         if stand_in.clock.is_some() && first.running {
-            eprintln!("hydromesh: a controller runs, and its clock counts; --clock is for when none does");
+            say("a controller runs, and its clock counts; --clock is for when none does");
         }
         return report(args, &first);
     };
-    eprintln!(
-        "hydromesh: no controller runs on this state folder; computing here until nothing is left to do"
-    );
+    say("no controller runs on this state folder; computing here until nothing is left to do");
     let clock = clock(stand_in.clock.as_deref())?;
-    match once::stand_in(&args.state, kept, clock, &command.id, args.format)? {
+    match once::stand_in(&args.state, kept, clock, &command, args.format)? {
         Some(code) => Ok(code),
         // A controller began meanwhile, and has the command.
-        None => report(args, &put(args, &command, |_| args.wait)?),
+        None => report(args, &put(args, &command, |running| patience(args, running))?),
     }
 }
 
@@ -292,8 +334,14 @@ fn command(args: &AskArgs, verb: Verb) -> Command {
     Command { id, actor: args.actor.clone(), reason: args.reason.clone(), verb }
 }
 
-fn put(args: &AskArgs, command: &Command, waits: impl Fn(bool) -> bool) -> Result<Put, Failure> {
-    let (wait, id) = (timeout(args)?, command.id.clone());
+/// Puts a command in the mailbox; `waits` says how long for an answer, told whether a controller runs.
+fn put(
+    args: &AskArgs,
+    command: &Command,
+    waits: impl Fn(bool) -> Result<Option<Duration>, Failure>,
+) -> Result<Put, Failure> {
+    timeout(args)?;
+    let id = command.id.clone();
     let body = serde_json::to_string(command).map_err(|error| Failure::outside(&error))?;
     let now_ms = clock(None)?.now_ms();
     runtime()?.block_on(async {
@@ -306,7 +354,10 @@ fn put(args: &AskArgs, command: &Command, waits: impl Fn(bool) -> bool) -> Resul
         })?;
         let repeated = submitted.submission == Submission::Repeated;
         let is_led = async || store.is_led().await.map_err(|error| Failure::outside(&error));
-        let answer = if waits(is_led().await?) { answer(&store, &id, wait).await? } else { None };
+        let answer = match waits(is_led().await?)? {
+            Some(wait) => answer(&store, &id, wait).await?,
+            None => None,
+        };
         let running = is_led().await?;
         store.close().await;
         Ok(Put { id, repeated, answer, running })
@@ -329,7 +380,7 @@ fn report(args: &AskArgs, put: &Put) -> Result<u8, Failure> {
     }
     match answer {
         Some((accepted, text)) => {
-            eprintln!("hydromesh: {}: {text}", if *accepted { "accepted" } else { "refused" });
+            say(&format!("{}: {text}", if *accepted { "accepted" } else { "refused" }));
             Ok(if *accepted { DONE } else { FINDINGS })
         }
         None if args.wait => {
@@ -341,10 +392,12 @@ fn report(args: &AskArgs, put: &Put) -> Result<u8, Failure> {
         }
         None => {
             if *repeated {
-                eprintln!("hydromesh: the same was asked before under this key; nothing more happens");
+                say("the same was asked before under this key; nothing more happens");
             } else if !running {
-                eprintln!(
-                    "hydromesh: no controller runs on this state folder; the command waits for the next one"
+                say("no controller runs on this state folder; the command waits for the next one");
+            } else if args.format == Format::Human {
+                say(
+                    "the controller has the command and has not answered yet; with --wait, this waits for its answer",
                 );
             }
             Ok(DONE)

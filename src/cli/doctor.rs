@@ -8,6 +8,7 @@ use hydromesh_core::diag::Severity;
 use serde::Serialize;
 use serde_json::json;
 
+use super::ask::again;
 use super::book::Book;
 use super::check::{policy_findings, read_path};
 use super::output::{Paint, Tone, counted, length};
@@ -218,12 +219,11 @@ fn state(args: &DoctorArgs) -> Result<Vec<Check>, Failure> {
         return Ok(checks);
     }
     let book = Book::read(folder)?;
-    checks.push(ok("ledger", format!("{} facts, whole, numbered without gaps", book.ledger.seq)));
+    let facts = counted(usize::try_from(book.ledger.seq).unwrap_or(usize::MAX), "fact");
+    checks.push(ok("ledger", format!("{facts}, whole, numbered without gaps")));
     if book.unknown > 0 {
-        let says = format!(
-            "{} were written by a newer version",
-            counted(usize::try_from(book.unknown).unwrap_or(0), "fact")
-        );
+        let unknown = usize::try_from(book.unknown).unwrap_or(usize::MAX);
+        let says = format!("{} {} written by a newer version", counted(unknown, "fact"), were(unknown));
         checks.push(warning("version", says, "use the version of hydromesh that the controller runs"));
     }
     checks.push(if book.is_led {
@@ -269,9 +269,11 @@ fn lake(book: &Book) -> Result<Vec<Check>, Failure> {
             }
         };
         for (port, state) in &book.ledger.ports {
-            let output =
-                book.ledger.deployed.get(&port.product).and_then(|it| it.product.outputs.get(&port.port));
-            let Some(output) = output else { continue };
+            let Some(product) = book.ledger.deployed.get(&port.product).map(|it| &it.product) else {
+                continue;
+            };
+            let Some(output) = product.outputs.get(&port.port) else { continue };
+            let again = again(product);
             let format = match output.format {
                 hydromesh_core::model::TableFormat::Delta => TableFormat::Delta,
                 hydromesh_core::model::TableFormat::Iceberg => TableFormat::Iceberg,
@@ -287,8 +289,7 @@ fn lake(book: &Book) -> Result<Vec<Check>, Failure> {
                         "{port} is at version {}, the ledger published {}",
                         table.version.0, state.version
                     );
-                    let fix =
-                        format!("the table was put back; hydromesh run {} computes it again", port.product);
+                    let fix = format!("the table was put back; {again}");
                     checks.push(failed("lake", says, fix));
                 }
                 Ok(TableState::Absent) => {
@@ -296,16 +297,12 @@ fn lake(book: &Book) -> Result<Vec<Check>, Failure> {
                         "the table of {port} is gone, though the ledger published version {}",
                         state.version
                     );
-                    let fix = format!("bring it back, or compute it again: hydromesh run {}", port.product);
+                    let fix = format!("bring it back; otherwise {again}");
                     checks.push(failed("lake", says, fix));
                 }
                 Err(error) => {
                     let says = format!("{port} cannot be read: {}", crate::text::chain(&error));
-                    checks.push(failed(
-                        "lake",
-                        says,
-                        format!("compute it again: hydromesh run {}", port.product),
-                    ));
+                    checks.push(failed("lake", says, format!("bring it back; otherwise {again}")));
                 }
             }
         }
@@ -314,11 +311,16 @@ fn lake(book: &Book) -> Result<Vec<Check>, Failure> {
     Ok(checks)
 }
 
+fn were(count: usize) -> &'static str {
+    if count == 1 { "was" } else { "were" }
+}
+
 /// What waits for a person.
 fn work(book: &Book) -> Vec<Check> {
     let mut checks = Vec::new();
     if !book.ledger.failed.is_empty() {
-        let says = format!("{} failed and were not repaired", counted(book.ledger.failed.len(), "step"));
+        let steps = book.ledger.failed.len();
+        let says = format!("{} failed and {} not repaired", counted(steps, "step"), were(steps));
         checks.push(warning("runs", says, "hydromesh runs --failed; hydromesh why-not PRODUCT"));
     }
     let unsent: Vec<i64> = book

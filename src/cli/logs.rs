@@ -13,9 +13,10 @@ use hydromesh_core::time::Span;
 
 use super::book::{Book, find_product, first_fact, open_ledger};
 use super::output::{Paint, Tone};
-use super::{DONE, Failure, Format, clock, runtime};
+use super::{DONE, Failure, Format, clock, runtime, say};
 use crate::runlog::{Level, Line, RunFiles, Tail};
 use crate::store::OpenMode;
+use crate::text::run_id;
 
 /// Between two looks for new lines.
 const LOOK: Duration = Duration::from_millis(200);
@@ -63,7 +64,7 @@ pub fn run(args: &LogsArgs) -> Result<u8, Failure> {
         // The ledger may be on a server that is away; what was said is here.
         Err(failure) if files.products().is_empty() => return Err(failure),
         Err(failure) => {
-            eprintln!("hydromesh: without the ledger: {}", failure.message);
+            say(&format!("without the ledger: {}", failure.message));
             Book::default()
         }
     };
@@ -82,7 +83,7 @@ pub fn run(args: &LogsArgs) -> Result<u8, Failure> {
     }
     if !args.follow {
         if lines == 0 {
-            eprintln!("hydromesh: nothing was said; lines are kept for two weeks after a run's last one");
+            say("nothing was said; lines are kept for two weeks after a run's last one");
         }
         return Ok(DONE);
     }
@@ -135,9 +136,8 @@ fn since(text: &str) -> Result<i64, Failure> {
 
 /// Returns what a person means: a run by its number, or a product.
 fn find(text: &str, book: &Book, files: &RunFiles) -> Result<Wanted, Failure> {
-    let number = text.strip_prefix("run-").unwrap_or(text);
-    if let Ok(number) = number.parse::<u64>() {
-        let run = format!("run-{number:08}");
+    let run = run_id(text);
+    if text.strip_prefix("run-").unwrap_or(text).parse::<u64>().is_ok() {
         let known = book.ledger.running.iter();
         let mut known = known.chain(book.ledger.runs.iter().map(|it| (&it.run, &it.step)));
         let found = known.find(|(it, _)| **it == run).map(|(_, step)| step.pipeline.product.clone());
@@ -267,8 +267,8 @@ impl Printer {
             Level::Error => (Tone::Bad, "error"),
         };
         let whose = match &self.wanted {
-            Wanted::All => format!("{} {} ", brief(&line.run), line.product),
-            Wanted::Product(_) => format!("{} ", brief(&line.run)),
+            Wanted::All => format!("{} {} ", line.run, line.product),
+            Wanted::Product(_) => format!("{} ", line.run),
             Wanted::Run(..) => String::new(),
         };
         let trace = match (&line.trace, line.event.as_deref()) {
@@ -279,14 +279,6 @@ impl Printer {
         // What was said may hold what others wrote.
         let message = crate::text::line(&line.message, 4_000);
         format!("{at} {level} {}{message}{trace}", self.paint.text(Tone::Strong, &whose))
-    }
-}
-
-/// Returns a run's id without the zeros that make ids order as text: no other run has it.
-fn brief(run: &str) -> String {
-    match run.strip_prefix("run-").and_then(|number| number.parse::<u64>().ok()) {
-        Some(number) => format!("run-{number}"),
-        None => run.to_owned(),
     }
 }
 
@@ -328,14 +320,14 @@ mod tests {
         if !std::io::IsTerminal::is_terminal(&std::io::stdout()) {
             assert_eq!(
                 says(Wanted::All),
-                "2026-11-30 10:00:00.123 warn  run-12 shop/orders odd [2J  trace ab"
+                "2026-11-30 10:00:00.123 warn  run-00000012 shop/orders odd [2J  trace ab"
             );
             assert_eq!(
                 says(Wanted::Product(product.clone())),
-                "2026-11-30 10:00:00.123 warn  run-12 odd [2J  trace ab"
+                "2026-11-30 10:00:00.123 warn  run-00000012 odd [2J  trace ab"
             );
         }
         let one = says(Wanted::Run(product, "run-00000012".to_owned()));
-        assert!(!one.contains("run-12") && !one.contains("\u{1b}[2J"), "{one}");
+        assert!(!one.contains("run-00000012") && !one.contains("\u{1b}[2J"), "{one}");
     }
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use hydromesh_core::ledger::{LedgerState, Outcome, RunOutcome};
+use hydromesh_core::ids::ProductId;
+use hydromesh_core::ledger::{Command, LedgerState, Outcome, RunOutcome};
 use hydromesh_core::plan::{DueWork, Work};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +17,7 @@ use super::output::{Paint, Tone, counted, length, short};
 use super::runs::taken_spoken;
 use super::status::{outcome_words, refused_as_a_whole};
 use super::up::{failure, signals};
-use super::{DENIED, DONE, FINDINGS, Failure, Format, OUTSIDE, print, print_json, runtime};
+use super::{DENIED, DONE, FINDINGS, Failure, Format, OUTSIDE, print, print_json, runtime, say, tell};
 use crate::clock::Clock;
 use crate::control::{Around, Kept, UpError, UpOptions, up};
 use crate::store::StoreError;
@@ -71,11 +72,12 @@ pub fn run(options: UpOptions, format: Format) -> Result<u8, Failure> {
 /// When it does not start, or may no longer write.
 pub fn stand_in(
     state: &Path,
-    kept: Kept,
+    mut kept: Kept,
     clock: Clock,
-    command: &str,
+    command: &Command,
     format: Format,
 ) -> Result<Option<u8>, Failure> {
+    kept.about = Some(command.verb.product().clone());
     let options = UpOptions {
         repo: String::new(),
         environment: kept.note.environment.clone(),
@@ -99,26 +101,106 @@ pub fn stand_in(
         Err(Gone::Up(UpError::Store(StoreError::LeaseHeld { .. }))) => return Ok(None),
         went => went.map_err(failed)?,
     };
-    let done = Done::between(&before, &after);
-    let answer = after.ledger.answers.get(command);
+    let came = Came::of(command, &before, &after);
+    let answer = after.ledger.answers.get(&command.id);
     if format == Format::Json {
-        let mut value = done.json();
-        value["id"] = json!(command);
+        let mut value = Done::between(&before, &after).json();
+        value["asked"] = came.asked.json();
+        value["id"] = json!(command.id);
         value["controller_running"] = json!(false);
         value["answer"] = json!(answer.map(|(accepted, text)| json!({"accepted": accepted, "answer": text})));
         print_json(&value);
     } else {
-        print(command);
+        print(&command.id);
         if let Some((accepted, text)) = answer {
-            eprintln!("hydromesh: {}: {text}", if *accepted { "accepted" } else { "refused" });
+            say(&format!("{}: {text}", if *accepted { "accepted" } else { "refused" }));
         }
-        eprintln!("hydromesh: {}", done.text());
+        for line in came.spoken() {
+            say(&line);
+        }
     }
     let accepted = answer.is_some_and(|(accepted, _)| *accepted);
-    Ok(Some(if accepted && done.failing == 0 { DONE } else { FINDINGS }))
+    Ok(Some(if accepted && came.asked.failing == 0 { DONE } else { FINDINGS }))
+}
+
+/// What came of a command, and of everything else that was done by the way.
+struct Came {
+    product: ProductId,
+    /// Something reads the product.
+    has_readers: bool,
+    /// Of the product and of what follows from it, since it was asked for.
+    asked: Done,
+    /// Of all others.
+    others: Done,
+    /// Whose steps failed for good apart from what was asked for, be it long ago.
+    troubled: BTreeSet<ProductId>,
+}
+
+impl Came {
+    fn of(command: &Command, before: &LedgerState, after: &Book) -> Self {
+        let mut work = DueWork::default();
+        let _ = work.refresh(&after.ledger, after.now_ms);
+        let product = command.verb.product().clone();
+        let mut about = work.downstream(&product);
+        let has_readers = !about.is_empty();
+        about.insert(product.clone());
+        let mut came = Self {
+            product,
+            has_readers,
+            asked: Done::default(),
+            others: Done::default(),
+            troubled: BTreeSet::new(),
+        };
+        let known: BTreeSet<&String> = before.runs.iter().map(|run| &run.run).collect();
+        for run in after.ledger.runs.iter().filter(|run| !known.contains(&run.run)) {
+            let asked = about.contains(&run.step.pipeline.product);
+            let done = if asked { &mut came.asked } else { &mut came.others };
+            match run.outcome {
+                RunOutcome::Succeeded { .. } => done.succeeded += 1,
+                RunOutcome::Failed { .. } => done.failed += 1,
+                RunOutcome::Cancelled => {}
+            }
+        }
+        // What was killed goes on under its key: its failures of before count too.
+        let since_ms = after.asked.get(&command.id).copied().unwrap_or(i64::MAX);
+        for (step, attempts) in after.ledger.failed.iter().filter(|(step, _)| work.wants(step)) {
+            let product = &step.pipeline.product;
+            if about.contains(product) && attempts.at_ms >= since_ms {
+                came.asked.failing += 1;
+            } else {
+                came.others.failing += 1;
+                came.troubled.insert(product.clone());
+            }
+        }
+        came
+    }
+
+    /// Returns what to tell people: how it ended, and what else there is.
+    fn spoken(&self) -> Vec<String> {
+        let Self { product, asked, others, .. } = self;
+        let what = if self.has_readers { " and what follows from it" } else { "" };
+        let mut lines = vec![format!("{product}{what}: {}", asked.text())];
+        let all = others.succeeded + others.failed;
+        if all > 0 {
+            let attempts = counted(all, "attempt");
+            lines.push(format!(
+                "by the way, {} of {attempts} at what else was due went well",
+                others.succeeded
+            ));
+        }
+        if others.failing > 0 {
+            let names: Vec<String> = self.troubled.iter().map(ToString::to_string).collect();
+            let (steps, names) = (counted(others.failing, "step"), names.join(", "));
+            lines.push(format!(
+                "apart from that, {steps} of {names} failed for good, see `hydromesh runs --failed`"
+            ));
+        }
+        lines
+    }
 }
 
 /// What was done between two looks at the ledger.
+#[derive(Default)]
 struct Done {
     /// Attempts.
     succeeded: usize,
@@ -138,8 +220,10 @@ impl Done {
     }
 
     fn text(&self) -> String {
-        let mut text =
-            format!("{} of {} went well", self.succeeded, counted(self.succeeded + self.failed, "attempt"));
+        let mut text = match self.succeeded + self.failed {
+            0 => "nothing had to be computed".to_owned(),
+            all => format!("{} of {} went well", self.succeeded, counted(all, "attempt")),
+        };
         if self.failing > 0 {
             let steps = counted(self.failing, "step");
             text.push_str(&format!("; {steps} failed for good, see `hydromesh runs --failed`"));
@@ -245,7 +329,7 @@ impl Told {
                 }
             };
             let took = paint.text(Tone::Faint, &format!("in {}", length(run.took_ms)));
-            eprintln!("{} {} {took}{why}", paint.text(tone, &format!("{word:<9}")), run.step);
+            tell(&format!("{} {} {took}{why}", paint.text(tone, &format!("{word:<9}")), run.step));
             self.0.insert(run.run.clone());
         }
     }

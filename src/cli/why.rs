@@ -1,6 +1,7 @@
 //! `hydromesh why PRODUCT` and `hydromesh why-not PRODUCT`.
 
 use clap::Args;
+use hydromesh_core::diag::codes;
 use hydromesh_core::ids::ProductId;
 use hydromesh_core::ledger::{Decision, ErrorKind, Outcome, Retirement};
 use hydromesh_core::plan::{StepKey, Work, due_steps, no_place, upstream_ports};
@@ -227,6 +228,13 @@ fn obstacles(book: &Book, id: &ProductId) -> Vec<Reason> {
             attempts.message
         );
         let fault = match attempts.kind {
+            // What stands in the way is no file of the mesh, so that a push alone may not help.
+            ErrorKind::User if attempts.code == codes::STREAM_SOURCE.id() => {
+                format!(
+                    "bring the topic back as it was, with its events, or correct its name, the port or the contract and \
+                     push; then: hydromesh retry {id}"
+                )
+            }
             ErrorKind::User => {
                 "the same attempt would fail again: correct the query, the data or the contract and push"
                     .to_owned()

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use hydromesh_core::ids::ProductId;
 use serde::{Deserialize, Serialize};
 
 use super::desired::Reading;
@@ -77,6 +78,8 @@ pub struct Note {
 pub struct Kept {
     /// How.
     pub note: Note,
+    /// What the stand-in is asked about: histories of topics that have nothing to do with it are not waited for.
+    pub about: Option<ProductId>,
     state: PathBuf,
 }
 
@@ -114,7 +117,7 @@ impl Kept {
             Ok(text) => {
                 let note =
                     serde_json::from_slice(&text).map_err(|source| KeptError::Malformed { path, source })?;
-                Ok(Some(Self { note, state: state.to_owned() }))
+                Ok(Some(Self { note, about: None, state: state.to_owned() }))
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(KeptError::Note { path, source }),

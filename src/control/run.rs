@@ -197,7 +197,10 @@ pub async fn up(options: UpOptions, shutdown: CancellationToken, around: Around)
         show_mesh,
         ruled: false,
         commands_read: 0,
-        once: options.once.then(|| Once::new(looks, options.clock.clone())),
+        once: options.once.then(|| {
+            let about = options.kept.as_ref().and_then(|kept| kept.about.clone());
+            Once::new(looks, options.clock.clone(), about)
+        }),
     };
     let result = turning.turn(options.tick, &shutdown).await;
     shutdown.cancel();

@@ -1,12 +1,14 @@
 //! The loop: what it waits for, and what each thing means to control.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hydromesh_core::control::{Control, Effect, Event, Left};
+use hydromesh_core::ids::ProductId;
 use hydromesh_core::ledger::{Command, LedgerState};
 use hydromesh_core::model::StateKind;
-use hydromesh_core::plan::Desired;
+use hydromesh_core::plan::{Desired, Work, upstream_ports};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -57,14 +59,27 @@ pub(super) struct Once {
     /// The mailbox was read.
     asked: bool,
     clock: Clock,
+    /// What somebody asked about; everything without.
+    about: Option<ProductId>,
     /// Facts so far, and since when there are no more.
     facts: u64,
     since: Instant,
 }
 
 impl Once {
-    pub fn new(looks: watch::Receiver<u64>, clock: Clock) -> Self {
-        Self { looks, asked: false, clock, facts: 0, since: Instant::now() }
+    pub fn new(looks: watch::Receiver<u64>, clock: Clock, about: Option<ProductId>) -> Self {
+        Self { looks, asked: false, clock, about, facts: 0, since: Instant::now() }
+    }
+
+    /// Returns whether what follows a topic has nothing to do with what somebody asked about.
+    fn is_beside(&self, ledger: &LedgerState) -> bool {
+        let Some(about) = &self.about else { return false };
+        let reads = ledger.deployed.iter().map(|(id, deployed)| {
+            (id, upstream_ports(&deployed.product).into_iter().map(|port| port.product).collect())
+        });
+        let related = related(about, &reads.collect());
+        let mut follows = ledger.running.values().filter(|step| step.work == Work::Follow);
+        !follows.any(|step| related.contains(&step.pipeline.product))
     }
 
     /// Returns up to when things count that follow by themselves, milliseconds UTC: on a clock that stands still none does.
@@ -138,7 +153,7 @@ impl Loop<'_> {
         }
         match self.control.left(once.until_ms()) {
             Left::Work => false,
-            Left::History => once.since.elapsed() >= QUIET,
+            Left::History => once.since.elapsed() >= QUIET || once.is_beside(&self.control.ledger),
             Left::Nothing => true,
         }
     }
@@ -222,4 +237,41 @@ fn interval(every: Duration) -> tokio::time::Interval {
 fn asked(body: &str, control: &Control) -> Option<Event> {
     let command: Command = serde_json::from_str(body).ok()?;
     (!control.ledger.answers.contains_key(&command.id)).then_some(Event::Asked(command))
+}
+
+/// Returns a product, all that it reads and all that reads it, directly or through others; `reads` says what each product reads.
+fn related(product: &ProductId, reads: &BTreeMap<&ProductId, BTreeSet<ProductId>>) -> BTreeSet<ProductId> {
+    let closure = |next: &dyn Fn(&ProductId) -> Vec<ProductId>| {
+        let (mut found, mut look) = (BTreeSet::from([product.clone()]), vec![product.clone()]);
+        while let Some(id) = look.pop() {
+            look.extend(next(&id).into_iter().filter(|id| found.insert(id.clone())));
+        }
+        found
+    };
+    let above = closure(&|id| reads.get(id).into_iter().flatten().cloned().collect());
+    let readers = |id: &ProductId| {
+        reads.iter().filter(|(_, it)| it.contains(id)).map(|(id, _)| (*id).clone()).collect()
+    };
+    &above | &closure(&readers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_related_reads_or_is_read() {
+        let id = |name: &str| -> ProductId { format!("shop/{name}").parse().expect("an id") };
+        let ids: Vec<ProductId> = ["clicks", "sessions", "orders", "daily"].map(id).into();
+        let reads = BTreeMap::from([
+            (&ids[0], BTreeSet::new()),
+            (&ids[1], BTreeSet::from([id("clicks"), id("orders")])),
+            (&ids[2], BTreeSet::new()),
+            (&ids[3], BTreeSet::from([id("orders")])),
+        ]);
+        assert_eq!(related(&id("daily"), &reads), BTreeSet::from([id("daily"), id("orders")]));
+        let of_orders = BTreeSet::from([id("daily"), id("orders"), id("sessions")]);
+        assert_eq!(related(&id("orders"), &reads), of_orders, "what else a reader reads is not asked about");
+        assert_eq!(related(&id("clicks"), &reads), BTreeSet::from([id("clicks"), id("sessions")]));
+    }
 }

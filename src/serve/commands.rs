@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::error::ApiError;
 use super::{ServeState, request, snapshot};
+use crate::text::run_id;
 
 /// How long control may take to answer before the caller is told to look later.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -86,8 +87,11 @@ fn parse(mut body: Map<String, Value>) -> Result<(String, Command), ApiError> {
     let (reason, key, actor) = (text("reason")?, text("key")?, text("actor")?);
     let reason = reason.ok_or_else(|| bad("`reason` is missing: the ledger keeps why".to_owned()))?;
     let key = key.ok_or_else(|| bad("`key` is missing: it makes sending twice safe".to_owned()))?;
-    let verb: Verb =
+    let mut verb: Verb =
         serde_json::from_value(Value::Object(body.clone())).map_err(|error| bad(error.to_string()))?;
+    if let Verb::Cancel { run, .. } = &mut verb {
+        *run = run_id(run);
+    }
     let Ok(Value::Object(known)) = serde_json::to_value(&verb) else {
         return Err(bad("the verb is unknown".to_owned()));
     };

@@ -1,5 +1,6 @@
 //! The binary on fixture repositories: environment cleared, everything in temporary folders. One binary for all.
 
+mod asked;
 mod bad_input;
 mod check;
 mod commands;

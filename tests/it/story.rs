@@ -310,6 +310,10 @@ fn commands(mesh: &Mesh) {
         runs["ended_in_all"].as_u64().expect("a number") == before + 2
     });
     mesh.ask(&["resume", "shop/totals", "--wait"]).ends_with(1).says("is not paused");
+    // Who asks without waiting learns it all the same, if it does not take long; programs get what they always got.
+    mesh.ask(&["resume", "shop/totals"]).ends_with(1).says("is not paused");
+    let asked = mesh.ask(&["resume", "shop/totals", "--format", "json"]).ends_with(0).json();
+    assert_eq!((&asked["answer"], &asked["controller_running"]), (&json!(null), &json!(true)));
     mesh.ask(&["pause", "shop/totals", "--for", "soon"]).ends_with(2);
     mesh.ask(&["cancel", "run-99999999"]).ends_with(2).says("hydromesh runs");
 }
