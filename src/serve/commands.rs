@@ -109,3 +109,16 @@ fn parse(mut body: Map<String, Value>) -> Result<(String, Command), ApiError> {
 fn bad(message: String) -> ApiError {
     ApiError::request(message, format!("send JSON such as {EXAMPLE}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_may_be_named_without_its_zeros() {
+        let body = json!({"verb": "cancel", "product": "shop/orders", "run": "run-12", "reason": "too long", "key": "k"});
+        let Value::Object(body) = body else { panic!("an object") };
+        let (_, command) = parse(body).expect("a command");
+        assert!(matches!(&command.verb, Verb::Cancel { run, .. } if run == "run-00000012"), "{command:?}");
+    }
+}
