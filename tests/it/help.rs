@@ -1,6 +1,6 @@
 //! Help, usage and explanations.
 
-use crate::support::{run, text};
+use crate::support::{hydromesh, run, text};
 
 /// Every verb, with those below it.
 const VERBS: &[&[&str]] = &[
@@ -78,6 +78,15 @@ fn wrong_use_ends_with_2_and_leaves_stdout_empty() {
     }
     run(&["chek"]).ends_with(2).says("check");
     run(&["up", "--once"]).ends_with(2).says("hydromesh up --repo . --env dev");
+}
+
+#[test]
+fn completions_may_be_cut_short() {
+    run(&["completions", "bash"]).ends_with(0).says("hydromesh");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let status = hydromesh().args(["completions", "bash"]).stdout(writer).status();
+    assert_eq!(status.expect("it starts").code(), Some(0));
 }
 
 #[test]
