@@ -75,6 +75,41 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
+/// Copies a file, flushed, under a name that nothing has yet, and returns its bytes; nothing when it has gone meanwhile.
+///
+/// # Errors
+/// When it cannot be read, or the copy cannot be written.
+pub fn copy(from: &Path, to: &Path) -> io::Result<Option<u64>> {
+    let mut source = match File::open(from) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let mut copy = File::create_new(to)?;
+    let bytes = io::copy(&mut source, &mut copy)?;
+    copy.sync_all()?;
+    Ok(Some(bytes))
+}
+
+/// Returns whether nothing is in a folder, or it is not there. Folders that are empty themselves, such as places to mount a disk
+/// at, are nothing.
+///
+/// # Errors
+/// When it cannot be looked at.
+pub fn is_empty(folder: &Path) -> io::Result<bool> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        listed => listed?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        // What file systems make by themselves may be looked into by nobody else.
+        if entry.file_name() != "lost+found" && !(entry.path().is_dir() && is_empty(&entry.path())?) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 impl Refusal {
     /// Returns what an error of the operating system refuses, if it is one of these.
     #[must_use]
@@ -142,6 +177,21 @@ mod tests {
             let error = io::Error::from_raw_os_error(other);
             assert_eq!((Refusal::of(&error), Refusal::in_text(&error.to_string())), (None, None), "{error}");
         }
+    }
+
+    #[test]
+    fn only_folders_without_anything_are_empty_and_copies_replace_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        assert!(is_empty(folder.path()).unwrap() && is_empty(&at("none")).unwrap());
+        fs::create_dir_all(at("lake/shop")).unwrap();
+        assert!(is_empty(folder.path()).unwrap());
+        fs::write(at("lake/shop/one"), "one").unwrap();
+        assert!(!is_empty(folder.path()).unwrap());
+        assert_eq!(copy(&at("lake/shop/one"), &at("two")).unwrap(), Some(3));
+        assert_eq!(copy(&at("gone"), &at("three")).unwrap(), None);
+        assert!(!at("three").exists());
+        assert!(copy(&at("two"), &at("lake/shop/one")).is_err());
     }
 
     #[test]

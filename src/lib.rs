@@ -6,6 +6,7 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod apply;
+pub mod backup;
 mod child;
 pub mod cli;
 pub mod clock;

@@ -213,7 +213,7 @@ pub fn several(count: u64, noun: &str) -> String {
 }
 
 /// Returns a number of bytes for people.
-fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut unit = 0;
     let mut tenths = u128::from(bytes) * 10;

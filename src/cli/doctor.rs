@@ -16,7 +16,7 @@ use super::policy::open_set;
 use super::reach::reach;
 use super::{DONE, FINDINGS, Failure, Format, print, print_json, runtime};
 use crate::control::Judge;
-use crate::lake::{Lake, TableFormat, TableState};
+use crate::lake::{Lake, LakeError, TableFormat, TableState};
 use crate::store::{OpenMode, Place, Store};
 
 /// Files that a process should be allowed to have open: a scan opens one per partition.
@@ -302,7 +302,16 @@ fn lake(book: &Book) -> Result<Vec<Check>, Failure> {
                 }
                 Err(error) => {
                     let says = format!("{port} cannot be read: {}", crate::text::chain(&error));
-                    checks.push(failed("lake", says, format!("bring it back; otherwise {again}")));
+                    let fix = match &error {
+                        // While it lies there, computing it again fails as reading it does.
+                        LakeError::Moved { location, .. } => format!(
+                            "bring it back to {}, or move {} out of the lake; then {again}",
+                            location.display(),
+                            lake.root().join(port.to_string()).display()
+                        ),
+                        _ => format!("bring it back; otherwise {again}"),
+                    };
+                    checks.push(failed("lake", says, fix));
                 }
             }
         }

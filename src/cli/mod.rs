@@ -3,6 +3,7 @@
 mod alerts;
 mod apply;
 mod ask;
+mod backup;
 mod book;
 mod check;
 mod command_worker;
@@ -27,6 +28,7 @@ mod produce;
 mod quality;
 mod query;
 mod reach;
+mod restore;
 mod runs;
 mod servers;
 mod show;
@@ -136,6 +138,10 @@ enum Verb {
     Resume(ask::ProductArgs),
     /// Write messages to a topic, one per line.
     Produce(produce::ProduceArgs),
+    /// Copy the state folder to another one, also while a controller works on it.
+    Backup(backup::BackupArgs),
+    /// Put a backup back into an empty state folder.
+    Restore(restore::RestoreArgs),
     /// Find what is misconfigured, and say how to mend it.
     Doctor(doctor::DoctorArgs),
     /// Explain a code such as HM-M005.
@@ -251,6 +257,8 @@ pub fn main() -> ExitCode {
         Verb::Resume(args) => ask::resume(&args),
         Verb::Backfill(args) => ask::backfill(&args),
         Verb::Produce(args) => produce::run(&args),
+        Verb::Backup(args) => backup::run(&args),
+        Verb::Restore(args) => restore::run(&args),
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Explain(args) => explain::run(&args),
         Verb::GateWorker(args) => gate_worker::run(&args),

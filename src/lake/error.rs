@@ -63,6 +63,9 @@ pub enum LakeError {
     /// The disk was read, and what it holds says nothing.
     #[error("the log of {address} is damaged: {why}")]
     Damaged { address: String, why: String },
+    /// Of a format whose own books hold where it lies.
+    #[error("table {address} cannot be used: it was written at {}; Iceberg tables cannot be moved", .location.display())]
+    Moved { address: String, location: PathBuf },
     #[error("table {address} cannot be used: {why}")]
     Unusable { address: String, why: String },
     /// What another table has is not taken over: then it is computed. Never leaves a step.

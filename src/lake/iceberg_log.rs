@@ -82,8 +82,7 @@ pub(super) async fn load(table: &Table) -> Result<Option<Loaded>, LakeError> {
             why: format!("{}: {error}", path.display()),
         })?;
         if Path::new(&metadata.location) != dir {
-            let why = format!("it was written at {}; Iceberg tables cannot be moved", metadata.location);
-            return Err(LakeError::Unusable { address, why });
+            return Err(LakeError::Moved { address, location: metadata.location.into() });
         }
         Ok(Some(Loaded::new(dir, number, metadata)))
     })

@@ -14,6 +14,7 @@
 //! content, so an old version stays readable until [`Table::sweep`] finds files of no version.
 
 mod commit;
+mod copied;
 mod damage;
 mod delta;
 mod delta_log;
@@ -59,6 +60,7 @@ use crate::fault::point;
 
 pub use self::{
     commit::{Checkpoint, CommitMeta, Outcome, PublishMode, Published, Version, Writer},
+    copied::{Amount, Copied, copy_folder},
     error::LakeError,
     keep::Keep,
     leave::{Leave, Left},

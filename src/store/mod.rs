@@ -29,7 +29,7 @@ pub use error::StoreError;
 pub use lease::Lease;
 pub use mailbox::{Command, MAX_COMMAND_BYTES, Submission, Submitted};
 pub use moving::follow;
-pub use place::{Place, PlaceError};
+pub use place::{Place, PlaceError, RESTORING};
 
 /// One fact as it lies in the ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]

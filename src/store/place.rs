@@ -10,6 +10,8 @@ use crate::secrets::{SecretError, resolve};
 /// The file in a state folder that says where its ledger is, when it is not in the folder.
 const POINTER: &str = "ledger.json";
 const FILE: &str = "ledger.db";
+/// The file in a state folder into which a backup is being put back.
+pub const RESTORING: &str = "restore.unfinished";
 /// Longest name of anything in PostgreSQL.
 const MOST_BYTES: usize = 63;
 
@@ -61,6 +63,15 @@ pub enum PlaceError {
         /// Why.
         source: std::io::Error,
     },
+    /// Half a backup is not what anybody's ledger speaks of.
+    #[error(
+        "HM-X060: the restore into {} has not ended: wait for it, or remove what is in the folder and restore once more",
+        folder.display()
+    )]
+    Restoring {
+        /// The state folder.
+        folder: PathBuf,
+    },
     /// The note says nothing that is understood.
     #[error("HM-X013: {} does not say where the ledger is; remove it, and the next controller writes it anew", path.display())]
     Malformed {
@@ -111,8 +122,11 @@ impl Place {
     /// Returns where the ledger of a state folder is, if it has one.
     ///
     /// # Errors
-    /// When the folder's note cannot be read, or a secret in the address has no value.
+    /// When the folder's note cannot be read, a secret in the address has no value, or a backup is only being put back.
     pub fn found(folder: &Path) -> Result<Option<Self>, PlaceError> {
+        if folder.join(RESTORING).exists() {
+            return Err(PlaceError::Restoring { folder: folder.to_path_buf() });
+        }
         let path = folder.join(POINTER);
         match std::fs::read_to_string(&path) {
             Ok(text) => {

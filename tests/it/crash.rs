@@ -2,6 +2,7 @@
 
 mod after;
 mod alone;
+mod backup;
 mod disk;
 mod emptied;
 mod hooks;

@@ -36,6 +36,8 @@ const VERBS: &[&[&str]] = &[
     &["retry"],
     &["backfill"],
     &["produce"],
+    &["backup"],
+    &["restore"],
     &["doctor"],
     &["explain"],
     &["completions"],
@@ -113,6 +115,7 @@ fn verbs_that_need_a_ledger_say_where_it_comes_from() {
         &["show", "a/b"],
         &["why", "a/b"],
         &["query", "SELECT 1"],
+        &["backup", "/tmp/nothing-comes-here"],
     ] {
         let mut args = verb.to_vec();
         args.extend(["--state", state]);

@@ -2,6 +2,7 @@
 
 mod commits;
 mod contents;
+mod copied;
 mod leave;
 mod others;
 mod over;

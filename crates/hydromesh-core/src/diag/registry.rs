@@ -240,6 +240,8 @@ registry! {
     COMMAND_UNREADY = "HM-X015" Error "a command could not be run", "make room for its folder, or give the product fewer files; the step is tried again by itself";
     EMBED_COLUMNS = "HM-X020" Error "a port's columns do not fit an embedding", "give the contract the columns that the message names, with the dimensions of the model";
     EMBED_MODEL = "HM-X021" Error "an embedding model failed", "correct `model` in pipeline.yaml; trouble of a remote model is tried again by itself";
+    RESTORING = "HM-X060" Error "a restore into this state folder has not ended", "wait for it, or remove what is in the folder and restore once more";
+    BACKUP_NOT_WHOLE = "HM-X061" Error "files of a backup are gone or cut", "restore an older backup; of this one the ledger and what is whole can be put in place by hand";
 
     LAKE_IO = "HM-L001" Error "a table could not be read or written", "look at the lake's disk; the step is tried again by itself";
     FENCED = "HM-L002" Error "a newer controller has written to this table", "keep one controller per state folder; stop the older one";
