@@ -74,8 +74,10 @@ pub fn run(args: &LogsArgs) -> Result<u8, Failure> {
     };
     let since = args.since.as_deref().map(since).transpose()?;
     let mut printer = Printer { format: args.format, paint: Paint::stdout(), wanted: wanted.clone(), since };
-    let mut tails = Tails::new(&wanted, &book, &files);
-    let shown = tails.first(&files, args.runs, since.is_some());
+    let all = since.is_some();
+    let mut tails = Tails::new(&wanted, &book, &files, if all { usize::MAX } else { args.runs.max(WATCHED) });
+    let shown = tails.first(&files, args.runs, all);
+    tails.leave_old(&files);
     let lines = shown.len();
     let ended = shown.iter().any(Line::is_last);
     if !printer.print(shown) {
@@ -175,15 +177,15 @@ struct Tails {
 }
 
 impl Tails {
-    fn new(wanted: &Wanted, book: &Book, files: &RunFiles) -> Self {
+    fn new(wanted: &Wanted, book: &Book, files: &RunFiles, most: usize) -> Self {
         let running = book.ledger.running.keys().cloned().collect();
         let mut tails = Self { wanted: wanted.clone(), running, tails: BTreeMap::new() };
-        tails.look(files);
+        tails.look(files, most);
         tails
     }
 
-    /// Finds runs that were not there before.
-    fn look(&mut self, files: &RunFiles) {
+    /// Finds runs that were not there before, among the newest of each product.
+    fn look(&mut self, files: &RunFiles, most: usize) {
         let products = match &self.wanted {
             Wanted::All => files.products(),
             Wanted::Product(product) => vec![product.clone()],
@@ -195,7 +197,7 @@ impl Tails {
         };
         for product in products {
             let runs = files.runs(&product);
-            let newest = runs.len().saturating_sub(WATCHED);
+            let newest = runs.len().saturating_sub(most);
             for (index, run) in runs.into_iter().enumerate() {
                 if index >= newest || self.running.contains(&run) {
                     let key = (product.clone(), run.clone());
@@ -220,9 +222,17 @@ impl Tails {
         sorted(lines)
     }
 
+    /// Watches no longer what has been shown of old runs.
+    fn leave_old(&mut self, files: &RunFiles) {
+        let (wanted, running) = (self.wanted.clone(), self.running.clone());
+        let mut newest = Self { wanted, running, tails: BTreeMap::new() };
+        newest.look(files, WATCHED);
+        self.tails.retain(|run, _| newest.tails.contains_key(run));
+    }
+
     /// Returns what is new.
     fn more(&mut self, files: &RunFiles) -> Vec<Line> {
-        self.look(files);
+        self.look(files, WATCHED);
         sorted(self.tails.values_mut().flat_map(|tail| tail.more(files)).collect())
     }
 }
@@ -304,6 +314,30 @@ mod tests {
         assert!(says("ordrs").contains("did you mean `shop/orders`?"), "{}", says("ordrs"));
         assert!(says("run-13").contains("there is no run `run-13`"), "{}", says("run-13"));
         assert!(says("run-x").contains("`hydromesh runs` lists them"), "{}", says("run-x"));
+    }
+
+    #[test]
+    fn as_many_runs_are_shown_as_were_asked_for_and_the_newest_are_watched() {
+        let home = tempfile::tempdir().expect("a folder");
+        let files = RunFiles::of(home.path());
+        let folder = home.path().join("logs/shop/orders");
+        std::fs::create_dir_all(&folder).expect("a folder");
+        for number in 1..=60 {
+            let line = format!(
+                r#"{{"at":"2026-11-30T10:00:{:02}Z","level":"info","run":"run-{number:08}","product":"shop/orders","event":"started","message":"m"}}"#,
+                number - 1
+            );
+            std::fs::write(folder.join(format!("run-{number:08}.jsonl")), line + "\n").expect("written");
+        }
+        let wanted = Wanted::Product("shop/orders".parse().expect("an id"));
+        let book = Book::default();
+        for (runs, all, shown) in [(5, false, 5), (57, false, 57), (1_000, false, 60), (5, true, 60)] {
+            let most = if all { usize::MAX } else { runs.max(WATCHED) };
+            let mut tails = Tails::new(&wanted, &book, &files, most);
+            assert_eq!(tails.first(&files, runs, all).len(), shown, "{runs} {all}");
+            tails.leave_old(&files);
+            assert_eq!((tails.tails.len(), tails.more(&files).len()), (WATCHED, 0));
+        }
     }
 
     #[test]
