@@ -11,7 +11,7 @@ use super::book::Book;
 use super::cost::size;
 use super::health::follows;
 use super::output::counted;
-use super::{DONE, Failure, Format, print, print_json, runtime};
+use super::{DONE, Failure, Format, print, print_json, runtime, say};
 use crate::backup::{BackupError, Manifest, Source, take};
 use crate::lake::Amount;
 use crate::store::Place;
@@ -37,12 +37,9 @@ pub fn run(args: &BackupArgs) -> Result<u8, Failure> {
     let mut attempt = 1;
     let manifest = loop {
         let source = source(&args.state)?;
-        let tell = |text: &str| eprintln!("hydromesh: {text}");
-        match runtime()?.block_on(take(&source, &args.folder, tell)) {
+        match runtime()?.block_on(take(&source, &args.folder, say)) {
             Err(BackupError::Stirred) if attempt < ATTEMPTS => {
-                eprintln!(
-                    "hydromesh: products were deployed meanwhile, or a controller started; begins again"
-                );
+                say("products were deployed meanwhile, or a controller started; begins again");
             }
             taken => break taken.map_err(failure)?,
         }

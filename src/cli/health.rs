@@ -1,18 +1,14 @@
-//! How each product is, in one word and one sentence: what `list`, `status` and `show` say.
+//! How each product is: the words of `core::condition` with their sentences, and the worst of them as one word.
 
-use std::collections::BTreeMap;
-
+use hydromesh_core::condition::{self, Age, Sync, Trouble};
 use hydromesh_core::ids::ProductId;
-use hydromesh_core::ledger::{Deployed, Ending, ErrorKind, Outcome, Pause, RunOutcome};
-use hydromesh_core::model::{PipelineKind, Product, SlaKind, TableEnd};
+use hydromesh_core::ledger::{Deployed, Ending, Pause, RunOutcome};
+use hydromesh_core::model::{PipelineKind, Product, TableEnd};
 use hydromesh_core::plan::{DueStep, DueWork, NotDue, Progress, StepKey, Work};
 use serde::Serialize;
 
 use super::book::Book;
 use super::output::{Tone, counted, instant, length};
-
-/// Attempts after which an external failure counts as lasting, as for alerts.
-const GIVEN_UP: u32 = 3;
 
 /// The one word, worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -40,6 +36,8 @@ pub enum Health {
     Ok,
     /// It left the mesh.
     Retired,
+    /// Nothing of it runs; never the one word of both axes.
+    Missing,
 }
 
 impl Health {
@@ -58,6 +56,7 @@ impl Health {
             Self::Working => "working",
             Self::Ok => "ok",
             Self::Retired => "retired",
+            Self::Missing => "missing",
         }
     }
 
@@ -68,44 +67,39 @@ impl Health {
             Self::Failing | Self::Stopped | Self::Late | Self::Denied | Self::Broken => Tone::Bad,
             Self::Held | Self::Paused | Self::Waiting => Tone::Odd,
             Self::Working => Tone::Plain,
-            Self::Retired => Tone::Faint,
+            Self::Retired | Self::Missing => Tone::Faint,
             Self::Ok => Tone::Good,
         }
     }
 }
 
-/// Age of a port's data against its promise.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Freshness {
-    /// Newest data time, milliseconds UTC; none before the first publication.
-    pub through_ms: Option<i64>,
-    /// Its age.
-    pub age_ms: Option<i64>,
-    /// At most so old, if the contract says.
-    pub promise_ms: Option<i64>,
+/// Returns the colour of a word.
+#[must_use]
+pub fn sync_tone(sync: Sync) -> Tone {
+    match sync {
+        Sync::Denied | Sync::Broken => Tone::Bad,
+        Sync::Held | Sync::Altered => Tone::Odd,
+        Sync::Waiting => Tone::Plain,
+        Sync::Retired => Tone::Faint,
+        Sync::Synced => Tone::Good,
+    }
 }
 
-impl Freshness {
-    /// Returns by how much the promise is broken.
-    #[must_use]
-    pub fn late_ms(&self) -> Option<i64> {
-        Some(self.age_ms? - self.promise_ms?).filter(|late| *late > 0)
-    }
-
-    /// Returns it in words.
-    #[must_use]
-    pub fn text(&self) -> (Tone, String) {
-        match (self.age_ms, self.promise_ms, self.late_ms()) {
-            (_, _, Some(late)) => (Tone::Bad, format!("late by {}", length(late))),
-            (Some(age), Some(promise), None) if self.through_ms.is_none() => {
-                (Tone::Faint, format!("none yet, {} of {}", length(age), length(promise)))
-            }
-            (Some(age), Some(promise), None) => {
-                (Tone::Good, format!("{} of {}", length(age), length(promise)))
-            }
-            (Some(age), None, None) => (Tone::Plain, format!("{} old", length(age))),
-            (None, ..) => (Tone::Faint, "-".to_owned()),
+/// Returns an age in words.
+#[must_use]
+pub fn age_text(age: &Age) -> (Tone, String) {
+    match (age.age_ms, age.promise_ms, age.late_ms()) {
+        (_, _, Some(late)) => (Tone::Bad, format!("late by {}", length(late))),
+        (Some(old), Some(promise), None) if age.through_ms.is_none() => {
+            (Tone::Faint, format!("none yet, {} of {}", length(old), length(promise)))
         }
+        // Its history is being read.
+        (Some(old), Some(promise), None) if old > promise => {
+            (Tone::Faint, format!("new, {} of {}", length(old), length(promise)))
+        }
+        (Some(old), Some(promise), None) => (Tone::Good, format!("{} of {}", length(old), length(promise))),
+        (Some(old), None, None) => (Tone::Plain, format!("{} old", length(old))),
+        (None, ..) => (Tone::Faint, "-".to_owned()),
     }
 }
 
@@ -131,14 +125,24 @@ pub struct Condition<'a> {
     pub id: ProductId,
     /// What runs, if anything does.
     pub deployed: Option<&'a Deployed>,
-    /// The word.
+    /// The one word of both axes, the worst.
     pub health: Health,
     /// The sentence; empty when all is well.
     pub why: String,
+    /// Whether what runs is what the commit says.
+    pub sync: Sync,
+    /// Why not.
+    pub sync_why: String,
+    /// Whether it does what it promises, whatever the commit says.
+    pub fit: Health,
+    /// Why not.
+    pub fit_why: String,
+    /// Somebody asked that nothing of it begins, whatever else is wrong.
+    pub pause: Option<&'a Pause>,
     /// How far its partitions are, where some are to be computed.
     pub progress: Vec<Progress>,
     /// Of its most worrying port.
-    pub freshness: Freshness,
+    pub freshness: Age,
     /// The last run that ended.
     pub last_run: Option<Ended<'a>>,
     /// Runs under way.
@@ -201,20 +205,18 @@ pub fn survey(book: &Book) -> Vec<Condition<'_>> {
     let mut work = DueWork::default();
     let _ = work.refresh(&book.ledger, book.now_ms);
     let (due, waiting): (Vec<_>, Vec<_>) = (work.steps().cloned().collect(), work.waiting().collect());
-    let head = book.ledger.head.as_deref().unwrap_or_default();
-    let mut refused: BTreeMap<&ProductId, (Outcome, &str)> = BTreeMap::new();
-    for (commit, product, outcome, why) in &book.ledger.outcomes {
-        match product {
-            Some(product) if commit == head => _ = refused.insert(product, (*outcome, why)),
-            _ => {}
-        }
-    }
-    let condition = |id: ProductId| {
+    let outcomes = condition::outcomes(&book.ledger);
+    let of_product = |id: ProductId| {
         let deployed = book.ledger.deployed.get(&id).map(AsRef::as_ref);
-        let freshness = freshness(book, deployed);
-        let outcome = refused.get(&id).copied();
+        let freshness = condition::age(&book.ledger, deployed, book.now_ms);
         let progress = work.progress(&id, &book.ledger, book.now_ms);
-        let (health, why) = judge(book, &id, outcome, &freshness, &due, &waiting);
+        let (sync, mut sync_why) = condition::sync(&book.ledger, &id, outcomes.get(&id).copied());
+        if let Some(text) = retired_text(book, &id).filter(|_| sync == Sync::Retired) {
+            sync_why = text;
+        }
+        let (fit, fit_why) = fitness(book, &id, &due, &waiting);
+        let pause = book.ledger.pause_of(&id, book.now_ms);
+        let (health, why) = worst((sync, &sync_why), (fit, &fit_why), pause);
         let last_run = book.ledger.runs.iter().rev().find(|run| run.step.pipeline.product == id);
         let last_run = last_run.map(|it| Ended {
             run: &it.run,
@@ -230,55 +232,46 @@ pub fn survey(book: &Book) -> Vec<Condition<'_>> {
             .filter(|(_, step)| step.pipeline.product == id)
             .map(|(run, _)| run.as_str())
             .collect();
-        Condition { id, deployed, health, why, progress, freshness, last_run, running }
+        Condition {
+            id,
+            deployed,
+            health,
+            why,
+            sync,
+            sync_why,
+            fit,
+            fit_why,
+            pause,
+            progress,
+            freshness,
+            last_run,
+            running,
+        }
     };
-    book.products().into_iter().map(condition).collect()
+    book.products().into_iter().map(of_product).collect()
 }
 
-fn judge(
-    book: &Book,
-    id: &ProductId,
-    outcome: Option<(Outcome, &str)>,
-    freshness: &Freshness,
-    due: &[DueStep],
-    waiting: &[NotDue],
-) -> (Health, String) {
-    let failed = book.ledger.failed.iter().filter(|(step, _)| step.pipeline.product == *id);
-    let mut lasting = failed.filter(|(_, attempts)| {
-        !attempts.is_by_hand() && (attempts.kind == ErrorKind::User || attempts.count >= GIVEN_UP)
-    });
-    if let Some((step, attempts)) = lasting.next() {
-        let more = lasting.count();
-        let more = if more == 0 { String::new() } else { format!(" (and {} more)", counted(more, "step")) };
-        return (
-            Health::Failing,
-            format!("{step} failed with {}: {}{more}", attempts.code, attempts.message),
-        );
+/// Returns how a product does what it promises, and why.
+fn fitness(book: &Book, id: &ProductId, due: &[DueStep], waiting: &[NotDue]) -> (Health, String) {
+    match condition::trouble(&book.ledger, id, book.now_ms) {
+        Some(Trouble::Failing { step, code, message, others }) => {
+            let more =
+                if others == 0 { String::new() } else { format!(" (and {} more)", counted(others, "step")) };
+            return (Health::Failing, format!("{step} failed with {code}: {message}{more}"));
+        }
+        // It is late because of that before long.
+        Some(Trouble::Stopped { rule, message }) => {
+            return (Health::Stopped, format!("by the rule {rule}: {message}"));
+        }
+        Some(Trouble::Late { age_ms, promise_ms }) => {
+            let (late, promise) = (length(age_ms - promise_ms), length(promise_ms));
+            let why = format!("its newest data is {late} older than the {promise} it promises");
+            return (Health::Late, why);
+        }
+        None => {}
     }
-    // It is late because of that before long.
-    if let Some(rule) = book.ledger.stopped_by(id) {
-        return (Health::Stopped, format!("by the rule {}: {}", rule.rule, rule.message));
-    }
-    if let (Some(late), Some(promise)) = (freshness.late_ms(), freshness.promise_ms) {
-        let why =
-            format!("its newest data is {} older than the {} it promises", length(late), length(promise));
-        return (Health::Late, why);
-    }
-    match outcome {
-        Some((Outcome::Denied, why)) => return (Health::Denied, why.to_owned()),
-        Some((Outcome::Broken, why)) => return (Health::Broken, why.to_owned()),
-        Some((Outcome::Held, why)) => return (Health::Held, why.to_owned()),
-        _ => {}
-    }
-    if let Some(rule) = book.ledger.objections(id).first() {
-        let why = format!("{} no longer allows what is deployed: {}", rule.rule, rule.message);
-        return (Health::Denied, why);
-    }
-    if let Some(why) = retired_text(book, id) {
-        return (Health::Retired, why);
-    }
-    if let Some(pause) = book.ledger.pause_of(id, book.now_ms) {
-        return (Health::Paused, pause_text(pause));
+    if !book.ledger.deployed.contains_key(id) {
+        return (Health::Missing, "nothing of it runs".to_owned());
     }
     if let Some(blocked) = waiting.iter().find(|it| it.pipeline.product == *id && it.until_ms.is_none()) {
         return (Health::Waiting, blocked.why.clone());
@@ -292,6 +285,24 @@ fn judge(
     match due.iter().find(|step| step.key.pipeline.product == *id && step.key.work != Work::Follow) {
         Some(step) => (Health::Working, format!("due: {}", step.reason)),
         None => (Health::Ok, String::new()),
+    }
+}
+
+/// Returns the one word of both axes and a pause, what hurts readers first.
+fn worst(sync: (Sync, &str), fit: (Health, &str), pause: Option<&Pause>) -> (Health, String) {
+    let of_sync = match sync.0 {
+        Sync::Denied => Some(Health::Denied),
+        Sync::Broken => Some(Health::Broken),
+        Sync::Held => Some(Health::Held),
+        Sync::Retired => Some(Health::Retired),
+        Sync::Altered | Sync::Waiting | Sync::Synced => None,
+    };
+    match (fit.0, of_sync, pause) {
+        (Health::Failing | Health::Stopped | Health::Late, ..) => (fit.0, fit.1.to_owned()),
+        (_, Some(word), _) => (word, sync.1.to_owned()),
+        (_, None, Some(pause)) => (Health::Paused, pause_text(pause)),
+        (Health::Missing, None, None) => (Health::Ok, String::new()),
+        _ => (fit.0, fit.1.to_owned()),
     }
 }
 
@@ -324,33 +335,6 @@ pub fn is_past(book: &Book, id: &ProductId) -> bool {
 pub fn pause_text(pause: &Pause) -> String {
     let until = pause.until_ms.map(|until_ms| format!("; goes on {}", instant(until_ms))).unwrap_or_default();
     format!("{}{until}", pause.text())
-}
-
-/// Returns the freshness of the port that is nearest to, or furthest beyond, its promise.
-fn freshness(book: &Book, deployed: Option<&Deployed>) -> Freshness {
-    let none = Freshness { through_ms: None, age_ms: None, promise_ms: None };
-    let Some(deployed) = deployed else { return none };
-    let of_port = |(name, output): (&hydromesh_core::ids::PortName, &hydromesh_core::model::OutputPort)| {
-        let through_ms =
-            book.ledger.ports.get(&deployed.product.port(name)).and_then(|state| state.newest_data_ms);
-        let promise_ms = output
-            .contract
-            .slas
-            .iter()
-            .filter_map(|sla| match &sla.kind {
-                SlaKind::DataAge(most) => Some(most.millis()),
-                _ => None,
-            })
-            .min();
-        // A promise runs from the deploy when nothing was published yet.
-        let since_ms = through_ms.or_else(|| promise_ms.map(|_| deployed.at_ms));
-        Freshness { through_ms, age_ms: since_ms.map(|since| (book.now_ms - since).max(0)), promise_ms }
-    };
-    let worry = |it: &Freshness| match (it.age_ms, it.promise_ms) {
-        (Some(age), Some(promise)) => (1, age - promise),
-        (age, _) => (0, age.unwrap_or(-1)),
-    };
-    deployed.product.outputs.iter().map(of_port).max_by_key(worry).unwrap_or(none)
 }
 
 /// Returns how a run ended, in words.

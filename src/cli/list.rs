@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::book::{Book, BookArgs};
-use super::health::{Condition, Health, ending, is_past, survey};
+use super::health::{Condition, Health, age_text, ending, is_past, survey, sync_tone};
 use super::output::{Paint, Table, Tone, ago, instant, plain};
 use super::{DONE, Failure, Format, clock, print, print_json, say};
 use crate::clock::rfc3339;
@@ -80,9 +80,17 @@ fn previews(args: &ListArgs) -> Result<u8, Failure> {
 }
 
 fn table(conditions: &[Condition<'_>], book: &Book) -> String {
-    let mut table = Table::new(&["PRODUCT", "KIND", "STATUS", "DATA THROUGH", "FRESHNESS", "LAST RUN"]);
+    let mut table =
+        Table::new(&["PRODUCT", "KIND", "SYNC", "HEALTH", "DATA THROUGH", "FRESHNESS", "LAST RUN"]);
     for it in conditions {
-        let status = (it.health.tone(), it.health.word().to_owned());
+        let sync = (sync_tone(it.sync), it.sync.word().to_owned());
+        let fit = match it.pause {
+            Some(_) => (
+                if it.fit.tone() == Tone::Bad { Tone::Bad } else { Tone::Odd },
+                format!("{}, paused", it.fit.word()),
+            ),
+            None => (it.fit.tone(), it.fit.word().to_owned()),
+        };
         let through = it.freshness.through_ms.map_or_else(|| "-".to_owned(), instant);
         let last = match &it.last_run {
             None if !it.running.is_empty() => plain("running"),
@@ -95,9 +103,10 @@ fn table(conditions: &[Condition<'_>], book: &Book) -> String {
         table.row([
             plain(it.id.to_string()),
             plain(it.kind()),
-            status,
+            sync,
+            fit,
             plain(through),
-            it.freshness.text(),
+            age_text(&it.freshness),
             last,
         ]);
     }
@@ -118,6 +127,13 @@ pub fn condition_json(it: &Condition<'_>) -> Value {
         "kind": it.kind(),
         "status": it.health,
         "why": it.why,
+        "sync": it.sync,
+        "sync_reason": it.sync_why,
+        "health": it.fit,
+        "health_reason": it.fit_why,
+        "paused": it.pause.map(|it| json!({
+            "actor": it.actor, "reason": it.reason, "since": rfc3339(it.at_ms), "until": it.until_ms.map(rfc3339),
+        })),
         "deployed": it.deployed.is_some(),
         "data_through": it.freshness.through_ms.map(rfc3339),
         "progress": it.progress.iter().map(|it| json!({

@@ -95,7 +95,7 @@ enum Verb {
     Demo(demo::DemoArgs),
     /// Say in one screen how the mesh is: commit, products, runs, alerts.
     Status(status::StatusArgs),
-    /// List data products with kind, status, data through, freshness and last run.
+    /// List data products with kind, sync, health, data through, freshness and last run.
     List(list::ListArgs),
     /// Show one product: owners, ports, contract, data, quality, last runs.
     Show(show::ShowArgs),
@@ -353,6 +353,9 @@ pub struct Runtime(Option<tokio::runtime::Runtime>);
 
 impl Runtime {
     /// Waits for something.
+    ///
+    /// # Panics
+    /// Never while it lives: only its end takes the runtime away.
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         self.0.as_ref().expect("there until it is dropped").block_on(future)
     }

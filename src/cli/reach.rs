@@ -54,7 +54,8 @@ fn room(book: &Book) -> Vec<Check> {
 }
 
 fn room_of(folder: &Path, free: u64) -> Check {
-    let says = format!("{:.1} GiB are free at {}", free as f64 / f64::from(1 << 30), folder.display());
+    let (whole, tenths) = (free >> 30, ((free & (ROOM - 1)) * 10) >> 30);
+    let says = format!("{whole}.{tenths} GiB are free at {}", folder.display());
     if free < ROOM {
         let fix = "make room: steps that a disk refuses are tried again every minute and lose nothing";
         return warning("disk", says, fix);
@@ -138,6 +139,6 @@ mod tests {
         assert_eq!(said(ROOM)["verdict"], "ok");
         let little = said(ROOM - 1);
         assert_eq!(little["verdict"], "warning");
-        assert!(little["says"].as_str().unwrap().starts_with("1.0 GiB are free"), "{little}");
+        assert!(little["says"].as_str().unwrap().starts_with("0.9 GiB are free"), "{little}");
     }
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::book::{Book, BookArgs};
-use super::health::{pause_text, retired_text, survey};
+use super::health::{age_text, pause_text, retired_text, survey};
 use super::output::{Paint, Tone, ago, counted, instant, short};
 use super::{DONE, Failure, Format, print, print_json};
 
@@ -282,7 +282,7 @@ fn obstacles(book: &Book, id: &ProductId) -> Vec<Reason> {
     }
     let conditions = survey(book);
     if let Some(late) = conditions.iter().find(|it| it.id == *id && it.freshness.late_ms().is_some()) {
-        let (_, text) = late.freshness.text();
+        let (_, text) = age_text(&late.freshness);
         let through = late.freshness.through_ms.map_or_else(|| "nothing published yet".to_owned(), instant);
         reasons.push(root(
             book,

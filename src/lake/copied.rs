@@ -221,7 +221,9 @@ fn copy_delta_log(
     let mut copy = |name: &str| -> Result<bool, LakeError> {
         let path = from.join(name);
         let bytes = disk::copy(&path, &to.join(name)).map_err(|e| LakeError::io("copy", &path, e))?;
-        bytes.into_iter().for_each(|bytes| *amount += bytes);
+        if let Some(bytes) = bytes {
+            *amount += bytes;
+        }
         Ok(bytes.is_some())
     };
     // The hint before all: the checkpoint that it names is there by then.
@@ -274,7 +276,9 @@ fn copy_iceberg_books(from: &Path, to: &Path, amount: &mut Amount) -> Result<Opt
     let mut copy = |name: &str| -> Result<bool, LakeError> {
         let path = books.join(name);
         let bytes = disk::copy(&path, &target.join(name)).map_err(|e| LakeError::io("copy", &path, e))?;
-        bytes.into_iter().for_each(|bytes| *amount += bytes);
+        if let Some(bytes) = bytes {
+            *amount += bytes;
+        }
         Ok(bytes.is_some())
     };
     let listed = names(&books)?;

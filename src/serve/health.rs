@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use hydromesh_core::condition::{Trouble, trouble};
 use hydromesh_core::ids::ProductId;
 use hydromesh_core::ledger::{AlertKind, AlertState, LedgerState, Outcome};
 use hydromesh_core::model::QualitySeverity;
@@ -37,7 +38,11 @@ pub(super) fn products(ledger: &LedgerState) -> BTreeSet<ProductId> {
 
 /// Returns the state of a product, the worst that holds.
 #[must_use]
-pub fn product_status(ledger: &LedgerState, product: &ProductId) -> Status {
+pub fn product_status(ledger: &LedgerState, product: &ProductId, now_ms: i64) -> Status {
+    let trouble = trouble(ledger, product, now_ms);
+    if matches!(trouble, Some(Trouble::Late { .. })) {
+        return Status::Breaching;
+    }
     let open: Vec<(AlertKind, AlertState)> = ledger
         .episodes
         .values()
@@ -54,7 +59,7 @@ pub fn product_status(ledger: &LedgerState, product: &ProductId) -> Status {
         .filter(|(port, _)| port.product == *product)
         .flat_map(|(_, rules)| rules.values())
         .any(|rule| rule.outcome().is_bad() && rule.severity == QualitySeverity::Warning);
-    if warned || open.iter().any(|(kind, _)| *kind != AlertKind::Deploy) {
+    if trouble.is_some() || warned || open.iter().any(|(kind, _)| *kind != AlertKind::Deploy) {
         return Status::Degraded;
     }
     let head = ledger.head.as_deref();

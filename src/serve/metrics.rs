@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use hydromesh_core::condition;
 use hydromesh_core::ledger::{AlertState, EpisodeRecord, LedgerState, RunOutcome};
 use prometheus::core::Collector;
 use prometheus::{
@@ -199,8 +200,25 @@ fn derived(ledger: &LedgerState, environment: &str, now_ms: i64) -> Result<Regis
         Opts::new("hydromesh_product_health", "1 for the state that a product is in, 0 for the others."),
         &["product", "state"],
     ))?;
+    let in_sync = scrape.add(IntGaugeVec::new(
+        Opts::new(
+            "hydromesh_product_sync",
+            "1 for how what runs of a product relates to the commit, 0 for the others.",
+        ),
+        &["product", "state"],
+    ))?;
+    let paused = scrape.add(IntGaugeVec::new(
+        Opts::new("hydromesh_product_paused", "1 if somebody asked that nothing of the product begins."),
+        &["product"],
+    ))?;
+    let outcomes = condition::outcomes(ledger);
     for id in products(ledger) {
-        let now = product_status(ledger, &id);
+        let (now, _) = condition::sync(ledger, &id, outcomes.get(&id).copied());
+        for word in condition::Sync::ALL {
+            in_sync.with_label_values(&[id.to_string().as_str(), word.word()]).set(i64::from(word == now));
+        }
+        paused.with_label_values(&[&id.to_string()]).set(i64::from(ledger.pause_of(&id, now_ms).is_some()));
+        let now = product_status(ledger, &id, now_ms);
         for status in STATUSES {
             health.with_label_values(&[&id.to_string(), status_name(status)]).set(i64::from(status == now));
         }

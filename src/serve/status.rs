@@ -61,7 +61,7 @@ fn document(ledger: &LedgerState, now_ms: i64) -> Value {
                 .collect();
             json!({
                 "product": id.to_string(),
-                "status": status_name(product_status(ledger, &id)),
+                "status": status_name(product_status(ledger, &id, now_ms)),
                 "generation": deployed.map(|deployed| deployed.generation),
                 "commit": deployed.map(|deployed| deployed.commit.as_str()),
                 "ports": ports,

@@ -152,6 +152,7 @@ pub async fn produce<L: Into<Bytes>>(
 /// # Errors
 ///
 /// Those of the first line that [`produce`] would stop at.
+#[expect(clippy::result_large_err, reason = "there is one error, at the end of a whole file")]
 pub fn look_at<L: Into<Bytes>>(
     lines: impl Iterator<Item = io::Result<L>>,
     key_field: Option<&str>,

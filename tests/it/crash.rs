@@ -304,6 +304,9 @@ fn a_denied_and_a_broken_commit_hold_up_nobody_else() {
     let list = state.json(&["list"]).expect("a list");
     assert_eq!(of(&list, "shop/daily")["status"], "broken");
     assert_eq!(of(&list, "shop/daily")["deployed"], true);
+    // What a commit could not bring in says nothing of how well the last good one does.
+    assert_eq!([&of(&list, "shop/daily")["sync"], &of(&list, "shop/daily")["health"]], ["broken", "ok"]);
+    assert_ne!(of(&list, "shop/daily")["sync_reason"], "");
     assert_eq!(of(&list, "shop/secret")["status"], "denied");
     assert_eq!(of(&list, "shop/secret")["deployed"], false);
     assert_eq!(of(&list, "shop/sales")["status"], "ok");

@@ -302,7 +302,11 @@ fn commands(mesh: &Mesh) {
     let pause = ["pause", "shop/totals", "--for", "2h", "--reason", "the source is repaired", "--wait"];
     mesh.ask(&pause).ends_with(0);
     mesh.ask(&["run", "shop/totals", "--wait"]).ends_with(0);
-    assert_eq!(of(&mesh.json(&["list"]), "shop/totals")["status"], "paused");
+    let list = mesh.json(&["list"]);
+    let paused = of(&list, "shop/totals");
+    assert_eq!([&paused["status"], &paused["sync"]], ["paused", "synced"]);
+    assert_eq!(paused["paused"]["reason"], "the source is repaired");
+    mesh.ask(&["list"]).ends_with(0).says(", paused");
     mesh.ask(&["why-not", "shop/totals"]).ends_with(0).says("the source is repaired");
     assert_eq!(runs(mesh), before + 1);
     mesh.ask(&["resume", "shop/totals", "--wait"]).ends_with(0);

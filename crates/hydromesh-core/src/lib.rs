@@ -6,6 +6,7 @@ pub mod band;
 pub mod check;
 pub mod checkpoint;
 pub mod compat;
+pub mod condition;
 pub mod control;
 pub mod cost;
 pub mod diag;

@@ -42,6 +42,9 @@ async fn every_metric_of_the_dashboard_exists() {
     for (series, wanted) in [
         ("hydromesh_product_health{product=\"commerce/orders\",state=\"breaching\"}", 1.0),
         ("hydromesh_product_health{product=\"commerce/orders\",state=\"healthy\"}", 0.0),
+        ("hydromesh_product_sync{product=\"customer/customer-360\",state=\"synced\"}", 1.0),
+        ("hydromesh_product_sync{product=\"customer/customer-360\",state=\"held\"}", 0.0),
+        ("hydromesh_product_paused{product=\"customer/customer-360\"}", 0.0),
         ("hydromesh_alerts_firing{kind=\"freshness\",product=\"commerce/orders\"}", 1.0),
         ("hydromesh_gate_decisions_total{outcome=\"deny\"}", 1.0),
         ("hydromesh_gate_decisions_total{outcome=\"allow\"}", 0.0),
@@ -59,6 +62,17 @@ async fn every_metric_of_the_dashboard_exists() {
     }
     let budget = text.lines().find(|line| line.starts_with("hydromesh_slo_budget_remaining_ratio{")).unwrap();
     assert!(budget.contains("customer/customer-360") || budget.contains("customer/activity"), "{budget}");
+}
+
+#[test]
+fn what_is_late_is_breaching_before_anybody_has_told_of_it() {
+    let mut story = deployed_story();
+    story.everything();
+    let metrics = Metrics::new(&story.state);
+    let text =
+        String::from_utf8(metrics.render(&story.state, "dev", NOW + 400 * 86_400_000).unwrap()).unwrap();
+    let series = "hydromesh_product_health{product=\"customer/customer-360\",state=\"breaching\"}";
+    assert_eq!(value(&text, series), Some(1.0), "{text}");
 }
 
 #[test]
