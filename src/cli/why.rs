@@ -229,10 +229,10 @@ fn obstacles(book: &Book, id: &ProductId) -> Vec<Reason> {
         );
         let fault = match attempts.kind {
             // What stands in the way is no file of the mesh, so that a push alone may not help.
-            ErrorKind::User if attempts.code == codes::STREAM_SOURCE.id() => {
+            _ if attempts.code == codes::STREAM_SOURCE.id() => {
                 format!(
                     "bring the topic back as it was, with its events, or correct its name, the port or the contract and \
-                     push; then: hydromesh retry {id}"
+                     push; to have it looked for at once: hydromesh retry {id}"
                 )
             }
             ErrorKind::User => {

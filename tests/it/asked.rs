@@ -85,7 +85,7 @@ fn what_was_asked_for_is_answered_for_itself() {
     mesh.ask(&["pause", "shop/orders", "--for", "999999999d"]).ends_with(2).says("366d");
     mesh.ask(&["cancel", "run-4711"]).ends_with(2).says("run-00004711 is not under way");
 
-    // A topic that was removed is another one when it is there again.
+    // A topic that was removed is not made anew, and is looked for.
     let line = mesh.state.with_extension("jsonl");
     std::fs::write(&line, "{\"id\": \"a\", \"happened\": \"2026-08-01T10:00:00Z\"}\n").expect("written");
     mesh.ask(&["produce", "--topic", "clicks", text(&line)]).ends_with(0).says("1 message in clicks");
@@ -97,7 +97,7 @@ fn what_was_asked_for_is_answered_for_itself() {
         mesh.ask(&["run", "shop/orders"]).ends_with(0);
         Some(mesh.ask(&["why-not", "shop/clicks"]).ends_with(0)).filter(|why| why.stdout.contains("HM-F001"))
     });
-    let why = why.expect("the topic is another one");
+    let why = why.expect("the topic is away");
     why.says("bring the topic back as it was");
-    why.says("then: hydromesh retry shop/clicks");
+    why.says("at once: hydromesh retry shop/clicks");
 }

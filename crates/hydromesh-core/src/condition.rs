@@ -11,6 +11,7 @@ use crate::ids::{PortName, ProductId};
 use crate::ledger::{Deployed, LedgerState, Outcome};
 use crate::model::Product;
 use crate::plan::{StepKey, retry_of, worth_telling};
+use crate::time::Span;
 
 /// How long a product may take to publish for the first time, when its promise is shorter: as for alerts.
 pub const HYDRATION_MS: i64 = 3_600_000;
@@ -171,8 +172,7 @@ fn of_port(
     now_ms: i64,
 ) -> Age {
     let through_ms = ledger.ports.get(&product.port(name)).and_then(|state| state.newest_data_ms);
-    let promise_ms =
-        product.outputs.get(name).and_then(|it| it.contract.data_age()).map(|most| most.millis());
+    let promise_ms = product.outputs.get(name).and_then(|it| it.contract.data_age()).map(Span::millis);
     // A promise runs from the first deploy when nothing was published yet.
     let from_ms = through_ms.or_else(|| promise_ms.map(|_| deployed.since_ms));
     let patience_ms = promise_ms.unwrap_or(0).max(HYDRATION_MS);

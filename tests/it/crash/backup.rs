@@ -139,13 +139,13 @@ fn iceberg_tables_come_back_where_they_were_and_are_computed_again_elsewhere() {
     let ill = moved.ask(&["doctor"]).ends_with(1);
     let to_move = moved.table_folder(SALES);
     ill.says("Iceberg tables cannot be moved");
-    ill.says(&format!("move {} out of the lake and compute it again", to_move.display()));
+    ill.says(&format!("move {} out of the lake; then `hydromesh run shop/sales`", to_move.display()));
     moved.ask(&["run", "shop/sales", "--reason", "in vain"]).ends_with(1);
     let away = world.folder("away");
     for (number, table) in (0..).zip(iceberg_tables(&moved)) {
         std::fs::rename(table, away.join(format!("{number}"))).expect("moved away");
     }
-    ill.says(&format!("move {} out of the lake and the controller", moved.table_folder(EVENTS).display()));
+    ill.says(&format!("move {} out of the lake; then it follows", moved.table_folder(EVENTS).display()));
     for product in ["shop/sales", "shop/daily"] {
         moved.ask(&["run", product, "--reason", "moved"]).ends_with(0);
     }

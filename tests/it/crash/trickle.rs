@@ -31,13 +31,14 @@ impl Server {
         let server =
             Arc::new(Self { repository, trickles: AtomicBool::new(false), bytes: AtomicU64::new(0) });
         let serving = server.clone();
-        std::thread::spawn(move || {
+        let serve = move || {
             for connection in listener.incoming() {
                 let (serving, connection) = (serving.clone(), connection.expect("a connection"));
                 // Whoever hangs up has heard enough.
-                std::thread::spawn(move || serving.answer(connection));
+                thread("git-answer", move || _ = serving.answer(connection));
             }
-        });
+        };
+        thread("git-server", serve);
         (server, format!("http://{address}/mesh.git"))
     }
 
@@ -74,6 +75,10 @@ impl Server {
         }
         Ok(())
     }
+}
+
+fn thread(name: &str, work: impl FnOnce() + Send + 'static) {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work).expect("a thread");
 }
 
 /// Reads a request to its end.
