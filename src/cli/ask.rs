@@ -251,8 +251,7 @@ pub fn backfill(args: &BackfillArgs) -> Result<u8, Failure> {
 
 /// Says how a product comes to be computed again that has no partitions to ask for.
 pub fn again(product: &Product) -> String {
-    let follows = |it: &Pipeline| matches!(it, Pipeline::Stream(_) | Pipeline::Feature(_));
-    if product.pipelines.values().all(follows) {
+    if product.pipelines.values().all(Pipeline::follows) {
         return "it follows what it reads, event by event; once its table is moved away or gone, it begins again by itself with \
                 what is still there to read"
             .to_owned();

@@ -9,7 +9,6 @@ use serde_json::json;
 
 use super::book::Book;
 use super::cost::size;
-use super::health::follows;
 use super::output::counted;
 use super::{DONE, Failure, Format, print, print_json, runtime, say};
 use crate::backup::{BackupError, Manifest, Source, take};
@@ -62,7 +61,7 @@ fn source(state: &Path) -> Result<Source, Failure> {
     let edges: Edges = deployed.map(|(id, it)| (id.clone(), upstream_of(&it.product))).collect();
     let mut readers_first = order(&edges);
     readers_first.reverse();
-    let can_run = |it: &Product| it.pipelines.values().any(|pipeline| !follows(pipeline.kind()));
+    let can_run = |it: &Product| it.pipelines.values().any(|pipeline| !pipeline.follows());
     let deployed = book.ledger.deployed.iter();
     let computed = deployed.filter(|(_, it)| can_run(&it.product)).map(|(id, _)| id.clone()).collect();
     let lake = book.lake()?;

@@ -193,12 +193,6 @@ pub fn kind_name(kind: PipelineKind) -> &'static str {
     }
 }
 
-/// Returns whether a pipeline follows a topic all the time, so that nobody can ask for a run of it.
-#[must_use]
-pub fn follows(kind: PipelineKind) -> bool {
-    matches!(kind, PipelineKind::Stream | PipelineKind::Feature)
-}
-
 /// Returns the condition of every product, by address.
 #[must_use]
 pub fn survey(book: &Book) -> Vec<Condition<'_>> {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use hydromesh_core::ids::{PortId, ProductId};
 use hydromesh_core::ledger::{Alert, LedgerState};
+use hydromesh_core::model::Pipeline;
 
 /// Episodes of the last 30 days count as the same story.
 const STORY_MS: i64 = 30 * 24 * 3_600_000;
@@ -30,6 +31,8 @@ pub struct MailContext {
 pub struct History {
     /// When the episode began, milliseconds UTC.
     pub since_ms: Option<i64>,
+    /// It follows what it reads, so that nobody can ask for a run of it.
+    pub follows: bool,
     /// Tier of the product: 1 wakes people, 2 is for working hours, 3 is to know. `None` counts as 2.
     pub tier: Option<u8>,
     /// This is the n-th episode of the kind within 30 days.
@@ -134,6 +137,7 @@ impl History {
             .collect();
         Self {
             since_ms,
+            follows: deployed.is_some_and(|it| it.product.pipelines.values().all(Pipeline::follows)),
             tier: deployed.map(|deployed| deployed.product.tier),
             occurrence: occurrence as u64,
             last_change,

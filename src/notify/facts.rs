@@ -104,7 +104,7 @@ impl Facts {
             summary,
             since: since(context, resolved),
             sections: sections(alert, context),
-            actions: if resolved { Vec::new() } else { actions(alert) },
+            actions: if resolved { Vec::new() } else { actions(alert, context.history.follows) },
             links: links(alert, context),
             routing: format!(
                 "The alert routes of mesh.yaml (or, without one, the owners of {}) name this address. Change them in git.",
@@ -231,17 +231,25 @@ fn sections(alert: &Alert, context: &MailContext) -> Vec<Section> {
 
 /// Returns what to type, most helpful first. Addresses and codes are of a small alphabet, so a line can be pasted into
 /// a shell as it is.
-fn actions(alert: &Alert) -> Vec<Action> {
+fn actions(alert: &Alert, follows: bool) -> Vec<Action> {
     let product = &alert.product;
+    let said = || Action {
+        why: "See what it said last; it goes on by itself with what it reads",
+        command: format!("hydromesh logs {product}"),
+    };
     let mut actions = match alert.kind {
         AlertKind::Freshness => vec![
             Action {
                 why: "See which input or step holds it back",
                 command: format!("hydromesh why {product}"),
             },
-            Action {
-                why: "Compute what is due now; safe to repeat",
-                command: format!("hydromesh run {product} --reason \"late\""),
+            if follows {
+                said()
+            } else {
+                Action {
+                    why: "Compute what is due now; safe to repeat",
+                    command: format!("hydromesh run {product} --reason \"late\""),
+                }
             },
         ],
         AlertKind::Quality => vec![
@@ -273,9 +281,16 @@ fn actions(alert: &Alert) -> Vec<Action> {
         ],
         AlertKind::Table => vec![
             Action { why: "See what was found, and when", command: format!("hydromesh why {product}") },
-            Action {
-                why: "Compute it again; readers go on with what was published",
-                command: format!("hydromesh run {product} --reason \"changed by hand\""),
+            if follows {
+                Action {
+                    why: "See what to move away: it then begins again with what is still there to read",
+                    command: "hydromesh doctor".to_owned(),
+                }
+            } else {
+                Action {
+                    why: "Compute it again; readers go on with what was published",
+                    command: format!("hydromesh run {product} --reason \"changed by hand\""),
+                }
             },
         ],
         AlertKind::Policy | AlertKind::Stopped => vec![

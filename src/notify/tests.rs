@@ -81,6 +81,7 @@ fn context() -> MailContext {
         first_message_id: None,
         history: History {
             since_ms: Some(NOW - 16 * 60_000),
+            follows: false,
             tier: Some(1),
             occurrence: 2,
             last_change: Some(LastChange {
@@ -161,6 +162,18 @@ fn each_kind_has_its_own_command_lines() {
     [TICKET] hydromesh explain HM-R003 | hydromesh why-not commerce/orders
     "#
     );
+}
+
+#[test]
+fn nobody_is_asked_to_run_what_follows_a_topic() {
+    let history = History { follows: true, ..context().history };
+    let context = MailContext { history, ..context() };
+    for kind in [AlertKind::Freshness, AlertKind::Table] {
+        let facts = Facts::of("o", &alert(kind, AlertState::Firing, "something is wrong", &[]), &context);
+        let commands: Vec<&str> = facts.actions.iter().map(|action| action.command.as_str()).collect();
+        assert!(commands.iter().all(|it| !it.starts_with("hydromesh run ")), "{commands:?}");
+        assert!(commands.len() > 1, "{commands:?}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! How a product is, on two axes: whether what runs is what the commit asks for, and whether it does what it promises. Each has its own
 //! word, because neither explains the other: a product may be held and late, or denied and well.
 //!
-//! The command line, the metrics and the site's counts ask here, so that no two of them differ at one moment.
+//! The command line and the metrics ask here, so that no two of them differ at one moment.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::model::Product;
 use crate::plan::{StepKey, retry_of, worth_telling};
 use crate::time::Span;
 
-/// How long a product may take to publish for the first time, when its promise is shorter: as for alerts.
+/// How long a product may take to publish for the first time, when its promise is shorter: history is read first.
 pub const HYDRATION_MS: i64 = 3_600_000;
 
 /// Whether what runs is what the newest commit asks for.

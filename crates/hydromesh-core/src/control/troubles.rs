@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 
 use super::Control;
 use super::alerts::About;
+use crate::condition::HYDRATION_MS;
 use crate::ids::{PortId, ProductId};
 use crate::ledger::{AlertKind, Attempts, Deployed, FeatureDrift, Finding, Outcome, ProductVerdict};
 use crate::model::Pipeline;
 use crate::plan::{StepKey, Work, expire, retry_of, worth_telling};
 use crate::time::Span;
 
-/// How long a product may take to publish for the first time, when its promise is shorter: history is read first.
-const HYDRATION_MS: i64 = 3_600_000;
 /// A stream that is followed for so long since its last failure goes on.
 const STEADY_MS: i64 = 10 * 60_000;
 
@@ -26,7 +25,7 @@ pub(super) enum Sign {
     /// A commit was refused.
     Refused,
     /// A table was changed by somebody else and stays so.
-    Altered { port: PortId, what: String, partitions: usize },
+    Altered { port: PortId, what: String, partitions: usize, follows: bool },
     /// A rule denies what is deployed.
     Denied { rule: Finding },
 }
@@ -138,11 +137,16 @@ impl Control {
             let port = deployed.product.port(name);
             let Some(partitions) = self.ledger.altered.get(&port).map(BTreeMap::len) else { continue };
             let mut pipelines = deployed.product.pipelines.values();
-            if pipelines.find(|pipeline| pipeline.output() == name).is_some_and(Pipeline::self_heals) {
+            let pipeline = pipelines.find(|pipeline| pipeline.output() == name);
+            if pipeline.is_some_and(Pipeline::self_heals) {
                 continue;
             }
+            let follows = pipeline.is_some_and(Pipeline::follows);
             let what = self.ledger.alterations.get(&port).map(|it| it.what.clone()).unwrap_or_default();
-            signs.insert((AlertKind::Table, name.to_string()), Sign::Altered { port, what, partitions });
+            signs.insert(
+                (AlertKind::Table, name.to_string()),
+                Sign::Altered { port, what, partitions, follows },
+            );
         }
     }
 
@@ -171,7 +175,7 @@ impl Control {
                 let verdicts = self.ledger.drift.get(id).and_then(|history| history.back());
                 drift(id, verdicts.map_or(&[], |(_, verdicts, _)| verdicts.as_slice()), *confirmed, *of)
             }
-            Sign::Altered { port, what, partitions } => altered(port, what, *partitions),
+            Sign::Altered { port, what, partitions, follows } => altered(port, what, *partitions, *follows),
             Sign::Denied { rule } => denied(id, rule),
             Sign::Refused => match self.ledger.verdicts.get(id) {
                 Some(verdict) => refusal(verdict),
@@ -288,14 +292,21 @@ fn drift(id: &ProductId, verdicts: &[FeatureDrift], confirmed: usize, of: usize)
     (summary, details)
 }
 
-fn altered(port: &PortId, what: &str, partitions: usize) -> Words {
-    let product = &port.product;
+fn altered(port: &PortId, what: &str, partitions: usize, follows: bool) -> Words {
+    let again = if follows {
+        (
+            "To have it anew",
+            "move its table away: it begins again with what is still there to read".to_owned(),
+        )
+    } else {
+        ("To compute it again", format!("hydromesh run {}", port.product))
+    };
     let details = vec![
         ("Port".to_owned(), port.to_string()),
         ("Found".to_owned(), what.to_owned()),
         ("Partitions".to_owned(), partitions.max(1).to_string()),
         ("Readers".to_owned(), "go on with the versions that were published".to_owned()),
-        ("To compute it again".to_owned(), format!("hydromesh run {product}")),
+        (again.0.to_owned(), again.1),
     ];
     (format!("{port} was changed by somebody else: {what}"), details)
 }

@@ -127,6 +127,12 @@ impl Pipeline {
         }
     }
 
+    /// Returns whether it follows what it reads all the time, so that nobody can ask for a run of it.
+    #[must_use]
+    pub fn follows(&self) -> bool {
+        matches!(self, Self::Stream(_) | Self::Feature(_))
+    }
+
     /// Returns its kind.
     #[must_use]
     pub fn kind(&self) -> PipelineKind {
