@@ -177,8 +177,9 @@ impl Table<'_> {
                     places.extend(index.into_iter().flat_map(|index| on.places(&(index..index + 1), grid)));
                 }
             } else {
-                // What is closed does not look at its inputs any more.
-                let open = self.batch.lookback.map_or(grid.first, |lookback| {
+                // What is closed does not look at its inputs any more; a value never is.
+                let lookback = self.batch.lookback.filter(|_| cut.values().is_none());
+                let open = lookback.map_or(grid.first, |lookback| {
                     let closed_ms = self.survey.now_ms.saturating_sub(lookback.millis());
                     grid.end_at(cut, closed_ms.saturating_sub(1))
                 });

@@ -309,3 +309,27 @@ proptest! {
         }
     }
 }
+
+/// What a loader refuses, and a property once came upon: a value is never closed, whatever its pipeline says.
+#[test]
+fn a_list_that_looks_back_is_kept_as_it_would_be_derived_anew() {
+    let (ledger, kept) = (LedgerState::default(), DueWork::default());
+    let mut world = World { tree: tree(), ledger, kept, now_ms: NOW_MS, versions: BTreeMap::new(), names: 0 };
+    for product in 0..PRODUCTS.len() {
+        world.deploy(product);
+    }
+    for product in [0, 3, 1, 2, 4, 5, 6, 7, 8, 9] {
+        world.work(product, false);
+    }
+    for happening in [
+        Happening::Deployed { product: 2, edit: 17 },
+        Happening::Worked { product: 0, failing: false },
+        Happening::Deployed { product: 2, edit: 0 },
+        Happening::Worked { product: 2, failing: false },
+        Happening::Published { product: 3, key: "2026-08-05T07".to_owned(), fresh: false, known: false },
+    ] {
+        let after = format!("{happening:?}");
+        world.happen(happening);
+        world.check(&after);
+    }
+}
