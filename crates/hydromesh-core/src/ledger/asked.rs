@@ -65,7 +65,7 @@ impl LedgerState {
             Verb::Backfill { product, from, to } => self.force(product, (from, to), Of::Calendars),
             Verb::BackfillValues { product, values } => self.force_values(product, values),
             Verb::Run { product } => self.force(product, ALL, Of::All),
-            Verb::Retry { product } => self.failed.retain(|step, _| step.pipeline.product != *product),
+            Verb::Retry { product } => self.forgive(product),
             Verb::Silence { product, until_ms } => {
                 self.silenced.insert(product.clone(), *until_ms);
             }
@@ -79,6 +79,14 @@ impl LedgerState {
             }
             Verb::Resume { product } => _ = self.paused.remove(product),
         }
+    }
+
+    /// Forgets what failed of a product, and who cancelled what is under way: its end may come after this, and waits for nobody
+    /// then.
+    pub(super) fn forgive(&mut self, product: &ProductId) {
+        self.failed.retain(|step, _| step.pipeline.product != *product);
+        let running = &self.running;
+        self.cancels.retain(|run, _| running.get(run).is_none_or(|step| step.pipeline.product != *product));
     }
 
     /// Returns the pause that a product is in at an instant.
@@ -97,6 +105,6 @@ impl LedgerState {
                 partition.forced = true;
             }
         }
-        self.failed.retain(|step, _| step.pipeline.product != *product);
+        self.forgive(product);
     }
 }

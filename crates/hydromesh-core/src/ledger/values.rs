@@ -48,6 +48,6 @@ impl LedgerState {
                 }
             }
         }
-        self.failed.retain(|step, _| step.pipeline.product != *product);
+        self.forgive(product);
     }
 }

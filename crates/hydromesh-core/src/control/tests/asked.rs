@@ -109,6 +109,26 @@ fn a_paused_product_begins_nothing_until_it_goes_on() {
     assert_eq!(world.ledger().answers["4"], (false, "commerce/clickstream is not paused".to_owned()));
 }
 
+/// Found by seed 14253002521440.
+#[test]
+fn a_retry_that_comes_before_a_cancelled_run_has_ended_counts() {
+    let mut world = World::new();
+    let product = id("commerce/orders");
+    world.push(|tree| *tree = example());
+    world.look();
+    while world.deliver() {}
+    let run = world.at_work.running.values().find(|it| it.start.key.pipeline.product == product);
+    let run = run.expect("it is read first").start.run.clone();
+    world.ask("1", Verb::Cancel { product: product.clone(), run: run.clone() });
+    assert!(world.ledger().running.contains_key(&run), "it has not heard of it");
+    world.ask("2", Verb::Retry { product: product.clone() });
+    // Whoever stopped it is gone, and so is its process.
+    world.crash();
+    world.pass(DAY_MS, 10 * MINUTE_MS);
+    assert_eq!(world.ledger().failed.len(), 0, "{:?}", world.ledger().failed);
+    assert!(world.backfilled(0)[&product.to_string()] >= 90, "{:?}", world.backfilled(0));
+}
+
 #[test]
 fn a_cancelled_step_waits_until_somebody_wants_it_again() {
     let mut world = World::new();
