@@ -11,7 +11,7 @@ use super::{
 use crate::disk;
 use crate::fault::point;
 use crate::lake::{Amount, Copied, copy_folder};
-use crate::store::{Place, RESTORING};
+use crate::store::{Place, PlaceError, RESTORING};
 
 /// A backup that is whole.
 #[derive(Debug)]
@@ -115,10 +115,8 @@ impl Backup {
             return Err(BackupError::Refused(why));
         }
         if state.join(RESTORING).exists() {
-            let why = format!(
-                "HM-X060: a restore into {shown} has not ended: wait for it, or remove what is in the folder and restore once more"
-            );
-            return Err(BackupError::Refused(why));
+            let restoring = PlaceError::Restoring { folder: state.to_path_buf() };
+            return Err(BackupError::Refused(restoring.to_string()));
         }
         let state = real(state).map_err(io("find", state))?;
         let lake = state.join(&self.manifest.lake.path);

@@ -209,6 +209,16 @@ enum Books {
     Iceberg { version: Version, location: PathBuf },
 }
 
+/// Copies one file of a table's books; returns whether it was there.
+fn copy_book(from: &Path, to: &Path, name: &str, amount: &mut Amount) -> Result<bool, LakeError> {
+    let path = from.join(name);
+    let bytes = disk::copy(&path, &to.join(name)).map_err(|e| LakeError::io("copy", &path, e))?;
+    if let Some(bytes) = bytes {
+        *amount += bytes;
+    }
+    Ok(bytes.is_some())
+}
+
 /// Copies the commits of a Delta table; nothing when some were cut off meanwhile.
 fn copy_delta_log(
     from: &Path,
@@ -218,14 +228,7 @@ fn copy_delta_log(
 ) -> Result<Option<Books>, LakeError> {
     let (from, to) = (from.join(DELTA_LOG), to.join(DELTA_LOG));
     fs::create_folders(&to)?;
-    let mut copy = |name: &str| -> Result<bool, LakeError> {
-        let path = from.join(name);
-        let bytes = disk::copy(&path, &to.join(name)).map_err(|e| LakeError::io("copy", &path, e))?;
-        if let Some(bytes) = bytes {
-            *amount += bytes;
-        }
-        Ok(bytes.is_some())
-    };
+    let mut copy = |name: &str| copy_book(&from, &to, name, amount);
     // The hint before all: the checkpoint that it names is there by then.
     copy("_last_checkpoint")?;
     let number = |name: &str| name.split_once('.').and_then(|(version, _)| version.parse::<u64>().ok());
@@ -273,14 +276,7 @@ struct Snapshot {
 fn copy_iceberg_books(from: &Path, to: &Path, amount: &mut Amount) -> Result<Option<Books>, LakeError> {
     let (books, target) = (from.join(ICEBERG_BOOKS), to.join(ICEBERG_BOOKS));
     fs::create_folders(&target)?;
-    let mut copy = |name: &str| -> Result<bool, LakeError> {
-        let path = books.join(name);
-        let bytes = disk::copy(&path, &target.join(name)).map_err(|e| LakeError::io("copy", &path, e))?;
-        if let Some(bytes) = bytes {
-            *amount += bytes;
-        }
-        Ok(bytes.is_some())
-    };
+    let mut copy = |name: &str| copy_book(&books, &target, name, amount);
     let listed = names(&books)?;
     let Some(newest) = listed.iter().filter_map(|name| number_of(name)).max() else { return Ok(None) };
     for name in listed.iter().filter(|name| number_of(name).is_some()) {

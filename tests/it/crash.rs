@@ -142,6 +142,8 @@ fn preload(name: &str) -> Option<(PathBuf, tempfile::TempDir)> {
     compiler.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&path).arg(source).args(["-ldl", "-lpthread"]);
     match compiler.status() {
         Ok(status) if status.success() => Some((path, home)),
+        // Where it could be compiled, a mistake in it is no reason to try nothing.
+        Ok(status) if cfg!(target_env = "gnu") => panic!("{name}.c was not compiled: {status}"),
         other => {
             println!("skipped: a disk that refuses needs a C compiler and glibc: {other:?}");
             None
