@@ -12,6 +12,7 @@ sums (integer and decimal columns, as text) and partitions (value to rows, where
 
 import argparse
 import json
+import os
 import pathlib
 import re
 import sys
@@ -94,6 +95,17 @@ def describe(folder, version):
     }
 
 
+def leave(code):
+    """Ends the process with an exit code once all is printed.
+
+    Arrow's threads may still run while Python takes itself down, which aborts a process that has done all of its work
+    (apache/arrow#34314): its exit code would then say nothing of the tables.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--version", type=int, help="Delta version or Iceberg sequence number")
@@ -105,3 +117,4 @@ def main():
 
 if __name__ == "__main__":
     main()
+    leave(0)
