@@ -129,6 +129,9 @@ pub struct PauseArgs {
     /// For how long, such as `30m`, `2h` or `1d`; until somebody resumes it, without this.
     #[arg(long = "for", value_name = "DURATION")]
     span: Option<String>,
+    /// Only its backfills: what is newest, and readers wait for, goes on.
+    #[arg(long)]
+    backfills: bool,
     #[command(flatten)]
     ask: AskArgs,
 }
@@ -198,7 +201,7 @@ pub fn cancel(args: &CancelArgs) -> Result<u8, Failure> {
 pub fn pause(args: &PauseArgs) -> Result<u8, Failure> {
     let product = args.ask.product(&args.product)?;
     let until_ms = args.span.as_deref().map(|span| args.ask.after(span)).transpose()?;
-    ask(&args.ask, Verb::Pause { product, until_ms })
+    ask(&args.ask, Verb::Pause { product, until_ms, backfills: args.backfills })
 }
 
 /// Runs `resume`.

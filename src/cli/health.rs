@@ -294,8 +294,8 @@ fn worst(sync: (Sync, &str), fit: (Health, &str), pause: Option<&Pause>) -> (Hea
     match (fit.0, of_sync, pause) {
         (Health::Failing | Health::Stopped | Health::Late, ..) => (fit.0, fit.1.to_owned()),
         (_, Some(word), _) => (word, sync.1.to_owned()),
-        (_, None, Some(pause)) => (Health::Paused, pause_text(pause)),
-        (Health::Missing, None, None) => (Health::Ok, String::new()),
+        (_, None, Some(pause)) if pause.is_whole() => (Health::Paused, pause_text(pause)),
+        (Health::Missing, None, _) => (Health::Ok, String::new()),
         _ => (fit.0, fit.1.to_owned()),
     }
 }
@@ -305,7 +305,7 @@ fn worst(sync: (Sync, &str), fit: (Health, &str), pause: Option<&Pause>) -> (Hea
 pub fn retired_text(book: &Book, id: &ProductId) -> Option<String> {
     let retired = book.ledger.retired.get(id).filter(|_| !book.ledger.deployed.contains_key(id))?;
     let ends = retired.due().is_some();
-    if let Some(pause) = book.ledger.pause_of(id, book.now_ms).filter(|_| ends) {
+    if let Some(pause) = book.ledger.whole_pause_of(id, book.now_ms).filter(|_| ends) {
         return Some(format!("{}; held: {}", retired.text(), pause_text(pause)));
     }
     let decision = book.ledger.newest_decision(id, "drop");

@@ -85,9 +85,13 @@ fn table(conditions: &[Condition<'_>], book: &Book) -> String {
     for it in conditions {
         let sync = (sync_tone(it.sync), it.sync.word().to_owned());
         let fit = match it.pause {
-            Some(_) => (
+            Some(pause) => (
                 if it.fit.tone() == Tone::Bad { Tone::Bad } else { Tone::Odd },
-                format!("{}, paused", it.fit.word()),
+                format!(
+                    "{}, {}",
+                    it.fit.word(),
+                    if pause.is_whole() { "paused" } else { "backfills paused" }
+                ),
             ),
             None => (it.fit.tone(), it.fit.word().to_owned()),
         };
@@ -132,7 +136,7 @@ pub fn condition_json(it: &Condition<'_>) -> Value {
         "health": it.fit,
         "health_reason": it.fit_why,
         "paused": it.pause.map(|it| json!({
-            "actor": it.actor, "reason": it.reason, "since": rfc3339(it.at_ms), "until": it.until_ms.map(rfc3339),
+            "backfills": it.backfills, "actor": it.actor, "reason": it.reason, "since": rfc3339(it.at_ms), "until": it.until_ms.map(rfc3339),
         })),
         "deployed": it.deployed.is_some(),
         "data_through": it.freshness.through_ms.map(rfc3339),

@@ -217,7 +217,9 @@ fn derived(ledger: &LedgerState, environment: &str, now_ms: i64) -> Result<Regis
         for word in condition::Sync::ALL {
             in_sync.with_label_values(&[id.to_string().as_str(), word.word()]).set(i64::from(word == now));
         }
-        paused.with_label_values(&[&id.to_string()]).set(i64::from(ledger.pause_of(&id, now_ms).is_some()));
+        paused
+            .with_label_values(&[&id.to_string()])
+            .set(i64::from(ledger.whole_pause_of(&id, now_ms).is_some()));
         let now = product_status(ledger, &id, now_ms);
         for status in STATUSES {
             health.with_label_values(&[&id.to_string(), status_name(status)]).set(i64::from(status == now));

@@ -120,7 +120,7 @@ impl Facts<'_> {
         if let Some(burning) = objectives.iter().find(|objective| objective.status == Status::Degraded) {
             return (Status::Degraded, format!("the budget of \"{}\" burns fast", burning.promise));
         }
-        if let Some(pause) = self.ledger.pause_of(id, self.now_ms) {
+        if let Some(pause) = self.ledger.whole_pause_of(id, self.now_ms) {
             return (Status::Degraded, pause.text());
         }
         match self.refusals.get(id).map(|refusal| refusal.outcome) {

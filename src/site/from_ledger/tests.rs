@@ -428,7 +428,8 @@ fn a_denied_commit_leaves_the_old_definition_serving() {
 #[test]
 fn a_paused_product_says_who_and_why() {
     let mut story = all_is_well();
-    let verb = Verb::Pause { product: "commerce/daily-revenue".parse().unwrap(), until_ms: None };
+    let verb =
+        Verb::Pause { product: "commerce/daily-revenue".parse().unwrap(), until_ms: None, backfills: false };
     let (id, actor, reason) = ("c1".to_owned(), "ann".to_owned(), "the source is repaired".to_owned());
     story.at(NOW - HOUR).tell(Fact::Command(Command { id: id.clone(), actor, reason, verb }));
     story.tell(Fact::CommandAnswered { id, accepted: true, answer: String::new() });

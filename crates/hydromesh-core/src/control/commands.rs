@@ -60,15 +60,18 @@ impl Control {
             }
             Verb::BackfillValues { values, .. } => self.backfilled_values(id, values)?,
             Verb::Run { .. } => {
-                let follows =
-                    |pipeline: &Pipeline| matches!(pipeline, Pipeline::Stream(_) | Pipeline::Feature(_));
-                if deployed.product.pipelines.values().all(follows) {
+                if deployed.product.pipelines.values().all(Pipeline::follows) {
                     return Err(format!("{id} follows its topic all the time; there is nothing to run"));
                 }
                 self.published(id)
             }
             Verb::Pause { until_ms: Some(until_ms), .. } if *until_ms <= self.now_ms => {
                 return Err("the pause would be over already".to_owned());
+            }
+            Verb::Pause { backfills: true, .. } if !self.has_backlog(id) => {
+                return Err(format!(
+                    "{id} is not cut by a calendar, so that it has no backlog; pause it as a whole"
+                ));
             }
             Verb::Cancel { run, .. } => match self.ledger.running.get(run) {
                 Some(step) if step.pipeline.product == *id && step.work == Work::Follow => {
@@ -100,6 +103,15 @@ impl Control {
         }))
     }
 
+    /// Returns whether a product has partitions of which the newest come first.
+    fn has_backlog(&self, id: &ProductId) -> bool {
+        let pipelines = self.ledger.deployed.get(id).into_iter().flat_map(|it| it.product.pipelines.values());
+        pipelines.into_iter().any(|pipeline| match pipeline {
+            Pipeline::Batch(batch) => batch.partition.as_ref().is_some_and(|cut| cut.calendar().is_some()),
+            _ => false,
+        })
+    }
+
     /// Returns whether something may be asked about a product that is not deployed: to hold the end of its tables, and to let go.
     fn weigh_of_retired(&self, command: &Command) -> Result<Option<Question>, String> {
         let id = command.verb.product();
@@ -111,7 +123,7 @@ impl Control {
             Verb::Resume { .. } if ends && self.ledger.pause_of(id, self.now_ms).is_none() => {
                 Err(format!("{id} is not paused"))
             }
-            Verb::Pause { .. } | Verb::Resume { .. } if ends => Ok(None),
+            Verb::Pause { backfills: false, .. } | Verb::Resume { .. } if ends => Ok(None),
             _ => Err(format!("{id} is not deployed")),
         }
     }
@@ -204,6 +216,9 @@ fn done(verb: &Verb) -> String {
         Verb::Retry { product } => format!("failed steps of {product} are tried again"),
         Verb::Cancel { product, run } => {
             format!("{run} is stopped; what it would have computed waits for `hydromesh retry {product}`")
+        }
+        Verb::Pause { product, backfills: true, .. } => {
+            format!("nothing but the newest of {product} begins; what is under way ends")
         }
         Verb::Pause { product, .. } => {
             format!("nothing of {product} begins; what is under way ends, and what follows a topic stops")

@@ -150,7 +150,7 @@ impl Control {
         if planted::is(Bug::ReturnIgnored) {
             return None;
         }
-        if let Some(pause) = self.ledger.pause_of(id, self.now_ms) {
+        if let Some(pause) = self.ledger.whole_pause_of(id, self.now_ms) {
             return Some(pause.until_ms.map_or(Stays::Held, Stays::Until));
         }
         // What the head asks for has to be known: it may bring the product back, and not be through the gate yet.

@@ -96,7 +96,7 @@ impl Control {
         let may_begin = |id: &&PipelineId| {
             room.of(self.pool_of(id).as_ref()) > 0
                 && self.room_of(&id.product) > 0
-                && self.ledger.pause_of(&id.product, self.now_ms).is_none()
+                && self.ledger.whole_pause_of(&id.product, self.now_ms).is_none()
                 && self.ledger.stopped_by(&id.product).is_none()
                 && self.ledger.ending_of(&id.product).is_none()
                 // What is being written, or is about to be, is tended later.

@@ -265,7 +265,7 @@ impl Control {
         let mut outdated = Vec::new();
         self.stop_again_ms = i64::MAX;
         for (key, flight) in &mut self.flights {
-            let paused = self.ledger.pause_of(&key.pipeline.product, self.now_ms).is_some();
+            let paused = self.ledger.whole_pause_of(&key.pipeline.product, self.now_ms).is_some();
             let allowed = self.ledger.stopped_by(&key.pipeline.product).is_none();
             let same = flight.basis.same(Basis::of(&self.ledger, key).as_ref(), key)
                 && !(paused && key.work == Work::Follow)

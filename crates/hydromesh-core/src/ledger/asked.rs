@@ -7,7 +7,7 @@ use super::{Attempts, Command, LedgerState, Verb};
 use crate::diag::codes;
 use crate::ids::{PortId, ProductId};
 
-/// Nothing of a product begins.
+/// Nothing of a product begins, or nothing of its backlog.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pause {
     /// Its place in the ledger.
@@ -16,6 +16,8 @@ pub struct Pause {
     pub at_ms: i64,
     /// Until when, if time ends it.
     pub until_ms: Option<i64>,
+    /// What readers wait for, the newest chunk, goes on.
+    pub backfills: bool,
     /// Who asked.
     pub actor: String,
     /// Why.
@@ -26,7 +28,19 @@ impl Pause {
     /// Says who paused it and why.
     #[must_use]
     pub fn text(&self) -> String {
-        by("paused", &self.actor, &self.reason)
+        by(if self.backfills { "backfills paused" } else { "paused" }, &self.actor, &self.reason)
+    }
+
+    /// Returns whether nothing at all of the product begins.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        !self.backfills
+    }
+
+    /// Returns whether it holds what readers wait for, or else a backlog.
+    #[must_use]
+    pub fn holds(&self, fresh: bool) -> bool {
+        self.is_whole() || !fresh
     }
 }
 
@@ -72,9 +86,10 @@ impl LedgerState {
             Verb::Cancel { run, .. } => {
                 self.cancels.insert(run.clone(), by("cancelled", &command.actor, &command.reason));
             }
-            Verb::Pause { product, until_ms } => {
+            Verb::Pause { product, until_ms, backfills } => {
                 let Command { actor, reason, .. } = command.clone();
-                let pause = Pause { seq: self.seq, at_ms, until_ms: *until_ms, actor, reason };
+                let (until_ms, backfills) = (*until_ms, *backfills);
+                let pause = Pause { seq: self.seq, at_ms, until_ms, backfills, actor, reason };
                 self.paused.insert(product.clone(), pause);
             }
             Verb::Resume { product } => _ = self.paused.remove(product),
@@ -89,10 +104,16 @@ impl LedgerState {
         self.cancels.retain(|run, _| running.get(run).is_none_or(|step| step.pipeline.product != *product));
     }
 
-    /// Returns the pause that a product is in at an instant.
+    /// Returns the pause that a product, or its backlog, is in at an instant.
     #[must_use]
     pub fn pause_of(&self, product: &ProductId, now_ms: i64) -> Option<&Pause> {
         self.paused.get(product).filter(|pause| pause.until_ms.is_none_or(|until_ms| now_ms < until_ms))
+    }
+
+    /// Returns the pause that a product as a whole is in at an instant.
+    #[must_use]
+    pub fn whole_pause_of(&self, product: &ProductId, now_ms: i64) -> Option<&Pause> {
+        self.pause_of(product, now_ms).filter(|pause| pause.is_whole())
     }
 
     fn force(&mut self, product: &ProductId, (from, to): (&str, &str), of: Of) {

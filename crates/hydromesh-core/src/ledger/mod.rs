@@ -741,6 +741,9 @@ pub enum Verb {
         /// Until, milliseconds UTC; until somebody resumes it, without one.
         #[serde(default)]
         until_ms: Option<i64>,
+        /// Begin nothing of its backlog alone: what readers wait for goes on.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        backfills: bool,
     },
     /// Let a paused product go on.
     Resume {

@@ -118,6 +118,10 @@ impl Table<'_> {
         let mut places = self.touched(cut, &grid, &found, touch);
         if before < limit {
             places.extend(grid.places_from(before));
+            if before > grid.first {
+                // What was the newest is a backlog now.
+                places.insert(grid.place(before - 1));
+            }
             // Even what needs nothing was not there for readers before it was looked at.
             found.changed.push(before..limit);
         }
@@ -286,7 +290,8 @@ impl Table<'_> {
             let key = StepKey { pipeline: self.id.clone(), work };
             // What is held back is noted in the chunk.
             let reason = format!("{}: {why}", grid.spoken(&range));
-            let _ = self.survey.push(&mut chunk, self.deployed, key, reason);
+            let fresh = grid.place(range.start) >= grid.newest();
+            let _ = self.survey.push(&mut chunk, self.deployed, key, reason, fresh);
         }
         chunk
     }

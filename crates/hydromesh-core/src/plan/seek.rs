@@ -67,7 +67,7 @@ impl Table<'_> {
         let key = StepKey { pipeline: self.id.clone(), work: Work::Keys };
         let reason = format!("values of {source}: {why}");
         // What keeps it back is noted.
-        let _ = self.survey.push(&mut look.step, self.deployed, key, reason);
+        let _ = self.survey.push(&mut look.step, self.deployed, key, reason, true);
         Some(look)
     }
 

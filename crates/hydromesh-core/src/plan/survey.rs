@@ -348,13 +348,15 @@ impl<'a> Survey<'a> {
         mappings.map(|mapping| on(Some(mapping))).collect()
     }
 
-    /// Adds a step, unless its product is paused or its last attempts say to wait; returns why it waits.
+    /// Adds a step, unless its product is paused or its last attempts say to wait; returns why it waits. What readers wait for is
+    /// `fresh`, and the rest a backlog.
     pub(super) fn push(
         self,
         chunk: &mut Chunk,
         deployed: &Deployed,
         key: StepKey,
         reason: String,
+        fresh: bool,
     ) -> Result<(), String> {
         let attempts = self.ledger.failure(&key);
         chunk.failed |= attempts.is_some();
@@ -362,7 +364,7 @@ impl<'a> Survey<'a> {
             attempts.map_or(1, |(failed, attempts)| if *failed == key { attempts.count + 1 } else { 1 });
         let pipeline = deployed.product.pipelines.get(&key.pipeline.name);
         let paused = self.ledger.pause_of(&key.pipeline.product, self.now_ms);
-        let paused = paused.filter(|_| !planted::is(Bug::PauseIgnored));
+        let paused = paused.filter(|pause| pause.holds(fresh) && !planted::is(Bug::PauseIgnored));
         let stopped = self.ledger.stopped_by(&key.pipeline.product);
         let stopped = stopped.filter(|_| !planted::is(Bug::DenialIgnored));
         let ending = self.ledger.ending_of(&key.pipeline.product).map(|ending| ending_first(&key, ending));
@@ -397,7 +399,7 @@ impl<'a> Survey<'a> {
         key: StepKey,
         reason: String,
     ) -> Result<(), String> {
-        self.push(survey.chunks.entry(0).or_default(), deployed, key, reason)
+        self.push(survey.chunks.entry(0).or_default(), deployed, key, reason, true)
     }
 
     fn follow(self, survey: &mut PipelineSurvey, id: PipelineId, deployed: &Deployed, pipeline: &Pipeline) {

@@ -3,6 +3,7 @@
 use super::mesh::{example, id};
 use super::story::mails;
 use super::world::{DAY_MS, HOUR_MS, MINUTE_MS, World};
+use crate::ids::ProductId;
 use crate::ledger::{AlertKind, Fact, Verb};
 use crate::plan::{Work, due_steps};
 
@@ -82,8 +83,8 @@ fn a_paused_product_begins_nothing_until_it_goes_on() {
     let follows = |world: &World| world.ledger().running.values().any(|it| it.pipeline.product == clicks);
     assert!(follows(&world));
     let until_ms = Some(world.now_ms + 48 * HOUR_MS);
-    world.ask("1", Verb::Pause { product: revenue.clone(), until_ms });
-    world.ask("2", Verb::Pause { product: clicks.clone(), until_ms: None });
+    world.ask("1", Verb::Pause { product: revenue.clone(), until_ms, backfills: false });
+    world.ask("2", Verb::Pause { product: clicks.clone(), until_ms: None, backfills: false });
     world.rest();
     assert!(!follows(&world), "it is stopped");
     let before = world.entries.len();
@@ -109,9 +110,8 @@ fn a_paused_product_begins_nothing_until_it_goes_on() {
     assert_eq!(world.ledger().answers["4"], (false, "commerce/clickstream is not paused".to_owned()));
 }
 
-/// Found by seed 14253002521440.
-#[test]
-fn a_retry_that_comes_before_a_cancelled_run_has_ended_counts() {
+/// Returns a world in which the first product is being read, it, and the run.
+fn reading_orders() -> (World, ProductId, String) {
     let mut world = World::new();
     let product = id("commerce/orders");
     world.push(|tree| *tree = example());
@@ -119,6 +119,13 @@ fn a_retry_that_comes_before_a_cancelled_run_has_ended_counts() {
     while world.deliver() {}
     let run = world.at_work.running.values().find(|it| it.start.key.pipeline.product == product);
     let run = run.expect("it is read first").start.run.clone();
+    (world, product, run)
+}
+
+/// Found by seed 14253002521440.
+#[test]
+fn a_retry_that_comes_before_a_cancelled_run_has_ended_counts() {
+    let (mut world, product, run) = reading_orders();
     world.ask("1", Verb::Cancel { product: product.clone(), run: run.clone() });
     assert!(world.ledger().running.contains_key(&run), "it has not heard of it");
     world.ask("2", Verb::Retry { product: product.clone() });
@@ -130,14 +137,45 @@ fn a_retry_that_comes_before_a_cancelled_run_has_ended_counts() {
 }
 
 #[test]
-fn a_cancelled_step_waits_until_somebody_wants_it_again() {
+fn a_backlog_that_is_paused_waits_and_what_is_new_goes_on() {
     let mut world = World::new();
-    let product = id("commerce/orders");
-    world.push(|tree| *tree = example());
-    world.look();
-    while world.deliver() {}
-    let run = world.at_work.running.values().find(|it| it.start.key.pipeline.product == product);
-    let run = run.expect("it is read first").start.run.clone();
+    world.commit(|tree| *tree = example());
+    world.rest();
+    let revenue = id("commerce/daily-revenue");
+    let pause = |product: &ProductId| {
+        let product = product.clone();
+        Verb::Pause { product, until_ms: None, backfills: true }
+    };
+    world.ask("1", pause(&revenue));
+    world.ask("2", pause(&id("commerce/clickstream")));
+    let (accepted, why) = world.ledger().answers["2"].clone();
+    assert!(!accepted && why.contains("no backlog"), "{why}");
+    // All of its history is asked for again, and none of it begins.
+    let (from, to) = ("2026-08-03".to_owned(), "2026-09-30".to_owned());
+    world.ask("3", Verb::Backfill { product: revenue.clone(), from, to });
+    let before = world.entries.len();
+    world.pass(50 * HOUR_MS, 30 * MINUTE_MS);
+    let published = world.backfilled(before);
+    assert_eq!(
+        published.get("commerce/daily-revenue"),
+        Some(&2),
+        "two days have ended meanwhile: {published:?}"
+    );
+    let (due, waiting) = due_steps(world.ledger(), world.now_ms);
+    assert!(due.iter().all(|it| it.key.pipeline.product != revenue), "{due:?}");
+    let why = waiting.iter().find(|it| it.pipeline.product == revenue).map(|it| it.why.as_str());
+    assert_eq!(
+        why,
+        Some("backfills paused by someone: because; waits for `hydromesh resume commerce/daily-revenue`")
+    );
+    world.ask("4", Verb::Resume { product: revenue.clone() });
+    world.rest();
+    assert_eq!(world.backfilled(before).get("commerce/daily-revenue"), Some(&(2 + 59)));
+}
+
+#[test]
+fn a_cancelled_step_waits_until_somebody_wants_it_again() {
+    let (mut world, product, run) = reading_orders();
     let cancel = |run: &str| Verb::Cancel { product: product.clone(), run: run.to_owned() };
     world.ask("1", cancel(&run));
     world.ask("2", cancel("run-99999999"));

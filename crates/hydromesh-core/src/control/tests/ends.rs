@@ -197,7 +197,7 @@ fn whoever_comes_back_while_the_tables_are_taken_away_waits_for_that() {
 fn a_pause_holds_the_end_and_a_denial_is_asked_about_again() {
     let (mut world, product, port) = world(RetirePolicy::Drop { after: span("2d") });
     world.commit(|tree| _ = tree.remove(&product));
-    world.ask("hold", Verb::Pause { product: product.clone(), until_ms: None });
+    world.ask("hold", Verb::Pause { product: product.clone(), until_ms: None, backfills: false });
     assert!(world.ledger().answers["hold"].0, "{:?}", world.ledger().answers["hold"]);
     world.pass(5 * DAY_MS, DAY_MS);
     assert!(world.lake.contains_key(&port), "somebody holds it");
@@ -214,7 +214,7 @@ fn a_pause_holds_the_end_and_a_denial_is_asked_about_again() {
     world.policy = Box::new(|_, _| vec![]);
     world.pass(2 * HOUR_MS, HOUR_MS);
     assert!(!world.lake.contains_key(&port));
-    world.ask("late", Verb::Pause { product: product.clone(), until_ms: None });
+    world.ask("late", Verb::Pause { product: product.clone(), until_ms: None, backfills: false });
     assert_eq!(world.ledger().answers["late"], (false, format!("{product} is not deployed")));
 }
 

@@ -21,6 +21,9 @@ use crate::planted::{self, Bug};
 /// Turns of one world: long enough for several commits to meet several faults.
 const TURNS: usize = 2_000;
 
+/// Worlds in which each planted bug has to be found.
+const WORLDS: u64 = 300;
+
 const BUGS: [Bug; 24] = [
     Bug::EffectBeforeFact,
     Bug::DeniedIsAllowed,
@@ -117,12 +120,12 @@ fn every_planted_bug_is_found() {
             Bug::NoDoubt => 100,
             _ => 0,
         };
-        let found = (first..first + 100_u64).find(|seed| catch_unwind(|| play(*seed, TURNS)).is_err());
+        let found = (first..first + WORLDS).find(|seed| catch_unwind(|| play(*seed, TURNS)).is_err());
         planted::plant(None);
         match found {
             Some(seed) => println!("{bug:?} is found by seed {seed}"),
             None => missed.push(bug),
         }
     }
-    assert!(missed.is_empty(), "not found in 200,000 turns: {missed:?}");
+    assert!(missed.is_empty(), "not found in {WORLDS} worlds: {missed:?}");
 }

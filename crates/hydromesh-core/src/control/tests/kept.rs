@@ -125,6 +125,20 @@ struct World {
 }
 
 impl World {
+    /// Returns a world in which everything is there, so that whatever happens to an input is seen by its readers.
+    fn all_there() -> Self {
+        let (ledger, kept) = (LedgerState::default(), DueWork::default());
+        let mut world =
+            Self { tree: tree(), ledger, kept, now_ms: NOW_MS, versions: BTreeMap::new(), names: 0 };
+        for product in 0..PRODUCTS.len() {
+            world.deploy(product);
+        }
+        for product in [0, 3, 1, 2, 4, 5, 6, 7, 8, 9] {
+            world.work(product, false);
+        }
+        world
+    }
+
     fn record(&mut self, fact: Fact) {
         let entry = Entry { seq: self.ledger.seq + 1, at_ms: self.now_ms, fact };
         self.kept.note(&self.ledger, &entry.fact);
@@ -218,8 +232,8 @@ impl World {
                 let verb = match verb {
                     0 => Verb::Backfill { product, from, to },
                     1 => Verb::Run { product },
-                    2 => Verb::Pause { product, until_ms: Some(self.now_ms + 7 * HOUR_MS) },
-                    3 => Verb::Pause { product, until_ms: None },
+                    2 => Verb::Pause { product, until_ms: Some(self.now_ms + 7 * HOUR_MS), backfills: false },
+                    3 => Verb::Pause { product, until_ms: None, backfills: true },
                     4 => Verb::Resume { product },
                     5 => Verb::BackfillValues { product, values: vec![from, to] },
                     _ => Verb::Retry { product },
@@ -288,16 +302,7 @@ proptest! {
     fn what_is_due_is_kept_as_it_would_be_derived_anew(
         happenings in prop::collection::vec(prop::collection::vec(happening(), 1..4), 1..40),
     ) {
-        let (ledger, kept) = (LedgerState::default(), DueWork::default());
-        let mut world =
-            World { tree: tree(), ledger, kept, now_ms: NOW_MS, versions: BTreeMap::new(), names: 0 };
-        for product in 0..PRODUCTS.len() {
-            world.deploy(product);
-        }
-        // Everything is there, and whatever happens to an input is seen by its readers.
-        for product in [0, 3, 1, 2, 4, 5, 6, 7, 8, 9] {
-            world.work(product, false);
-        }
+        let mut world = World::all_there();
         world.check("the start");
         // Facts come one by one, or a few between two looks.
         for together in happenings {
@@ -313,14 +318,7 @@ proptest! {
 /// What a loader refuses, and a property once came upon: a value is never closed, whatever its pipeline says.
 #[test]
 fn a_list_that_looks_back_is_kept_as_it_would_be_derived_anew() {
-    let (ledger, kept) = (LedgerState::default(), DueWork::default());
-    let mut world = World { tree: tree(), ledger, kept, now_ms: NOW_MS, versions: BTreeMap::new(), names: 0 };
-    for product in 0..PRODUCTS.len() {
-        world.deploy(product);
-    }
-    for product in [0, 3, 1, 2, 4, 5, 6, 7, 8, 9] {
-        world.work(product, false);
-    }
+    let mut world = World::all_there();
     for happening in [
         Happening::Deployed { product: 2, edit: 17 },
         Happening::Worked { product: 0, failing: false },

@@ -224,8 +224,10 @@ impl Simulation {
             1 => Verb::Run { product },
             2 => Verb::Retry { product },
             3 => {
-                let until_ms = self.random.chance(60).then_some(self.world.now_ms + 2 * HOUR_MS);
-                Verb::Pause { product, until_ms }
+                // One draw says both: until when, and how much of it.
+                let drawn = self.random.below(100);
+                let until_ms = (drawn < 60).then_some(self.world.now_ms + 2 * HOUR_MS);
+                Verb::Pause { product, until_ms, backfills: drawn % 5 < 2 }
             }
             4 => Verb::Resume { product },
             7 => {

@@ -38,7 +38,7 @@ fn a_table_is_looked_after_once_a_day_if_anything_came_and_not_when_it_is_off() 
 
     // It is no work that anybody waits for, and a paused product is left alone.
     assert!(due_steps(world.ledger(), world.now_ms).0.iter().all(|step| step.key.work != Work::Tend));
-    world.ask("pause", Verb::Pause { product: orders.clone(), until_ms: None });
+    world.ask("pause", Verb::Pause { product: orders.clone(), until_ms: None, backfills: false });
     let since = world.entries.len();
     world.pass(3 * DAY_MS, HOUR_MS);
     assert_eq!(tends(&world, since, &orders), 0);
