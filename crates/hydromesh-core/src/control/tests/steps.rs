@@ -178,7 +178,10 @@ impl World {
         // One that came together with the start is later.
         let pause = self.ledger().pause_of(&product.id, self.at_work.control.now_ms());
         let before = pause.is_some_and(|pause| start.run < format!("run-{:08}", pause.seq));
-        let pause = pause.filter(|pause| pause.holds(self.at_work.control.due.is_fresh(&start.key)));
+        // Something else may have come together with it, after which it is no longer the newest.
+        let is_last = start.run == format!("run-{:08}", self.ledger().seq);
+        let fresh = !is_last || self.at_work.control.due.is_fresh(&start.key);
+        let pause = pause.filter(|pause| pause.holds(fresh));
         assert!(pause.is_none() || before, "{} begins while its product is paused", start.key);
         let pipeline = &product.pipelines[&start.key.pipeline.name];
         for key in left.iter().flatten() {
