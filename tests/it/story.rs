@@ -319,6 +319,7 @@ fn commands(mesh: &Mesh) {
     let asked = mesh.ask(&["resume", "shop/totals", "--format", "json"]).ends_with(0).json();
     assert_eq!((&asked["answer"], &asked["controller_running"]), (&json!(null), &json!(true)));
     mesh.ask(&["pause", "shop/totals", "--for", "soon"]).ends_with(2);
+    mesh.ask(&["pause", "shop/totals", "--backfills", "--wait"]).ends_with(1).says("pause it as a whole");
     mesh.ask(&["cancel", "run-99999999"]).ends_with(2).says("hydromesh runs");
 }
 

@@ -74,6 +74,18 @@ fn a_backfill_without_a_controller_is_killed_twice_and_ends_with_the_same_rows()
     assert_eq!([hash(&state, "shop/sales"), hash(&state, "shop/daily")], hashes);
     assert_eq!(state.table(SALES), table, "the same rows of the same inputs are the same commits");
     state.ask(&["logs", "shop/sales"]).ends_with(0).says("staged");
+    // A backlog can be put off by itself, and goes on where it was.
+    state.ask(&["pause", "shop/sales", "--backfills"]).ends_with(0);
+    let off = ["backfill", "shop/sales", "--from", &from, "--to", &to, "--clock", &clock, "--key", "off"];
+    let newest = state.runs_of("shop/sales");
+    state.ask(&off).ends_with(0);
+    assert_eq!(state.runs_of("shop/sales"), newest + 1, "the newest day alone");
+    state.ask(&["list"]).ends_with(0).says(", backfills paused");
+    state.ask(&["why-not", "shop/sales"]).ends_with(0).says("hydromesh resume shop/sales");
+    state.ask(&["resume", "shop/sales"]).ends_with(0);
+    state.ask(&[&backfill[..8], &["--key", "on"]].concat()).ends_with(0);
+    assert!(state.runs_of("shop/sales") >= newest + days, "the rest");
+    assert_eq!([hash(&state, "shop/sales"), hash(&state, "shop/daily")], hashes);
     let status = state.json(&["status"]).expect("a status");
     assert_ne!(status["commit"]["commit"], pushed.as_str(), "a backfill deploys nothing");
     assert_eq!((&status["controller"], &status["runs"]["running"]), (&"stopped".into(), &0.into()));
